@@ -1,0 +1,26 @@
+//! Every way in which Manifold carries messages between its nodes.
+//!
+//! [`Backplane`] is the contract, [`Guarantees`] what an implementation promises, [`REGISTRY`] the list of them.
+//! Nothing outside this crate names a broker's client library.
+
+pub mod backplane;
+pub mod error;
+pub mod guarantees;
+pub mod stats;
+pub mod strategy;
+
+pub use backplane::{
+    Backplane, BoxFuture, Entrance, Envelope, Event, Message, MessageId, Position, Replay, RoomId,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use guarantees::Guarantees;
+pub use stats::Stats;
+pub use strategy::{Needs, Start, Strategy};
+
+/// Every strategy, by the name given on the command line.
+pub static REGISTRY: &[Strategy] = &[];
+
+/// Finds a strategy by name.
+pub fn find(name: &str) -> Option<&'static Strategy> {
+    REGISTRY.iter().find(|strategy| strategy.name == name)
+}
