@@ -4,8 +4,12 @@
 //! Nothing outside this crate names a broker's client library.
 
 pub mod backplane;
+pub mod dedup;
+pub mod envelope;
 pub mod error;
+pub mod faulty;
 pub mod guarantees;
+pub mod memory;
 pub mod stats;
 pub mod strategy;
 
@@ -15,10 +19,10 @@ pub use backplane::{
 pub use error::{Error, ErrorKind, Result};
 pub use guarantees::Guarantees;
 pub use stats::Stats;
-pub use strategy::{Needs, Start, Strategy};
+pub use strategy::{Needs, Start, Strategy, Variant};
 
 /// Every strategy, by the name given on the command line.
-pub static REGISTRY: &[Strategy] = &[];
+pub static REGISTRY: &[Strategy] = &[memory::STRATEGY];
 
 /// Finds a strategy by name.
 pub fn find(name: &str) -> Option<&'static Strategy> {

@@ -21,6 +21,8 @@ pub struct Strategy {
     pub needs: Needs,
     /// True for a strategy that exists to show a mistake; never recommended by a report.
     pub counter_example: bool,
+    /// Settings worth testing and comparing beside the defaults (which are always tested).
+    pub variants: &'static [Variant],
     /// Checks settings without connecting and returns them with all defaults filled in, secrets masked.
     pub settings: fn(&toml::Table) -> Result<toml::Table>,
     /// Starts an instance: resolves when it can publish and join.
@@ -34,6 +36,15 @@ impl fmt::Debug for Strategy {
             .field("needs", &self.needs)
             .finish_non_exhaustive()
     }
+}
+
+/// A named set of settings, tested by the conformance suite beside the defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// Short name, e.g. `demand`.
+    pub name: &'static str,
+    /// The settings, as TOML, e.g. `consume = "demand"`.
+    pub settings: &'static str,
 }
 
 /// Brokers that a strategy needs.
