@@ -1,1 +1,6 @@
-//! loadgen
+//! Drives chat servers with an open-loop load, audits every delivery, and says what it found.
+//!
+//! A black box: it speaks the client protocol and reads the servers' info and metrics endpoints. It knows no strategy.
+
+pub mod record;
+pub mod surroundings;

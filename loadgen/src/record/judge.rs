@@ -1,0 +1,228 @@
+//! The rules that read nothing but the record: may the figures be used, and did the strategy keep its promises?
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::measured::{Audit, Measured};
+
+/// Limits of the validity gates. The defaults are the method's; a report prints what was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Least share of the scheduled messages that must have been sent.
+    pub offered_share_min: f64,
+    /// Most that the 99th percentile of send lag may be, as a share of the latency target.
+    pub send_lag_share_max: f64,
+    /// Most that a generator thread may be busy.
+    pub busy_share_max: f64,
+    /// Least number of samples beyond a percentile for it to be quoted.
+    pub samples_beyond_min: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            offered_share_min: 0.99,
+            send_lag_share_max: 0.10,
+            busy_share_max: 0.85,
+            samples_beyond_min: 10,
+        }
+    }
+}
+
+/// Whether the figures may be used. An invalid run is listed with its reasons, never dropped and never ranked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Validity {
+    /// True when no gate objected.
+    pub valid: bool,
+    /// What the gates objected to.
+    pub objections: Vec<Objection>,
+    /// The limits that were applied.
+    pub rules: Rules,
+}
+
+/// A gate that a run did not pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Objection {
+    /// Which gate.
+    pub gate: Gate,
+    /// What was found, against what limit.
+    pub found: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// The gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// Offered less than was meant to be.
+    Offered,
+    /// Sent later than was meant to be.
+    SendLag,
+    /// The generator itself was the bottleneck.
+    Busy,
+    /// Too few samples for the percentile.
+    Samples,
+    /// The audit's columns don't add up.
+    Conservation,
+    /// Connections failed that no fault explains.
+    Connections,
+}
+
+/// What the audit says of the strategy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// Nothing lost, duplicated, reordered, leaked or damaged.
+    pub clean: bool,
+    /// Every declared promise that the run could test was kept. A fast figure with a broken promise is not ranked.
+    pub kept: bool,
+    /// Declared beside observed, one line each.
+    pub promises: Vec<Promise>,
+}
+
+/// A declared guarantee beside what the audit saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Promise {
+    /// What it is about: `delivery`, `duplicates`, `order`, `membership`, `loss is told`.
+    pub about: String,
+    /// What the strategy declares.
+    pub declared: String,
+    /// What was seen.
+    pub observed: String,
+    /// Whether they agree.
+    pub kept: bool,
+}
+
+/// Judges a run by its record. `guarantees` is what `/info` declared (null when the server doesn't say: then the
+/// strictest reading applies), `target_us` the scenario's limit for the 99th percentile of delivery.
+pub fn judge(measured: &Measured, guarantees: &Value, target_us: u64, rules: Rules) -> (Validity, Verdict) {
+    let objections = objections(measured, target_us, &rules);
+    let promises = promises(measured, guarantees);
+    let validity = Validity { valid: objections.is_empty(), objections, rules };
+    let verdict = Verdict {
+        clean: measured.audit.is_clean(),
+        kept: promises.iter().all(|promise| promise.kept),
+        promises,
+    };
+    (validity, verdict)
+}
+
+fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objection> {
+    let mut objections = Vec::new();
+    let mut object = |gate, found: String, remedy: &str| {
+        objections.push(Objection { gate, found, remedy: remedy.to_owned() });
+    };
+    let load = &measured.load;
+    let share = if load.target_per_s > 0.0 { load.offered_per_s / load.target_per_s } else { 0.0 };
+    if share < rules.offered_share_min {
+        object(
+            Gate::Offered,
+            format!(
+                "offered {:.1} % of the target, at least {:.0} % needed",
+                share * 100.0,
+                rules.offered_share_min * 100.0
+            ),
+            "lower the rate, or give the generator more cores",
+        );
+    }
+    let lag_us = measured.latencies.send_lag.quantile_us(0.99).unwrap_or(0);
+    let lag_us_max = target_us as f64 * rules.send_lag_share_max;
+    if lag_us as f64 > lag_us_max {
+        object(
+            Gate::SendLag,
+            format!("send lag p99 {:.2} ms, at most {:.2} ms allowed", lag_us as f64 / 1e3, lag_us_max / 1e3),
+            "lower the rate, free the machine of other work, or raise the latency target if the scenario can afford it",
+        );
+    }
+    if measured.generator.busy_share_max > rules.busy_share_max {
+        object(
+            Gate::Busy,
+            format!("a generator thread was {:.0} % busy", measured.generator.busy_share_max * 100.0),
+            "lower the rate, or run the generator on cores of its own",
+        );
+    }
+    let needed = rules.samples_beyond_min * 100;
+    if measured.latencies.delivery.count() < needed {
+        object(
+            Gate::Samples,
+            format!("{} deliveries, p99 needs {needed}", measured.latencies.delivery.count()),
+            "run longer or faster",
+        );
+    }
+    if !measured.audit.conserved || !measured.audit.closes() {
+        object(
+            Gate::Conservation,
+            "the audit's columns don't add up".to_owned(),
+            "report this as a bug of the load generator",
+        );
+    }
+    if load.connections_failed > 0 && measured.faults.iter().all(|mark| mark.whom.is_empty()) {
+        object(
+            Gate::Connections,
+            format!("{} connections failed though nothing was done to the servers", load.connections_failed),
+            "look at the server's log; raise its limits or lower the number of connections",
+        );
+    }
+    objections
+}
+
+fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
+    let audit = &measured.audit;
+    let declared = |key: &str| guarantees.get(key).and_then(Value::as_str).unwrap_or("undeclared");
+    let disturbed = measured.faults.iter().any(|mark| !mark.whom.is_empty());
+    let mut promises = Vec::new();
+    let mut promise = |about: &str, declared: String, observed: String, kept: bool| {
+        promises.push(Promise { about: about.to_owned(), declared, observed, kept });
+    };
+
+    let delivery = declared("delivery");
+    let may_lose = disturbed && delivery == "at-most-once";
+    promise(
+        "delivery",
+        if disturbed { format!("{delivery} under faults") } else { "exactly once while healthy".to_owned() },
+        format!("{} of {} lost", audit.lost(), audit.expected),
+        may_lose || audit.lost() == 0,
+    );
+    let may_repeat = disturbed && delivery == "at-least-once";
+    promise(
+        "duplicates",
+        if may_repeat { "possible under faults" } else { "none" }.to_owned(),
+        format!("{}", audit.duplicates),
+        may_repeat || audit.duplicates == 0,
+    );
+    promises_of_order(audit, declared("ordering"), &mut promise);
+    promise("membership", "members only".to_owned(), format!("{} leaked", audit.leaked), audit.leaked == 0);
+    let tells = declared("positions") == "dense";
+    promise(
+        "loss is told",
+        if tells { "every loss is declared" } else { "not promised" }.to_owned(),
+        format!("{} declared, {} silent", audit.lost_declared, audit.lost_silent),
+        !tells || audit.lost_silent == 0,
+    );
+    if audit.corrupt > 0 {
+        promise("payload", "as sent".to_owned(), format!("{} damaged", audit.corrupt), false);
+    }
+    promises
+}
+
+fn promises_of_order(audit: &Audit, ordering: &str, promise: &mut impl FnMut(&str, String, String, bool)) {
+    promise(
+        "order of a publisher",
+        "kept".to_owned(),
+        format!("{} reordered", audit.reordered),
+        audit.reordered == 0,
+    );
+    let one_order = ordering == "per-room";
+    promise(
+        "order of a room",
+        if one_order { "one order for all members" } else { "not promised" }.to_owned(),
+        format!("{} of {} rooms diverged", audit.divergent_rooms, audit.compared_rooms),
+        !one_order || audit.divergent_rooms == 0,
+    );
+}

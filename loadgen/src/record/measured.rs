@@ -1,0 +1,305 @@
+//! What a run returns: load, latencies, audit, series, faults. Filled in by the engine.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::histogram::Histogram;
+
+/// Everything that the generator saw in one run. Unless said otherwise it covers the counted window alone: messages
+/// whose *intended* time lies after the warm-up and before the end, wherever their deliveries fall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Sent before anything counted.
+    pub warm_up_s: f64,
+    /// Length of the counted window.
+    pub window_s: f64,
+    /// Time that the run waited for stragglers after the last send.
+    pub drain_s: f64,
+    /// What was offered and what was meant to be.
+    pub load: Load,
+    /// The four latencies and the raw one.
+    pub latencies: Latencies,
+    /// Every delivery accounted for.
+    pub audit: Audit,
+    /// The same over time, warm-up and drain included.
+    pub series: Series,
+    /// What was done to the system, and when.
+    pub faults: Vec<FaultMark>,
+    /// The generator's own state.
+    pub generator: Generator,
+}
+
+/// Offered load.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Client connections held.
+    pub connections: u64,
+    /// Rooms.
+    pub rooms: u64,
+    /// Memberships: sum over rooms of their members.
+    pub memberships: u64,
+    /// Members of the largest room.
+    pub members_max: u64,
+    /// Server nodes that connections were spread over at the start.
+    pub nodes: u64,
+    /// Publishes that the schedule holds within the window.
+    pub scheduled: u64,
+    /// Of those, written to a socket (late ones included).
+    pub sent: u64,
+    /// Scheduled ÷ window.
+    pub target_per_s: f64,
+    /// Sent ÷ the time it really took to send them.
+    pub offered_per_s: f64,
+    /// Deliveries received ÷ window.
+    pub delivered_per_s: f64,
+    /// Mean payload bytes.
+    pub payload_bytes_mean: f64,
+    /// Connections that could not be made or were lost and not regained.
+    pub connections_failed: u64,
+    /// Reconnects during the run (asked for by the scenario or forced by the server).
+    pub reconnects: u64,
+}
+
+/// Latencies, in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latencies {
+    /// Intended → written to the socket.
+    pub send_lag: Histogram,
+    /// Intended → publish reply.
+    pub ack: Histogram,
+    /// Intended → each member.
+    pub delivery: Histogram,
+    /// Intended → the slowest member of that message.
+    pub last_member: Histogram,
+    /// Written → each member: for comparison with tools that ignore their own lag.
+    pub delivery_raw: Histogram,
+}
+
+/// The audit's columns. Deliveries unless said otherwise.
+///
+/// `expected == delivered + lost_silent + lost_declared + indeterminate` must hold to the last count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Publishes acknowledged.
+    pub acknowledged: u64,
+    /// Publishes refused with an error.
+    pub refused: u64,
+    /// Publishes whose outcome is not known: no reply, or a timeout.
+    pub unknown: u64,
+    /// Acknowledged messages × members joined before and leaving after, plus those at the edges.
+    pub expected: u64,
+    /// First copies that arrived (late ones included).
+    pub delivered: u64,
+    /// Expected and never delivered, with the client told of a gap that covers it.
+    pub lost_declared: u64,
+    /// Expected and never delivered, and nobody said so.
+    pub lost_silent: u64,
+    /// At the edge of a join, a leave or a lost connection: neither owed nor wrong.
+    pub indeterminate: u64,
+    /// Copies after the first.
+    pub duplicates: u64,
+    /// First copies that came after a later message of the same sender and room.
+    pub reordered: u64,
+    /// Copies that reached someone who was not a member.
+    pub leaked: u64,
+    /// First copies after the deadline (counted in `delivered` too).
+    pub late: u64,
+    /// First copies of messages that were never acknowledged: lucky, not owed.
+    pub recovered: u64,
+    /// Payloads that are none of ours or were damaged.
+    pub corrupt: u64,
+    /// Gap notices that clients were sent.
+    pub gaps_declared: u64,
+    /// Rooms whose members saw divergent orders.
+    pub divergent_rooms: u64,
+    /// Rooms with at least two members to compare.
+    pub compared_rooms: u64,
+    /// Whether conservation closed exactly. False means that the *tool* is broken and the run says nothing.
+    pub conserved: bool,
+}
+
+impl Audit {
+    /// Losses of both kinds.
+    pub fn lost(&self) -> u64 {
+        self.lost_declared + self.lost_silent
+    }
+
+    /// Whether the columns add up.
+    pub fn closes(&self) -> bool {
+        self.expected == self.delivered + self.lost() + self.indeterminate
+    }
+
+    /// Nothing lost, duplicated, reordered, leaked or damaged.
+    pub fn is_clean(&self) -> bool {
+        self.conserved
+            && self.closes()
+            && self.lost() == 0
+            && self.duplicates == 0
+            && self.reordered == 0
+            && self.leaked == 0
+            && self.corrupt == 0
+    }
+}
+
+/// Figures over time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    /// Length of an interval (1,000 unless the scenario has faults; then shorter).
+    pub interval_ms: u64,
+    /// One per interval, from the first intended send to the end of the drain, without holes.
+    pub points: Vec<Point>,
+}
+
+/// One interval of the series.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Publishes intended in this interval.
+    pub scheduled: u64,
+    /// Publishes written in this interval.
+    pub sent: u64,
+    /// Publishes refused or timed out in this interval.
+    pub failed: u64,
+    /// Copies that arrived in this interval.
+    pub delivered: u64,
+    /// Of messages intended in this interval: deliveries lost in the end, declared or not.
+    pub lost: u64,
+    /// Gap notices in this interval.
+    pub gaps: u64,
+    /// Connections open at its end.
+    pub connections: u64,
+    /// Delivery latency of what arrived in this interval; absent when nothing did.
+    pub delivery_us_p50: Option<u64>,
+    /// 99th percentile of the same.
+    pub delivery_us_p99: Option<u64>,
+    /// Longest of the same.
+    pub delivery_us_max: Option<u64>,
+}
+
+/// A step of a scenario's fault timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// When, in seconds after the warm-up (the start of the counted window).
+    pub at_s: f64,
+    /// What is done.
+    #[serde(rename = "do")]
+    pub deed: Deed,
+    /// To whom.
+    pub to: Target,
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Continue,
+    /// Starts it again on the same data and port; kills it first if it runs.
+    Restart,
+    /// Adds a node.
+    Add,
+}
+
+/// What a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// The last of the server nodes that were there at the start (or, with [`Deed::Add`], a new one).
+    Node,
+    /// Every Kafka broker.
+    Kafka,
+    /// Every Redis server.
+    Redis,
+}
+
+/// What came of a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultOutcome {
+    /// It was done to these processes, e.g. `n2` or `redis`.
+    Done {
+        /// Names of the processes.
+        whom: String,
+        /// Address of a node that was added: `ws://…`.
+        added_url: Option<String>,
+    },
+    /// The strategy uses no such component: the run goes on undisturbed.
+    NotApplicable,
+}
+
+/// A fault as it happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultMark {
+    /// What was asked for.
+    pub fault: Fault,
+    /// When it began, seconds from the first intended send (the series' clock).
+    pub began_s: f64,
+    /// When the deed was finished (a restart: the process answers again), same clock.
+    pub ended_s: f64,
+    /// The processes; empty when the strategy uses no such component.
+    pub whom: String,
+    /// Longest stretch without any delivery that began between this fault and the next one (or the end), in
+    /// milliseconds. Finer than the series.
+    pub silence_ms: f64,
+}
+
+/// State of the generator, for the validity gates.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Generator {
+    /// Threads that drive connections.
+    pub threads: u64,
+    /// Share of wall time that the busiest of them was not waiting, 0 to 1.
+    pub busy_share_max: f64,
+    /// CPU time, user and kernel, within the window.
+    pub cpu_s: f64,
+    /// Of that, in user space.
+    pub cpu_user_s: f64,
+    /// Peak resident memory of the process.
+    pub rss_bytes_max: u64,
+}
+
+/// Where a run stands, for progress displays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Opening connections and joining rooms.
+    Connect,
+    /// Sending, not counting.
+    WarmUp,
+    /// Counting.
+    Window,
+    /// Waiting for stragglers.
+    Drain,
+}
+
+/// A glance at a running run, about once a second. Provisional: loss is known only after the drain.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Live {
+    /// What it does now.
+    pub phase: Phase,
+    /// Since the first intended send (or, while connecting, since the start).
+    pub elapsed_s: f64,
+    /// Planned length, warm-up and drain included.
+    pub total_s: f64,
+    /// Publishes per second over the last interval.
+    pub sent_per_s: f64,
+    /// Deliveries per second over the last interval.
+    pub delivered_per_s: f64,
+    /// 99th percentile of delivery over the last interval.
+    pub delivery_us_p99: Option<u64>,
+    /// Deliveries missing by now.
+    pub lost: u64,
+    /// Connections open.
+    pub connections: u64,
+}
