@@ -27,6 +27,8 @@ pub enum Fault {
     Duplicate,
     /// Every 7th message changes places with the next.
     Swap,
+    /// As `Swap`, but at other messages on each node: members disagree.
+    Diverge,
     /// Every 7th message is delivered to a room that never asked for it as well.
     Leak,
     /// Every payload arrives one byte shorter; an empty one arrives as one byte.
@@ -45,6 +47,8 @@ pub enum Fault {
     OpenAfterShutdown,
     /// Every publish gets a new message id, so that a retry is a second message.
     FreshId,
+    /// A message that is too large is cut and accepted.
+    Lenient,
 }
 
 impl Fault {
@@ -80,8 +84,13 @@ impl Backplane for Faulty {
         if self.fault == Fault::FalseAck && published.is_multiple_of(Fault::EVERY) {
             return Box::pin(ready(Ok(Position::default())));
         }
-        if self.fault == Fault::FreshId {
-            envelope.id = MessageId(u128::from(*published));
+        match self.fault {
+            Fault::FreshId => envelope.id = MessageId(u128::from(*published)),
+            Fault::Lenient => {
+                envelope.room = RoomId::new(&envelope.room.as_str()[..1]);
+                envelope.payload.truncate(1);
+            }
+            _ => {}
         }
         self.inner.publish(envelope)
     }
@@ -122,6 +131,7 @@ impl fmt::Debug for Faulty {
 
 struct FaultyEntrance {
     fault: Fault,
+    every: u64,
     inner: Arc<dyn Entrance>,
     state: Mutex<State>,
 }
@@ -140,7 +150,7 @@ impl Entrance for FaultyEntrance {
         let mut spoiled = Vec::with_capacity(batch.len() + 1);
         for event in batch.drain(..) {
             match event {
-                Event::Message(message) => spoil(self.fault, &mut state, message, &mut spoiled),
+                Event::Message(message) => self.spoil(&mut state, message, &mut spoiled),
                 other => spoiled.push(other),
             }
         }
@@ -148,42 +158,44 @@ impl Entrance for FaultyEntrance {
     }
 }
 
-fn spoil(fault: Fault, state: &mut State, mut message: Message, out: &mut Vec<Event>) {
-    state.messages += 1;
-    let strikes = state.messages.is_multiple_of(Fault::EVERY);
-    if let Some(held) = state.held.take() {
-        out.extend([Event::Message(message), Event::Message(held)]);
-        return;
-    }
-    match fault {
-        Fault::Drop if strikes => return,
-        Fault::Duplicate if strikes => out.push(Event::Message(message.clone())),
-        Fault::Swap if strikes => {
-            state.held = Some(message);
+impl FaultyEntrance {
+    fn spoil(&self, state: &mut State, mut message: Message, out: &mut Vec<Event>) {
+        state.messages += 1;
+        let strikes = state.messages.is_multiple_of(self.every);
+        if let Some(held) = state.held.take() {
+            out.extend([Event::Message(message), Event::Message(held)]);
             return;
         }
-        Fault::Leak if strikes => {
-            let mut leaked = message.clone();
-            leaked.envelope.room = RoomId::new("nobody-asked-for-this");
-            out.push(Event::Message(leaked));
-        }
-        Fault::Corrupt => {
-            let payload = &mut message.envelope.payload;
-            *payload = if payload.is_empty() { Bytes::from_static(b"?") } else { payload.slice(1..) };
-        }
-        Fault::EarlyJoin => {
-            if let Some(at) = state.just_joined.iter().position(|room| *room == message.envelope.room) {
-                state.just_joined.swap_remove(at);
+        match self.fault {
+            Fault::Drop if strikes => return,
+            Fault::Duplicate if strikes => out.push(Event::Message(message.clone())),
+            Fault::Swap | Fault::Diverge if strikes => {
+                state.held = Some(message);
                 return;
             }
-        }
-        Fault::StuckPosition => {
-            if state.last == Position::default() {
-                state.last = message.position;
+            Fault::Leak if strikes => {
+                let mut leaked = message.clone();
+                leaked.envelope.room = RoomId::new("nobody-asked-for-this");
+                out.push(Event::Message(leaked));
             }
-            message.position = state.last;
+            Fault::Corrupt => {
+                let payload = &mut message.envelope.payload;
+                *payload = if payload.is_empty() { Bytes::from_static(b"?") } else { payload.slice(1..) };
+            }
+            Fault::EarlyJoin => {
+                if let Some(at) = state.just_joined.iter().position(|room| *room == message.envelope.room) {
+                    state.just_joined.swap_remove(at);
+                    return;
+                }
+            }
+            Fault::StuckPosition => {
+                if state.last == Position::default() {
+                    state.last = message.position;
+                }
+                message.position = state.last;
+            }
+            _ => {}
         }
-        _ => {}
+        out.push(Event::Message(message));
     }
-    out.push(Event::Message(message));
 }

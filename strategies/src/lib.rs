@@ -4,6 +4,7 @@
 //! Nothing outside this crate names a broker's client library.
 
 pub mod backplane;
+pub mod clients;
 pub mod dedup;
 pub mod envelope;
 pub mod error;

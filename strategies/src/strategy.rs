@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::backplane::{Backplane, BoxFuture, Entrance};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guarantees::Guarantees;
 
 /// A line of the registry.
 #[derive(Clone, Copy)]
@@ -25,9 +26,14 @@ pub struct Strategy {
     pub variants: &'static [Variant],
     /// Checks settings without connecting and returns them with all defaults filled in, secrets masked.
     pub settings: fn(&toml::Table) -> Result<toml::Table>,
+    /// What an instance with these settings promises, known without connecting.
+    pub guarantees: fn(&toml::Table) -> Result<Guarantees>,
     /// Starts an instance: resolves when it can publish and join.
-    pub connect: fn(Start) -> BoxFuture<'static, Result<Arc<dyn Backplane>>>,
+    pub connect: fn(Start) -> Connecting,
 }
+
+/// An instance on its way up.
+pub type Connecting = BoxFuture<'static, Result<Arc<dyn Backplane>>>;
 
 impl fmt::Debug for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

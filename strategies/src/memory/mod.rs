@@ -42,6 +42,7 @@ pub const STRATEGY: Strategy = Strategy {
     counter_example: false,
     variants: &[],
     settings: |table| parse_settings::<Settings>(table).map(|Settings {}| toml::Table::new()),
+    guarantees: |table| parse_settings::<Settings>(table).map(|Settings {}| GUARANTEES),
     connect: |start| Box::pin(ready(connect(start))),
 };
 
