@@ -1,0 +1,279 @@
+//! One dedicated thread that reads a consumer and hands over batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::connection::{Connection, ConsumerSettings};
+use super::fault::{closed, from_kafka};
+use super::health::Health;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Longest sleep of the reading thread, and so the longest time that it takes to stop.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Most records handed over in one batch.
+const BATCH_RECORDS_MAX: usize = 1024;
+
+/// A record as it lies in the fetch buffer: copy what must outlive the call.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset in the partition.
+    pub offset: i64,
+    /// The broker's or producer's time in ms since the Unix epoch, if known.
+    pub timestamp_ms: Option<i64>,
+    /// The value; empty where there is none.
+    pub payload: &'a [u8],
+}
+
+/// What happened to the link, as far as the client tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// A broker was lost. The client reconnects and goes on at its offsets by itself.
+    Broken,
+    /// All brokers that lead assigned partitions answer again.
+    Restored,
+    /// An assigned offset is no longer (or not yet) in the log: the partition stands still until it is assigned
+    /// anew. The client does not say which partition.
+    OutOfRange,
+}
+
+/// Takes what the reading thread reads. All calls come from that one thread.
+pub trait RecordSink: Send + 'static {
+    /// A record. Called for each record of a batch, in the order of its partition.
+    fn record(&mut self, record: &Record<'_>);
+    /// The batch is complete: nothing more is waiting, or it is large enough.
+    fn batch_end(&mut self);
+    /// The link changed.
+    fn link(&mut self, change: Link);
+    /// The newest lag in messages, about once a second; negative = unknown.
+    fn lag(&mut self, messages: i64);
+}
+
+/// A consumer and its thread. Assignments may be changed from any thread: librdkafka applies them on its own.
+#[derive(Clone)]
+pub struct Consumer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    consumer: BaseConsumer<Health>,
+    stop: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    /// Makes a consumer and starts its thread. It reads nothing until partitions are assigned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when librdkafka refuses a property or the thread cannot start.
+    pub fn start(
+        connection: &Connection,
+        settings: &ConsumerSettings,
+        sink: impl RecordSink,
+    ) -> Result<Self> {
+        let consumer: BaseConsumer<Health> = connection
+            .consumer_config(settings)
+            .create_with_context(Health::default())
+            .map_err(|source| from_kafka("connect", "Kafka consumer", source))?;
+        let stop = AtomicBool::new(false);
+        let shared = Arc::new(Shared { consumer, stop, thread: Mutex::new(None) });
+        let reader = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("kafka-consumer".into())
+            .spawn(move || read(&reader, sink))
+            .map_err(|source| Error::new(ErrorKind::Config, "connect", "no thread").with_source(source))?;
+        *shared.thread.lock() = Some(thread);
+        Ok(Self { shared })
+    }
+
+    /// Adds partitions, each from an explicit offset. When this returns, everything from those offsets on will be
+    /// read. Never pass a symbolic offset such as "end": it resolves later and loses what comes in between.
+    ///
+    /// # Errors
+    /// When the client is closed or a partition is assigned already.
+    pub fn assign_blocking(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<()> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                .map_err(|source| from_kafka("assign", topic, source))?;
+        }
+        self.alive("assign")?;
+        self.shared.consumer.incremental_assign(&list).map_err(|source| from_kafka("assign", topic, source))
+    }
+
+    /// Removes partitions. Records of theirs that were read ahead are dropped.
+    ///
+    /// # Errors
+    /// When the client is closed or a partition is not assigned.
+    pub fn release_blocking(&self, topic: &str, partitions: &[i32]) -> Result<()> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition(topic, partition);
+        }
+        self.alive("release")?;
+        let released = self.shared.consumer.incremental_unassign(&list);
+        released.map_err(|source| from_kafka("release", topic, source))
+    }
+
+    /// Subscribes through the consumer group of the settings: the group decides which partitions are read.
+    ///
+    /// # Errors
+    /// When the client is closed or has no group.
+    pub fn subscribe(&self, topic: &str) -> Result<()> {
+        self.alive("subscribe")?;
+        self.shared.consumer.subscribe(&[topic]).map_err(|source| from_kafka("subscribe", topic, source))
+    }
+
+    /// Partitions that are read now.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub fn assigned(&self) -> Result<Vec<i32>> {
+        let list = self
+            .shared
+            .consumer
+            .assignment()
+            .map_err(|source| from_kafka("assignment", "consumer", source))?;
+        Ok(list
+            .elements()
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .collect())
+    }
+
+    /// Stores the offset after `offset` as the group's place, in the background.
+    ///
+    /// # Errors
+    /// When the client is closed or has no group.
+    pub fn commit(&self, topic: &str, next: &[(i32, i64)]) -> Result<()> {
+        let mut list = TopicPartitionList::with_capacity(next.len());
+        for &(partition, offset) in next {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                .map_err(|source| from_kafka("commit", topic, source))?;
+        }
+        let committed = self.shared.consumer.commit(&list, rdkafka::consumer::CommitMode::Async);
+        committed.map_err(|source| from_kafka("commit", topic, source))
+    }
+
+    fn alive(&self, operation: &'static str) -> Result<()> {
+        if self.shared.stop.load(Relaxed) { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    /// Stops the thread, after the batch at hand, and waits for it. A second call returns at once.
+    pub async fn stop(&self) {
+        self.shared.stop.store(true, Relaxed);
+        let thread = self.shared.thread.lock().take();
+        if let Some(thread) = thread {
+            // A panic of the sink was reported by the panic hook already; the thread is gone either way.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // The thread holds one reference of its own; the last handle from outside stops it.
+        if Arc::strong_count(&self.shared) <= 2 {
+            self.shared.stop.store(true, Relaxed);
+        }
+    }
+}
+
+fn read(shared: &Shared, mut sink: impl RecordSink) {
+    let mut watch = Watch { lag: i64::MIN, broken: false };
+    while !shared.stop.load(Relaxed) {
+        let mut next = shared.consumer.poll(POLL_TIMEOUT);
+        let mut records = 0;
+        while let Some(polled) = next {
+            match polled {
+                Ok(message) => {
+                    sink.record(&record(&message));
+                    records += 1;
+                }
+                Err(error) => watch.error(shared, &mut sink, &error),
+            }
+            if records >= BATCH_RECORDS_MAX {
+                break;
+            }
+            next = shared.consumer.poll(Duration::ZERO);
+        }
+        if records > 0 {
+            sink.batch_end();
+        }
+        watch.tick(shared, &mut sink);
+    }
+}
+
+fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        payload: message.payload().unwrap_or_default(),
+    }
+}
+
+/// Turns the client's errors and statistics into changes of the link.
+struct Watch {
+    lag: i64,
+    broken: bool,
+}
+
+impl Watch {
+    fn error(&mut self, shared: &Shared, sink: &mut impl RecordSink, error: &KafkaError) {
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => sink.link(Link::OutOfRange),
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => {
+                shared.consumer.client().context().break_links();
+                self.broken(sink);
+            }
+            // Everything else is reported and survived: the client retries on its own.
+            _ => tracing::warn!(%error, "Kafka consumer reports an error; going on"),
+        }
+    }
+
+    fn broken(&mut self, sink: &mut impl RecordSink) {
+        if !self.broken {
+            self.broken = true;
+            tracing::warn!("the link to Kafka broke; reconnecting");
+            sink.link(Link::Broken);
+        }
+    }
+
+    fn tick(&mut self, shared: &Shared, sink: &mut impl RecordSink) {
+        let health = shared.consumer.client().context();
+        match (self.broken, health.links_up()) {
+            (false, false) => self.broken(sink),
+            (true, true) => {
+                self.broken = false;
+                tracing::info!("the link to Kafka is back");
+                sink.link(Link::Restored);
+            }
+            _ => {}
+        }
+        let lag = health.lag_messages();
+        if lag != self.lag {
+            self.lag = lag;
+            sink.lag(lag);
+        }
+    }
+}

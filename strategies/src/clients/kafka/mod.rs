@@ -1,0 +1,23 @@
+//! Thin wrappers over librdkafka: what every Kafka strategy needs, and nothing that only one of them does.
+//!
+//! - [`connection`]: addresses, measured client settings, extra properties (TLS, SASL).
+//! - [`cluster`]: topic administration and offset queries, through a client of its own.
+//! - [`producer`]: ordered, non-blocking sends with an acknowledgement per record.
+//! - [`consumer`]: one dedicated thread that reads explicitly assigned partitions and hands over batches.
+//! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
+//!
+//! What does not live here: partitioning, envelopes, rooms.
+
+pub mod cluster;
+pub mod connection;
+pub mod consumer;
+pub mod fault;
+pub mod health;
+pub mod producer;
+
+pub use cluster::{Cluster, TopicSpec};
+pub use connection::{
+    ClientProperties, Compression, Connection, ConsumerSettings, GroupSettings, ProducerSettings,
+};
+pub use consumer::{Consumer, Link, Record, RecordSink};
+pub use producer::{AckSink, Producer, Written};
