@@ -49,6 +49,8 @@ pub enum Fault {
     FreshId,
     /// A message that is too large is cut and accepted.
     Lenient,
+    /// Settings are not looked at.
+    LenientSettings,
 }
 
 impl Fault {
@@ -58,9 +60,14 @@ impl Fault {
 
 /// Starts `strategy` with `fault` between it and the node.
 pub async fn connect(strategy: &Strategy, start: Start, fault: Fault) -> Result<Faulty> {
-    let entrance =
-        Arc::new(FaultyEntrance { fault, inner: Arc::clone(&start.entrance), state: Mutex::default() });
-    let start = Start { entrance: Arc::clone(&entrance) as Arc<dyn Entrance>, ..start };
+    let node_number = start.node.bytes().last().map_or(0, u64::from) % 5;
+    let every = if fault == Fault::Diverge { Fault::EVERY + node_number } else { Fault::EVERY };
+    let inner = Arc::clone(&start.entrance);
+    let entrance = Arc::new(FaultyEntrance { fault, every, inner, state: Mutex::default() });
+    let mut start = Start { entrance: Arc::clone(&entrance) as Arc<dyn Entrance>, ..start };
+    if fault == Fault::LenientSettings {
+        start.settings.clear();
+    }
     let inner = (strategy.connect)(start).await?;
     Ok(Faulty { fault, inner, entrance, published: Mutex::new(0) })
 }

@@ -1,0 +1,75 @@
+//! Proof that each case can fail: memory with one fault must be caught by the case that looks for it, while healthy
+//! memory passes. Memory stands on several nodes here (the [`bus`](crate::bus)), for the cases that need them.
+
+use libtest_mimic::{Failed, Trial};
+use manifold_strategies::faulty::Fault;
+
+use crate::bus::{self, BUS};
+use crate::cases::{CASES, Case};
+use crate::cluster::Subject;
+use crate::run;
+
+/// A fault, and the cases that must notice it. `None`: the healthy bus, which those cases refuse for what it lacks.
+const CAUGHT_BY: &[(Option<Fault>, &[&str])] = &[
+    (
+        Some(Fault::Drop),
+        &[
+            "reaches_all_members_and_only_them",
+            "reaches_each_member_exactly_once",
+            "serves_two_hundred_rooms_at_once",
+            "grows_from_one_to_four_nodes",
+            "a_node_that_leaves_does_not_disturb",
+        ],
+    ),
+    (Some(Fault::Duplicate), &["reaches_each_member_exactly_once", "a_node_that_leaves_does_not_disturb"]),
+    (Some(Fault::Swap), &["keeps_each_publishers_order"]),
+    (Some(Fault::Diverge), &["shows_all_members_one_order"]),
+    (Some(Fault::Leak), &["reaches_all_members_and_only_them"]),
+    (Some(Fault::Corrupt), &["carries_every_kind_of_room_and_payload"]),
+    (Some(Fault::FalseAck), &["reaches_each_member_exactly_once", "shutdown_flushes_and_closes"]),
+    (Some(Fault::EarlyJoin), &["a_join_is_effective", "grows_from_one_to_four_nodes"]),
+    (Some(Fault::DeafLeave), &["a_leave_ends_delivery"]),
+    (Some(Fault::StuckPosition), &["positions_are_what_was_declared"]),
+    (Some(Fault::EndlessShutdown), &["shutdown_flushes_and_closes"]),
+    (Some(Fault::OpenAfterShutdown), &["shutdown_flushes_and_closes"]),
+    (Some(Fault::FreshId), &["a_retry_is_idempotent"]),
+    (Some(Fault::Lenient), &["refuses_what_is_too_large"]),
+    (Some(Fault::LenientSettings), &["unknown_settings_are_refused"]),
+    (None, &["a_room_is_fragmented", "an_absent_broker_is_refused", "an_absent_broker_is_retried"]),
+];
+
+/// One trial per fault and case.
+pub fn trials() -> Vec<Trial> {
+    let pairs = CAUGHT_BY.iter().flat_map(|(fault, cases)| cases.iter().map(move |case| (*fault, *case)));
+    let caught = pairs.map(|(fault, case)| Trial::test(name(fault, case), move || catches(fault, case)));
+    let never_caught = |case: &&Case| !CAUGHT_BY.iter().any(|(_, cases)| cases.contains(&case.name));
+    let unproven = CASES.iter().filter(never_caught).map(|case| {
+        Trial::test(format!("{} can fail", case.name), || Err(Failed::from("no fault proves that it can")))
+    });
+    let applying = CASES.iter().filter(|case| (case.applies)(&bus::GUARANTEES, false));
+    let healthy = applying.map(|case| {
+        Trial::test(format!("the healthy bus passes {}", case.name), || {
+            run(case, subject(None)).map_err(|error| Failed::from(format!("{error:?}")))
+        })
+    });
+    caught.chain(unproven).chain(healthy).collect()
+}
+
+fn subject(fault: Option<Fault>) -> Subject {
+    Subject { strategy: &BUS, settings: toml::Table::new(), kafka: None, redis: None, fault }
+}
+
+fn name(fault: Option<Fault>, case: &str) -> String {
+    fault.map_or_else(
+        || format!("the healthy bus is caught by {case}"),
+        |fault| format!("faulty({fault:?}) is caught by {case}"),
+    )
+}
+
+fn catches(fault: Option<Fault>, name: &str) -> Result<(), Failed> {
+    let case = CASES.iter().find(|case| case.name == name).ok_or_else(|| Failed::from("no such case"))?;
+    match run(case, subject(fault)) {
+        Err(_) => Ok(()),
+        Ok(()) => Err(Failed::from(format!("{name} did not notice"))),
+    }
+}
