@@ -2,5 +2,10 @@
 //!
 //! A black box: it speaks the client protocol and reads the servers' info and metrics endpoints. It knows no strategy.
 
+pub mod audit;
+pub mod engine;
 pub mod record;
+pub mod scenario;
+pub mod schedule;
+pub mod stats;
 pub mod surroundings;

@@ -1,0 +1,77 @@
+//! The engine: drives servers with an open-loop load over the client protocol, and times and audits every delivery.
+
+mod payload;
+
+pub use payload::{PAYLOAD_BYTES_MIN, Stamp};
+
+use crate::record::Measured;
+use crate::scenario::Scenario;
+use crate::surroundings::Surroundings;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// The load shape, overrides applied.
+    pub scenario: Scenario,
+    /// Addresses of the nodes, `ws://host:port/connection/websocket`; clients are spread over them in turn.
+    pub urls: Vec<String>,
+    /// Seed of schedule, sizes and of who is struck by what.
+    pub seed: u64,
+    /// Threads that drive connections; `None`: one per core that this process may use.
+    pub threads: Option<usize>,
+    /// Put before each room's name, e.g. a namespace with its colon.
+    pub room_prefix: String,
+}
+
+/// A run that could not be made, or not be finished. A run that went badly is a [`Measured`], not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address is not `ws://host:port/path`, or does not resolve.
+    #[error("bad address {url}: {problem}")]
+    Address {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The scenario needs more than this machine or tool allows.
+    #[error("the scenario does not fit: {0}")]
+    TooLarge(String),
+    /// Clients could not connect and join before the load starts.
+    #[error("{joined} of {wanted} clients joined within {waited_s:.0} s; the last failure: {last}")]
+    Join {
+        /// Clients that made it.
+        joined: u64,
+        /// Clients that were wanted.
+        wanted: u64,
+        /// How long the engine waited.
+        waited_s: f64,
+        /// The last failure that any of them saw.
+        last: String,
+    },
+    /// The surroundings asked for an end.
+    #[error("cancelled")]
+    Cancelled,
+    /// The operating system refused something the engine cannot do without.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A thread of the engine died; this is a bug.
+    #[error("a generator thread died: {0}")]
+    Thread(String),
+}
+
+/// Runs a scenario against servers that are already there.
+///
+/// Blocks until the run is over; the threads that it starts end with it.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(spec: &RunSpec, surroundings: &dyn Surroundings) -> Result<Measured, RunError> {
+    let _ = (spec, surroundings);
+    Err(RunError::Cancelled)
+}
