@@ -1,0 +1,160 @@
+//! Brokers that are up, and the processes behind them.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::kafka;
+use crate::ports::Port;
+use crate::process::Process;
+use crate::redis;
+use crate::request::Request;
+use crate::run_dir::RunDir;
+
+/// How often a start is repeated when some other program takes one of its ports in the wrong moment.
+const TRIES: usize = 5;
+
+/// Brokers of a request: those given by address, and those started here, which die with this value.
+#[derive(Debug)]
+pub struct Environment {
+    kafka: Option<String>,
+    redis: Option<String>,
+    versions: Versions,
+    processes: Vec<Process>,
+    // Given up only after the processes have been killed in `drop`, ports first, then the folder.
+    _ports: Vec<Port>,
+    _folder: Option<RunDir>,
+}
+
+/// What runs, for records and reports; `None` where it was given by address or is not needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Kafka's version, e.g. `4.3.0`.
+    pub kafka: Option<String>,
+    /// The first line of `java -version`.
+    pub java: Option<String>,
+    /// The Redis program, its version and where it came from.
+    pub redis: Option<String>,
+}
+
+impl Environment {
+    /// Brings up what is requested and returns when all of it serves: a produce is acknowledged by every in-sync
+    /// broker, Redis answers, sentinels have a quorum, cluster slots are covered. Brokers given by address are asked
+    /// whether they are there, and changed in no way.
+    ///
+    /// Blocks; the first call on a machine fetches artefacts and takes longer.
+    ///
+    /// # Errors
+    /// A missing tool, a corrupt artefact, or a process that does not become ready, each with what to do about it.
+    pub fn start(request: &Request) -> Result<Environment> {
+        let mut tries = 1;
+        loop {
+            match Environment::start_once(request) {
+                Err(error) if error.is_port_taken() && tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_once(request: &Request) -> Result<Environment> {
+        let kafka_starts = request.kafka.is_some() && request.kafka_given.is_none();
+        let redis_starts = request.redis.is_some() && request.redis_given.is_none();
+        let folder = (kafka_starts || redis_starts).then(RunDir::new).transpose()?;
+        let path = folder.as_ref().map_or(Path::new(""), RunDir::path);
+        let (kafka, redis) = std::thread::scope(|scope| {
+            let kafka = scope.spawn(|| start_kafka(request, path));
+            let redis = start_redis(request, path);
+            (kafka.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), redis)
+        });
+        let (kafka, redis) = (kafka?, redis?);
+        let versions =
+            Versions { kafka: kafka.version, java: kafka.java, redis: redis.version };
+        let mut processes = kafka.processes;
+        processes.extend(redis.processes);
+        let mut ports = kafka.ports;
+        ports.extend(redis.ports);
+        Ok(Environment {
+            kafka: kafka.address,
+            redis: redis.address,
+            versions,
+            processes,
+            _ports: ports,
+            _folder: folder,
+        })
+    }
+
+    /// Kafka's addresses: `127.0.0.1:port[,127.0.0.1:port…]`.
+    pub fn kafka(&self) -> Option<&str> {
+        self.kafka.as_deref()
+    }
+
+    /// Redis's address: `redis://host:port`, `redis+sentinel://host:port[,…]/mymaster` or
+    /// `redis+cluster://host:port[,…]`.
+    pub fn redis(&self) -> Option<&str> {
+        self.redis.as_deref()
+    }
+
+    /// The programs behind the addresses.
+    pub fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// The processes started here: `kafka-1`…; `redis` alone, or with `redis-replica` and `sentinel-1`…; or `redis-1`….
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// The process of that name.
+    pub fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.name() == name)
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.processes.iter().for_each(Process::retire);
+    }
+}
+
+/// One broker's part of an environment. It kills what it holds unless that has moved on.
+#[derive(Default)]
+struct Part {
+    address: Option<String>,
+    version: Option<String>,
+    java: Option<String>,
+    processes: Vec<Process>,
+    ports: Vec<Port>,
+}
+
+fn start_kafka(request: &Request, folder: &Path) -> Result<Part> {
+    let Some(topology) = request.kafka else { return Ok(Part::default()) };
+    if let Some(given) = &request.kafka_given {
+        kafka::check_given(given)?;
+        return Ok(Part { address: Some(given.clone()), ..Part::default() });
+    }
+    let runtime = kafka::Runtime::prepare()?;
+    let mut cluster = kafka::start(&runtime, topology, request.purpose, folder)?;
+    Ok(Part {
+        address: Some(std::mem::take(&mut cluster.bootstrap)),
+        version: Some(kafka::VERSION.to_owned()),
+        java: runtime.java.version.lines().next().map(str::to_owned),
+        processes: std::mem::take(&mut cluster.processes),
+        ports: std::mem::take(&mut cluster.ports),
+    })
+}
+
+fn start_redis(request: &Request, folder: &Path) -> Result<Part> {
+    let Some(topology) = request.redis else { return Ok(Part::default()) };
+    if let Some(given) = &request.redis_given {
+        redis::check_given(given)?;
+        return Ok(Part { address: Some(given.clone()), ..Part::default() });
+    }
+    let binary = redis::find()?;
+    let mut servers = redis::start(&binary, topology, folder)?;
+    Ok(Part {
+        address: Some(std::mem::take(&mut servers.url)),
+        version: Some(binary.description),
+        java: None,
+        processes: std::mem::take(&mut servers.processes),
+        ports: std::mem::take(&mut servers.ports),
+    })
+}

@@ -1,0 +1,3 @@
+//! The `compose` command.
+
+fn main() {}
