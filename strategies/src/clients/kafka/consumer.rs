@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -14,11 +14,14 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::connection::{Connection, ConsumerSettings};
 use super::fault::{closed, from_kafka};
+use super::group::GroupHook;
 use super::health::Health;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest sleep of the reading thread, and so the longest time that it takes to stop.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long leaving a group may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most records handed over in one batch.
 const BATCH_RECORDS_MAX: usize = 1024;
 
@@ -62,15 +65,27 @@ pub trait RecordSink: Send + 'static {
 }
 
 /// A consumer and its thread. Assignments may be changed from any thread: librdkafka applies them on its own.
+/// The thread stops with [`stop`](Self::stop) or with the last clone of this handle.
 #[derive(Clone)]
 pub struct Consumer {
+    handle: Arc<Handle>,
+}
+
+/// Dropped with the last clone of the outer handle; the thread holds the inner part only.
+struct Handle {
     shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     consumer: BaseConsumer<Health>,
     stop: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Consumer {
@@ -89,19 +104,39 @@ impl Consumer {
         settings: &ConsumerSettings,
         sink: impl RecordSink,
     ) -> Result<Self> {
+        Self::start_with(connection, settings, None, sink)
+    }
+
+    /// The same for a member of the group in `settings`. It reads nothing until it [subscribes](Self::subscribe).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_in_group(
+        connection: &Connection,
+        settings: &ConsumerSettings,
+        hook: Arc<dyn GroupHook>,
+        sink: impl RecordSink,
+    ) -> Result<Self> {
+        Self::start_with(connection, settings, Some(hook), sink)
+    }
+
+    fn start_with(
+        connection: &Connection,
+        settings: &ConsumerSettings,
+        hook: Option<Arc<dyn GroupHook>>,
+        sink: impl RecordSink,
+    ) -> Result<Self> {
         let consumer: BaseConsumer<Health> = connection
             .consumer_config(settings)
-            .create_with_context(Health::default())
+            .create_with_context(Health::new(hook))
             .map_err(|source| from_kafka("connect", "Kafka consumer", source))?;
-        let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared { consumer, stop, thread: Mutex::new(None) });
+        let shared = Arc::new(Shared { consumer, stop: AtomicBool::new(false) });
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".into())
             .spawn(move || read(&reader, sink))
             .map_err(|source| Error::new(ErrorKind::Config, "connect", "no thread").with_source(source))?;
-        *shared.thread.lock() = Some(thread);
-        Ok(Self { shared })
+        Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
     /// Adds partitions, each from an explicit offset. When this returns, everything from those offsets on will be
@@ -116,7 +151,7 @@ impl Consumer {
                 .map_err(|source| from_kafka("assign", topic, source))?;
         }
         self.alive("assign")?;
-        self.shared.consumer.incremental_assign(&list).map_err(|source| from_kafka("assign", topic, source))
+        self.consumer().incremental_assign(&list).map_err(|source| from_kafka("assign", topic, source))
     }
 
     /// Removes partitions. Records of theirs that were read ahead are dropped.
@@ -129,7 +164,7 @@ impl Consumer {
             list.add_partition(topic, partition);
         }
         self.alive("release")?;
-        let released = self.shared.consumer.incremental_unassign(&list);
+        let released = self.consumer().incremental_unassign(&list);
         released.map_err(|source| from_kafka("release", topic, source))
     }
 
@@ -139,7 +174,7 @@ impl Consumer {
     /// When the client is closed or has no group.
     pub fn subscribe(&self, topic: &str) -> Result<()> {
         self.alive("subscribe")?;
-        self.shared.consumer.subscribe(&[topic]).map_err(|source| from_kafka("subscribe", topic, source))
+        self.consumer().subscribe(&[topic]).map_err(|source| from_kafka("subscribe", topic, source))
     }
 
     /// Partitions that are read now.
@@ -147,11 +182,8 @@ impl Consumer {
     /// # Errors
     /// When the client is closed.
     pub fn assigned(&self) -> Result<Vec<i32>> {
-        let list = self
-            .shared
-            .consumer
-            .assignment()
-            .map_err(|source| from_kafka("assignment", "consumer", source))?;
+        let list =
+            self.consumer().assignment().map_err(|source| from_kafka("assignment", "consumer", source))?;
         Ok(list
             .elements()
             .iter()
@@ -169,30 +201,26 @@ impl Consumer {
             list.add_partition_offset(topic, partition, Offset::Offset(offset))
                 .map_err(|source| from_kafka("commit", topic, source))?;
         }
-        let committed = self.shared.consumer.commit(&list, rdkafka::consumer::CommitMode::Async);
+        let committed = self.consumer().commit(&list, rdkafka::consumer::CommitMode::Async);
         committed.map_err(|source| from_kafka("commit", topic, source))
     }
 
-    fn alive(&self, operation: &'static str) -> Result<()> {
-        if self.shared.stop.load(Relaxed) { Err(closed(operation)) } else { Ok(()) }
+    fn consumer(&self) -> &BaseConsumer<Health> {
+        &self.handle.shared.consumer
     }
 
-    /// Stops the thread, after the batch at hand, and waits for it. A second call returns at once.
+    fn alive(&self, operation: &'static str) -> Result<()> {
+        if self.handle.shared.stop.load(Relaxed) { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    /// Stops the thread after the batch at hand, leaves the group, and waits for both. A second call returns at
+    /// once.
     pub async fn stop(&self) {
-        self.shared.stop.store(true, Relaxed);
-        let thread = self.shared.thread.lock().take();
+        self.handle.shared.stop.store(true, Relaxed);
+        let thread = self.handle.thread.lock().take();
         if let Some(thread) = thread {
             // A panic of the sink was reported by the panic hook already; the thread is gone either way.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        // The thread holds one reference of its own; the last handle from outside stops it.
-        if Arc::strong_count(&self.shared) <= 2 {
-            self.shared.stop.store(true, Relaxed);
         }
     }
 }
@@ -219,6 +247,18 @@ fn read(shared: &Shared, mut sink: impl RecordSink) {
             sink.batch_end();
         }
         watch.tick(shared, &mut sink);
+    }
+    close(&shared.consumer);
+}
+
+/// Leaves the group, if in one: others take over at once instead of after the session timeout.
+fn close(consumer: &BaseConsumer<Health>) {
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    if consumer.close_queue().is_ok() {
+        while !consumer.closed() && Instant::now() < deadline {
+            // Serves the last rebalance; records that still come are not this node's any more.
+            drop(consumer.poll(Duration::from_millis(20)));
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! Lag and link state, read from librdkafka's own statistics: exact, and without a request to the broker.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
 use serde::Deserialize;
+
+use super::group::{self, GroupHook};
 
 /// Forwards librdkafka's log lines and errors to `tracing`. A lost broker is a state of the world, not a failure of
 /// this program, and librdkafka repeats it up to dozens of times: it is logged at debug level here and reported
@@ -42,20 +47,19 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-/// Context of a reading consumer: keeps the newest lag and link state.
-#[derive(Debug)]
+/// Context of a reading consumer: keeps the newest lag and link state, and passes rebalances on.
 pub struct Health {
     lag_messages: AtomicI64,
     links_up: AtomicBool,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { lag_messages: AtomicI64::new(-1), links_up: AtomicBool::new(true) }
-    }
+    hook: Option<Arc<dyn GroupHook>>,
 }
 
 impl Health {
+    /// A context; `hook` for a member of a consumer group.
+    pub(super) fn new(hook: Option<Arc<dyn GroupHook>>) -> Self {
+        Self { lag_messages: AtomicI64::new(-1), links_up: AtomicBool::new(true), hook }
+    }
+
     /// Messages that the broker holds in assigned partitions and that were not read yet; -1 before the first figure.
     /// At most a second old.
     pub fn lag_messages(&self) -> i64 {
@@ -93,7 +97,25 @@ impl ClientContext for Health {
     }
 }
 
-impl ConsumerContext for Health {}
+impl ConsumerContext for Health {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        // Without a hook nobody subscribed, and so nothing is ever rebalanced.
+        if let Some(hook) = &self.hook {
+            group::rebalance(&**hook, consumer, code, partitions);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "offsets were not committed");
+        }
+    }
+}
 
 /// The part of librdkafka's statistics (STATISTICS.md there) that is used here.
 #[derive(Deserialize)]
@@ -155,7 +177,7 @@ mod tests {
 
     #[test]
     fn lag_counts_active_partitions_and_links_count_leaders() {
-        let health = Health::default();
+        let health = Health::new(None);
         assert_eq!(health.lag_messages(), -1);
         health.stats_raw(SAMPLE.as_bytes());
         assert_eq!(health.lag_messages(), 7);

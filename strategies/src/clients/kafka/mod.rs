@@ -4,6 +4,8 @@
 //! - [`cluster`]: topic administration and offset queries, through a client of its own.
 //! - [`producer`]: ordered, non-blocking sends with an acknowledgement per record.
 //! - [`consumer`]: one dedicated thread that reads explicitly assigned partitions and hands over batches.
+//! - [`group`]: membership in a consumer group, with offsets named by the strategy.
+//! - [`health`]: lag and link state.
 //! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
 //!
 //! What does not live here: partitioning, envelopes, rooms.
@@ -12,6 +14,7 @@ pub mod cluster;
 pub mod connection;
 pub mod consumer;
 pub mod fault;
+pub mod group;
 pub mod health;
 pub mod producer;
 
@@ -20,4 +23,5 @@ pub use connection::{
     ClientProperties, Compression, Connection, ConsumerSettings, GroupSettings, ProducerSettings,
 };
 pub use consumer::{Consumer, Link, Record, RecordSink};
+pub use group::GroupHook;
 pub use producer::{AckSink, Producer, Written};

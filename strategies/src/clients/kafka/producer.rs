@@ -156,6 +156,22 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
         refreshed.map(drop).map_err(|source| from_kafka("metadata", topic, source))
     }
 
+    /// Looks at the topic now and returns its partitions that have a leader: those that can be written to from here
+    /// on. Blocking; about 1 ms.
+    ///
+    /// # Errors
+    /// When the cluster does not answer within `timeout`.
+    pub fn partitions_blocking(&self, topic: &str, timeout: Duration) -> Result<Vec<i32>> {
+        let metadata = self
+            .inner
+            .client()
+            .fetch_metadata(Some(topic), timeout)
+            .map_err(|source| from_kafka("metadata", topic, source))?;
+        let found = metadata.topics().iter().filter(|found| found.name() == topic);
+        let led = found.flat_map(|topic| topic.partitions()).filter(|partition| partition.leader() >= 0);
+        Ok(led.map(rdkafka::metadata::MetadataPartition::id).collect())
+    }
+
     /// Records sent and not yet acknowledged.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.inner.in_flight_count()).unwrap_or(0)
