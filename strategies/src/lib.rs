@@ -10,6 +10,8 @@ pub mod envelope;
 pub mod error;
 pub mod faulty;
 pub mod guarantees;
+#[cfg(feature = "kafka-broadcast")]
+pub mod kafka_broadcast;
 pub mod memory;
 pub mod stats;
 pub mod strategy;
@@ -23,7 +25,11 @@ pub use stats::Stats;
 pub use strategy::{Needs, Start, Strategy, Variant};
 
 /// Every strategy, by the name given on the command line.
-pub static REGISTRY: &[Strategy] = &[memory::STRATEGY];
+pub static REGISTRY: &[Strategy] = &[
+    memory::STRATEGY,
+    #[cfg(feature = "kafka-broadcast")]
+    kafka_broadcast::STRATEGY,
+];
 
 /// Finds a strategy by name.
 pub fn find(name: &str) -> Option<&'static Strategy> {

@@ -1,0 +1,407 @@
+//! Keeps this node a member: joins, gives signs of life, follows the others, and joins anew when it was expelled.
+//!
+//! One task that owns the view. Everything it does follows from the view and from what it did before, so a step that fails
+//! (a broker that does not answer) is simply tried again on the next turn.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::control::{Appender, Tail};
+use super::membership::{Entry, Member, View};
+use super::reader::Standstill;
+use super::record::{Incarnation, Record};
+use super::settings::Settings;
+use super::writer::Writer;
+use crate::backplane::{Entrance, Event};
+use crate::clients::kafka::{Cluster, Consumer};
+use crate::error::Result;
+use crate::stats::Stats;
+
+/// How soon a step that could not be done is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How soon the control log is tried again when it cannot be opened.
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// A `Join` that is not read back by then is sent again.
+const JOIN_PATIENCE: Duration = Duration::from_secs(3);
+/// The most time that one step may keep the node from giving its next sign of life.
+const STEP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where this node stands, for those who wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Not yet, or not any more, a member whom every message reaches. `awaits` counts members that did not acknowledge.
+    Joining { awaits: usize },
+    /// Every message whose publish is called until then reaches this node; renewed with every confirmed sign of life.
+    Effective { until: Instant },
+    /// For good.
+    Ended { reason: &'static str },
+}
+
+/// Why a node may have to stop for good.
+pub(super) const SUPERSEDED: &str =
+    "another process joined the cluster under this node's name; give every node a name of its own";
+const FULL: &str = "the cluster has as many members as it can have";
+pub(super) const SHUT_DOWN: &str = "this node's backplane was shut down";
+
+/// What the keeper works with.
+pub(super) struct Parts {
+    pub(super) node: String,
+    pub(super) settings: Settings,
+    pub(super) data_topic: String,
+    pub(super) control_topic: String,
+    pub(super) cluster: Cluster,
+    pub(super) appender: Appender,
+    pub(super) writer: Arc<Writer>,
+    pub(super) reader: Consumer,
+    pub(super) reader_standstill: Arc<Standstill>,
+    pub(super) entrance: Arc<dyn Entrance>,
+    pub(super) stats: Arc<Stats>,
+}
+
+/// The task's state.
+pub(super) struct Keeper {
+    parts: Parts,
+    tail: Tail,
+    view: View,
+    status: watch::Sender<Status>,
+    own: Own,
+    /// Partitions that the reader reads.
+    reading: Vec<i32>,
+    /// The reader's place is no longer in the log.
+    stale: bool,
+    /// Partitions that the writer writes to.
+    installed: Vec<i32>,
+    /// A step is to be tried again.
+    unsettled: bool,
+    /// Whether this node was expelled and is not back yet.
+    returning: bool,
+}
+
+/// This life of the node.
+struct Own {
+    incarnation: Incarnation,
+    asked: Instant,
+    /// Signs of life that were sent and not read back, oldest first. 0 is the `Join`.
+    sent: VecDeque<(u64, Instant)>,
+    next_sequence: u64,
+    admitted: bool,
+    /// The writer writes by a view that includes every record before this offset.
+    through: u64,
+    /// What of it the others were told.
+    told: u64,
+    /// When the newest sign of life that was read back had been sent.
+    confirmed: Option<Instant>,
+}
+
+impl Own {
+    fn new() -> Result<Self> {
+        let asked = Instant::now();
+        Ok(Self {
+            incarnation: Incarnation::random()?,
+            asked,
+            sent: VecDeque::from([(0, asked)]),
+            next_sequence: 1,
+            admitted: false,
+            through: 0,
+            told: 0,
+            confirmed: None,
+        })
+    }
+
+    /// A sign of life came back: it, and those before it, prove membership as of when it was sent.
+    fn confirm(&mut self, sequence: u64) {
+        while let Some(&(oldest, sent)) = self.sent.front().filter(|(oldest, _)| *oldest <= sequence) {
+            self.confirmed = (oldest == sequence).then_some(sent).or(self.confirmed);
+            self.sent.pop_front();
+        }
+    }
+}
+
+impl Keeper {
+    /// Reads the control log and asks to become a member. The rest happens in [`run`](Self::run).
+    pub(super) async fn start(parts: Parts, status: watch::Sender<Status>) -> Result<Self> {
+        let (tail, view) = Tail::open(&parts.cluster, &parts.control_topic, &parts.stats).await?;
+        // Most probably the partitions that this node will get; made now, the others need not wait for them.
+        let expected = view.lowest_free(parts.settings.hold as usize);
+        parts.cluster.grow_topic(&parts.data_topic, partitions_needed(&expected)).await?;
+        let keeper = Self {
+            own: Own::new()?,
+            parts,
+            tail,
+            view,
+            status,
+            reading: Vec::new(),
+            stale: false,
+            installed: Vec::new(),
+            unsettled: false,
+            returning: false,
+        };
+        keeper.ask();
+        Ok(keeper)
+    }
+
+    /// Runs until `stop` is sent or dropped. Then the node has left, unless it was dropped.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut beat = tokio::time::interval(Duration::from_millis(self.parts.settings.beat_ms));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let reader_standstill = Arc::clone(&self.parts.reader_standstill);
+        loop {
+            let control_standstill = Arc::clone(&self.tail.standstill);
+            let mut due = false;
+            tokio::select! {
+                stopped = &mut stop => {
+                    if stopped.is_ok() {
+                        self.leave().await;
+                    }
+                    return;
+                }
+                entry = self.tail.next() => if let Some(entry) = entry { self.apply_all(entry) },
+                () = control_standstill.raised() => self.reopen().await,
+                () = reader_standstill.raised() => {}
+                _ = beat.tick() => due = true,
+                () = tokio::time::sleep(RETRY_PAUSE), if self.unsettled => {}
+            }
+            if self.turn(due).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// One turn: brings everything in line with the view.
+    async fn turn(&mut self, due: bool) -> ControlFlow<()> {
+        self.unsettled = false;
+        self.check_standing()?;
+        let member = self.view.member(self.own.incarnation).cloned();
+        if let Some(member) = member {
+            self.settle(&member).await;
+            // A new member waits for this acknowledgement.
+            let news = self
+                .view
+                .members()
+                .iter()
+                .any(|other| (self.own.told..self.own.through).contains(&other.joined));
+            if due || news {
+                self.beat();
+            }
+            self.renew_trust(&member);
+        }
+        self.parts.writer.expire_parked();
+        ControlFlow::Continue(())
+    }
+
+    fn apply_all(&mut self, first: Entry) {
+        let mut next = Some(first);
+        while let Some(entry) = next {
+            self.view.apply(entry.offset, entry.appended_ms, entry.record.as_ref());
+            match &entry.record {
+                Some(Record::Beat { incarnation, sequence, .. }) if *incarnation == self.own.incarnation => {
+                    self.own.confirm(*sequence);
+                }
+                Some(Record::Join { incarnation, .. }) if *incarnation == self.own.incarnation => {
+                    self.own.confirm(0);
+                    self.own.admitted = true;
+                }
+                _ => {}
+            }
+            next = self.tail.try_next();
+        }
+    }
+
+    /// Admitted, waiting, expelled, superseded?
+    fn check_standing(&mut self) -> ControlFlow<()> {
+        if self.view.member(self.own.incarnation).is_some() {
+            return ControlFlow::Continue(());
+        }
+        let namesake = self.view.members().iter().any(|member| member.node == self.parts.node);
+        match (self.own.admitted, namesake) {
+            (true, true) => self.end(SUPERSEDED),
+            (true, false) if self.own.through == 0 && self.own.confirmed.is_some() && self.full() => {
+                self.end(FULL)
+            }
+            (true, false) => {
+                self.rejoin("this node was expelled: it gave no sign of life for its lease; joining anew")
+            }
+            (false, _) if self.own.asked.elapsed() >= JOIN_PATIENCE => {
+                self.rejoin("the request to join was not read back; asking again")
+            }
+            (false, _) => ControlFlow::Continue(()),
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.view.members().len() >= super::membership::MEMBERS_MAX
+    }
+
+    fn end(&mut self, reason: &'static str) -> ControlFlow<()> {
+        tracing::error!(node = self.parts.node, "{reason}");
+        self.parts.writer.close(reason);
+        self.status.send_replace(Status::Ended { reason });
+        ControlFlow::Break(())
+    }
+
+    fn rejoin(&mut self, why: &str) -> ControlFlow<()> {
+        tracing::warn!(node = self.parts.node, "{why}");
+        self.parts.writer.distrust();
+        self.status.send_replace(Status::Joining { awaits: 0 });
+        self.returning |= self.own.admitted;
+        match Own::new() {
+            Ok(own) => {
+                self.own = own;
+                self.ask();
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot join anew yet");
+                self.unsettled = true;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn ask(&self) {
+        self.parts.appender.append(&Record::Join {
+            node: self.parts.node.clone(),
+            incarnation: self.own.incarnation,
+            hold: self.parts.settings.hold,
+            lease_ms: self.parts.settings.lease_ms,
+            view: self.view.clone(),
+        });
+    }
+
+    fn beat(&mut self) {
+        let sequence = self.own.next_sequence;
+        self.own.next_sequence += 1;
+        self.own.sent.push_back((sequence, Instant::now()));
+        self.own.told = self.own.through;
+        let anchor = self.view.is_eldest(self.own.incarnation).then(|| self.view.clone());
+        self.parts.appender.append(&Record::Beat {
+            incarnation: self.own.incarnation,
+            sequence,
+            through: self.own.through,
+            view: anchor,
+        });
+    }
+
+    /// Reads from the partitions that are this node's, writes to those that are anybody's.
+    async fn settle(&mut self, member: &Member) {
+        self.stale |= self.parts.reader_standstill.take();
+        if self.reading != member.partitions || self.stale {
+            let taken = tokio::time::timeout(STEP_TIMEOUT, self.take(&member.partitions)).await;
+            self.note("this node's partitions could not be taken yet", taken.ok());
+        }
+        let wanted = self.view.partitions();
+        let known = if wanted.iter().all(|partition| self.installed.contains(partition)) {
+            Some(Ok(self.installed.clone()))
+        } else {
+            tokio::time::timeout(STEP_TIMEOUT, self.parts.writer.known_partitions()).await.ok()
+        };
+        let known = self.note("new partitions cannot be written to yet", known).unwrap_or_default();
+        let usable: Vec<i32> = wanted.iter().copied().filter(|partition| known.contains(partition)).collect();
+        if usable != self.installed && !usable.is_empty() {
+            self.parts.writer.install(&usable);
+            self.installed.clone_from(&usable);
+        }
+        if usable == wanted {
+            self.own.through = self.view.next;
+        } else {
+            self.unsettled = true;
+        }
+    }
+
+    /// The result of a step; a failure (`None`: out of time) is logged and makes the step be tried again.
+    fn note<T>(&mut self, what: &str, outcome: Option<Result<T>>) -> Option<T> {
+        match outcome {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(error)) => tracing::debug!(%error, "{what}"),
+            None => tracing::debug!("{what}: no answer in time"),
+        }
+        self.unsettled = true;
+        None
+    }
+
+    /// Makes the reader read exactly `partitions`, new ones from where they end now: whatever comes after this node's
+    /// join is effective comes after that.
+    async fn take(&mut self, partitions: &[i32]) -> Result<()> {
+        let (cluster, topic) = (&self.parts.cluster, &self.parts.data_topic);
+        cluster.grow_topic(topic, partitions_needed(partitions)).await?;
+        let keep = |partition: &i32| !self.stale && partitions.contains(partition);
+        let released: Vec<i32> = self.reading.iter().copied().filter(|partition| !keep(partition)).collect();
+        if !released.is_empty() {
+            self.parts.reader.release_blocking(topic, &released)?;
+            self.reading.retain(|partition| !released.contains(partition));
+        }
+        let fresh: Vec<i32> =
+            partitions.iter().copied().filter(|partition| !self.reading.contains(partition)).collect();
+        let (name, asked) = (topic.clone(), fresh.clone());
+        let ends = cluster.run(move |cluster| cluster.ends_blocking(&name, &asked)).await?;
+        self.parts.reader.assign_blocking(topic, &ends)?;
+        self.reading = partitions.to_vec();
+        if std::mem::take(&mut self.stale) {
+            self.declare_loss("the log no longer held what this node was to read next");
+        }
+        Ok(())
+    }
+
+    /// Messages did not reach this node. Which ones it cannot know: this strategy has no positions.
+    fn declare_loss(&self, why: &str) {
+        tracing::warn!(node = self.parts.node, "messages were lost to this node: {why}");
+        self.parts.stats.gaps.add(1);
+        self.parts.entrance.deliver(&mut vec![Event::Reconnected]);
+    }
+
+    /// Lets the writer write for as long as this node's membership is proven, and says whether it is effective.
+    fn renew_trust(&mut self, member: &Member) {
+        let Some(confirmed) = self.own.confirmed else { return };
+        if self.own.through <= member.joined || self.reading != member.partitions {
+            return;
+        }
+        let until = confirmed + self.parts.settings.trust();
+        self.parts.writer.trust(until);
+        let awaits = self.view.awaited_by(member).count();
+        if awaits == 0 && self.returning {
+            self.returning = false;
+            self.declare_loss("it was not a member for a while");
+        }
+        let status = if awaits == 0 { Status::Effective { until } } else { Status::Joining { awaits } };
+        self.status.send_if_modified(|old| std::mem::replace(old, status) != status);
+    }
+
+    /// The control log was trimmed beyond this node's place in it: starts again from its tail.
+    async fn reopen(&mut self) {
+        if !self.tail.standstill.take() {
+            return;
+        }
+        match Tail::open(&self.parts.cluster, &self.parts.control_topic, &self.parts.stats).await {
+            Ok((tail, view)) => {
+                self.tail.close().await;
+                (self.tail, self.view) = (tail, view);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the control log cannot be read; trying again");
+                tokio::time::sleep(REOPEN_PAUSE).await;
+                self.tail.standstill.raise();
+            }
+        }
+    }
+
+    /// Tells the others that this node writes no more; its messages were flushed before.
+    async fn leave(&mut self) {
+        self.parts.appender.append(&Record::Leave { incarnation: self.own.incarnation });
+        let deadline = Duration::from_millis(self.parts.settings.shutdown_ms / 2);
+        if let Err(error) = self.parts.appender.close(deadline).await {
+            tracing::warn!(%error, "the others will notice by themselves that this node is gone");
+        }
+        self.tail.close().await;
+        self.parts.reader.stop().await;
+        self.status.send_replace(Status::Ended { reason: SHUT_DOWN });
+    }
+}
+
+/// How many partitions a topic needs so that it has all of `partitions`.
+fn partitions_needed(partitions: &[i32]) -> u32 {
+    partitions.iter().max().and_then(|&highest| u32::try_from(highest + 1).ok()).unwrap_or(1)
+}
