@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::{Json, lenient};
@@ -110,13 +111,40 @@ struct OfExpiry {
     ttl: u32,
 }
 
+/// A body: an object or `null`. Derived decoders alone would take an array of fields, too.
+struct Body<T>(Option<T>);
+
+struct BodyVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BodyVisitor<T> {
+    type Value = Body<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Body<T>, E> {
+        Ok(Body(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Body<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|body| Body(Some(body)))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Body<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BodyVisitor(PhantomData))
+    }
+}
+
 /// Reads the value of a key whose `null` means "absent" and builds the variant from it.
 fn variant<'de, A, T, V>(map: &mut A, build: impl FnOnce(T) -> V) -> Result<Option<V>, A::Error>
 where
     A: MapAccess<'de>,
     T: Deserialize<'de>,
 {
-    Ok(map.next_value::<Option<T>>()?.map(build))
+    Ok(map.next_value::<Body<T>>()?.0.map(build))
 }
 
 /// Puts `new` into a slot that may be filled once: a message has exactly one body.
