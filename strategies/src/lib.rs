@@ -13,6 +13,8 @@ pub mod guarantees;
 #[cfg(feature = "kafka-broadcast")]
 pub mod kafka_broadcast;
 pub mod memory;
+#[cfg(feature = "redis-pubsub")]
+pub mod redis_pubsub;
 pub mod stats;
 pub mod strategy;
 
@@ -29,6 +31,8 @@ pub static REGISTRY: &[Strategy] = &[
     memory::STRATEGY,
     #[cfg(feature = "kafka-broadcast")]
     kafka_broadcast::STRATEGY,
+    #[cfg(feature = "redis-pubsub")]
+    redis_pubsub::STRATEGY,
 ];
 
 /// Finds a strategy by name.

@@ -4,3 +4,5 @@
 
 #[cfg(any(feature = "kafka-broadcast", feature = "kafka-keyed", feature = "hybrid"))]
 pub mod kafka;
+#[cfg(any(feature = "redis-pubsub", feature = "hybrid"))]
+pub mod redis;

@@ -64,16 +64,13 @@ impl Address {
             "redis+sentinel" if path.is_empty() => {
                 return Err(wrong("the master's name is missing: redis+sentinel://host:port/master-name"));
             }
-            "redis+sentinel" => {
-                (Kind::Sentinel { master: decoded(path)? }, DEFAULT_SENTINEL_PORT, 0)
-            }
+            "redis+sentinel" => (Kind::Sentinel { master: decoded(path)? }, DEFAULT_SENTINEL_PORT, 0),
             "rediss" => {
                 return Err(wrong("rediss:// is not supported: put a TLS tunnel next to the node (stunnel)"));
             }
             _ => return Err(wrong("its scheme is none of redis, redis+sentinel, redis+cluster")),
         };
-        let hosts: Vec<String> =
-            hosts.split(',').map(|host| with_port(host, port)).collect::<Result<_>>()?;
+        let hosts: Vec<String> = hosts.split(',').map(|host| with_port(host, port)).collect::<Result<_>>()?;
         if kind == Kind::Plain && hosts.len() > 1 {
             return Err(wrong("several hosts need redis+sentinel:// or redis+cluster://"));
         }

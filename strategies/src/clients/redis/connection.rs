@@ -1,0 +1,151 @@
+//! One connection to one Redis server, for pipelined commands, subscriptions, or both.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::address::Login;
+use super::resp::{self, Value};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Room made in the inbox before each read: what one turn takes from the socket at most.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection that speaks RESP3. Nothing here waits without the caller's deadline or a `timeout` of its own.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    inbox: BytesMut,
+    outbox: BytesMut,
+}
+
+/// How to open a connection.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The user and password.
+    pub login: Login,
+    /// The database to select.
+    pub database: u32,
+    /// The name that `CLIENT LIST` shows.
+    pub name: String,
+    /// Bound for connecting and for each reply of the opening.
+    pub timeout: Duration,
+}
+
+impl Connection {
+    /// Connects to `host` (`host:port`), without Nagle's delay, switches to RESP3, logs in and selects the database.
+    pub async fn open(host: &str, opening: &Opening) -> Result<Self> {
+        let stream = within(opening.timeout, host, async {
+            let stream = TcpStream::connect(host).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+        .await?;
+        let mut connection = Self { stream, inbox: BytesMut::new(), outbox: BytesMut::new() };
+        let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+        if let Some(password) = &opening.login.password {
+            let user = opening.login.user.as_deref().unwrap_or("default");
+            hello.extend([&b"AUTH"[..], user.as_bytes(), password.as_bytes()]);
+        }
+        hello.extend([&b"SETNAME"[..], opening.name.as_bytes()]);
+        connection.call(&hello, opening.timeout).await?;
+        if opening.database != 0 {
+            connection.call(&[b"SELECT", opening.database.to_string().as_bytes()], opening.timeout).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Sends one command and waits for its reply. Only while nothing else is outstanding; pushes are dropped.
+    pub async fn call(&mut self, command: &[&[u8]], limit: Duration) -> Result<Value> {
+        resp::put_command(&mut self.outbox, command);
+        let reply = async {
+            loop {
+                match self.next()? {
+                    Some(Value::Push(_)) => {}
+                    Some(Value::Error(message)) => return Err(refused(&message)),
+                    Some(value) => return Ok(value),
+                    None => self.turn().await?,
+                }
+            }
+        };
+        timeout(limit, reply).await.unwrap_or_else(|_| Err(no_answer(limit)))
+    }
+
+    /// Where commands are written to; [`turn`](Self::turn) sends them.
+    pub fn outbox(&mut self) -> &mut BytesMut {
+        &mut self.outbox
+    }
+
+    /// The next value that has arrived completely.
+    pub fn next(&mut self) -> Result<Option<Value>> {
+        if self.inbox.is_empty() { Ok(None) } else { resp::take(&mut self.inbox) }
+    }
+
+    /// Sends what is in the outbox, as far as the socket takes it, until something was received. May be dropped and
+    /// called again at any time.
+    pub async fn turn(&mut self) -> Result<()> {
+        loop {
+            self.send_some()?;
+            let interest = match self.outbox.is_empty() {
+                true => Interest::READABLE,
+                false => Interest::READABLE | Interest::WRITABLE,
+            };
+            let ready = self.stream.ready(interest).await.map_err(|source| lost(source.to_string()))?;
+            if !ready.is_readable() && !ready.is_read_closed() {
+                continue;
+            }
+            self.inbox.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.inbox) {
+                Ok(0) => return Err(lost("the server closed it".to_owned())),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(lost(error.to_string())),
+            }
+        }
+    }
+
+    fn send_some(&mut self) -> Result<()> {
+        while !self.outbox.is_empty() {
+            match self.stream.try_write(&self.outbox) {
+                Ok(sent) => self.outbox.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(lost(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a step of connecting to `host`, bounded.
+async fn within<T>(limit: Duration, host: &str, step: impl Future<Output = io::Result<T>>) -> Result<T> {
+    let unreachable = |why: String| {
+        Error::new(ErrorKind::Unreachable, "connect", format!("no Redis at {host}: {why}; is it running?"))
+    };
+    match timeout(limit, step).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no connection within {limit:?}"))),
+    }
+}
+
+/// The error for an error reply. Its first word is Redis' own code.
+pub fn refused(message: &[u8]) -> Error {
+    let message = String::from_utf8_lossy(message).into_owned();
+    let code = message.split(' ').next().unwrap_or_default();
+    let temporary = !matches!(code, "ERR" | "NOPERM" | "NOAUTH" | "WRONGPASS" | "WRONGTYPE" | "NOPROTO");
+    Error::new(ErrorKind::Broker, "redis", message).with_temporary(temporary)
+}
+
+/// The error for a server that keeps silent.
+pub fn no_answer(limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, "redis", format!("Redis did not answer within {limit:?}"))
+}
+
+fn lost(why: String) -> Error {
+    Error::new(ErrorKind::Unreachable, "redis", format!("the connection to Redis was lost: {why}"))
+}

@@ -1,0 +1,169 @@
+//! Who serves which key: one server, the master that the sentinels name, or the masters of a cluster.
+
+use super::address::{Address, Kind};
+use super::connection::{Connection, Opening};
+use super::resp::Value;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Number of hash slots of a cluster.
+pub const SLOTS: u16 = 16384;
+
+/// A server that takes writes, and the slots that it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// `host:port`.
+    pub host: String,
+    /// First and last slot of each range; everything outside of a cluster.
+    pub slots: Vec<(u16, u16)>,
+}
+
+/// Asks who serves what now. `known` are hosts learned earlier, asked after the address' own.
+pub async fn discover(address: &Address, known: &[String], opening: &Opening) -> Result<Vec<Shard>> {
+    let everything = |host: String| vec![Shard { host, slots: vec![(0, SLOTS - 1)] }];
+    if address.kind == Kind::Plain {
+        return Ok(everything(address.hosts[0].clone()));
+    }
+    let mut problem = None;
+    for host in address.hosts.iter().chain(known) {
+        let answer = match &address.kind {
+            Kind::Sentinel { master } => ask_sentinel(host, master, address, opening).await.map(everything),
+            _ => ask_cluster(host, opening).await,
+        };
+        match answer {
+            Ok(shards) => return Ok(shards),
+            Err(error) => problem = Some(error),
+        }
+    }
+    Err(problem.unwrap_or_else(|| Error::new(ErrorKind::Config, "connect", "the Redis address has no host")))
+}
+
+async fn ask_sentinel(host: &str, master: &str, address: &Address, opening: &Opening) -> Result<String> {
+    let opening = Opening { login: address.sentinel_login.clone(), database: 0, ..opening.clone() };
+    let mut sentinel = Connection::open(host, &opening).await?;
+    let command: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", master.as_bytes()];
+    match sentinel.call(&command, opening.timeout).await? {
+        Value::Array(parts) => match parts.as_slice() {
+            [Value::Text(host), Value::Text(port)] => Ok(joined(host, port)),
+            _ => Err(unexpected("SENTINEL get-master-addr-by-name")),
+        },
+        Value::Null => Err(Error::new(
+            ErrorKind::Config,
+            "connect",
+            format!("sentinel {host} knows no master {master:?}"),
+        )),
+        _ => Err(unexpected("SENTINEL get-master-addr-by-name")),
+    }
+}
+
+/// Whether the server behind `connection` takes writes; a demoted master does not.
+pub async fn is_master(connection: &mut Connection, opening: &Opening) -> Result<bool> {
+    match connection.call(&[b"ROLE"], opening.timeout).await? {
+        Value::Array(parts) => {
+            Ok(parts.first().and_then(Value::text).is_some_and(|role| &role[..] == b"master"))
+        }
+        _ => Err(unexpected("ROLE")),
+    }
+}
+
+async fn ask_cluster(host: &str, opening: &Opening) -> Result<Vec<Shard>> {
+    let mut node = Connection::open(host, opening).await?;
+    let reply = node.call(&[b"CLUSTER", b"SLOTS"], opening.timeout).await?;
+    let mut shards: Vec<Shard> = Vec::new();
+    for (range, owner) in slot_ranges(&reply, host).ok_or_else(|| unexpected("CLUSTER SLOTS"))? {
+        match shards.iter_mut().find(|shard| shard.host == owner) {
+            Some(shard) => shard.slots.push(range),
+            None => shards.push(Shard { host: owner, slots: vec![range] }),
+        }
+    }
+    if shards.is_empty() {
+        return Err(Error::new(ErrorKind::Broker, "connect", format!("no slot is served at {host} yet")));
+    }
+    Ok(shards)
+}
+
+/// Reads `CLUSTER SLOTS`: ranges with their masters. A node that does not know its own name is `asked`.
+fn slot_ranges(reply: &Value, asked: &str) -> Option<Vec<((u16, u16), String)>> {
+    let Value::Array(ranges) = reply else { return None };
+    let read = |range: &Value| {
+        let Value::Array(range) = range else { return None };
+        let [Value::Integer(first), Value::Integer(last), Value::Array(master), ..] = range.as_slice() else {
+            return None;
+        };
+        let port = match master.get(1)? {
+            Value::Integer(port) => *port,
+            _ => return None,
+        };
+        let host = match master.first()? {
+            Value::Text(host) if !host.is_empty() && &host[..] != b"?" => {
+                joined(host, port.to_string().as_bytes())
+            }
+            Value::Text(_) | Value::Null => format!("{}:{port}", asked.rsplit_once(':')?.0),
+            _ => return None,
+        };
+        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+        (first <= last && last < SLOTS).then_some(((first, last), host))
+    };
+    ranges.iter().map(read).collect()
+}
+
+fn joined(host: &[u8], port: &[u8]) -> String {
+    let (host, port) = (String::from_utf8_lossy(host), String::from_utf8_lossy(port));
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn unexpected(command: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "connect", format!("Redis answered {command} in an unknown form"))
+}
+
+/// The slot of a key: CRC16 of its hash tag (what is between the first `{` and the next `}`, if not empty) or of all.
+pub fn slot(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    crc16(tag.unwrap_or(key)) % SLOTS
+}
+
+/// CRC-16/XMODEM, as Redis Cluster uses it.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc: u16, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        // From the Redis Cluster specification and `CLUSTER KEYSLOT`.
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(slot(b"foo"), 12182);
+        assert_eq!(slot(b"foo{bar}baz"), slot(b"bar"));
+        assert_eq!(slot(b"foo{}{bar}"), crc16(b"foo{}{bar}") % SLOTS);
+        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+    }
+
+    #[test]
+    fn ranges_are_read_and_nonsense_is_not() {
+        let text = |text: &'static str| Value::Text(text.as_bytes().into());
+        let range = |first, last, host| {
+            Value::Array(vec![
+                Value::Integer(first),
+                Value::Integer(last),
+                Value::Array(vec![host, Value::Integer(7001), text("id")]),
+            ])
+        };
+        let reply = Value::Array(vec![range(0, 99, text("10.0.0.1")), range(100, 16383, Value::Null)]);
+        assert_eq!(
+            slot_ranges(&reply, "seed:7000").unwrap(),
+            [((0, 99), "10.0.0.1:7001".to_owned()), ((100, 16383), "seed:7001".to_owned())]
+        );
+        assert_eq!(slot_ranges(&Value::Array(vec![range(0, 16384, text("a"))]), "s:1"), None);
+        assert_eq!(slot_ranges(&Value::Null, "s:1"), None);
+    }
+}

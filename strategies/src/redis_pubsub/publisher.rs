@@ -1,0 +1,352 @@
+//! The publishing half of a lane: one task, one connection, one order.
+//!
+//! Publishes are written as soon as they are queued, many in one go under load, without waiting for earlier replies. When
+//! the link breaks, those without a reply are sent again, in order, ahead of all later ones; whether the first attempt
+//! reached Redis is unknown, so receivers remove duplicates by message id.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::live::{Lane, Session, Shared, Use, closed};
+use super::sequence::split_head;
+use super::subscriber::closed as closed_signal;
+use crate::backplane::{Envelope, Position};
+use crate::clients::redis::Value;
+use crate::clients::redis::connection::{no_answer, refused};
+use crate::clients::redis::resp;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
+const IN_FLIGHT_MAX: usize = 4096;
+/// Publishes taken from the queue in one go.
+const BATCH_MAX: usize = 512;
+
+/// Called with the outcome of a publish.
+pub(crate) type Done = Box<dyn FnOnce(Envelope, Result<Position>) + Send>;
+
+/// A publish on its way.
+pub(crate) struct Publish {
+    pub(crate) envelope: Envelope,
+    pub(crate) operation: Operation,
+    /// When to give up.
+    pub(crate) until: Instant,
+    pub(crate) done: Done,
+}
+
+/// What to do for a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Assign the next position and publish, in one step.
+    Publish,
+}
+
+impl Publish {
+    /// What it counts against the queue's bound: roughly its size on the heap.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + self.envelope.room.as_str().len() + self.envelope.info.len() + self.envelope.payload.len()
+    }
+}
+
+/// What the task is asked for.
+pub(crate) enum Work {
+    Publish(Publish),
+    /// Tell when everything before has its outcome.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The task.
+pub(crate) struct Publisher {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    work: mpsc::UnboundedReceiver<Work>,
+    /// To be sent, in order. What was sent before and may have arrived is marked.
+    backlog: VecDeque<(Work, bool)>,
+    in_flight: VecDeque<(Work, Instant)>,
+    body: Vec<u8>,
+}
+
+/// Why the task stopped serving a connection.
+enum End {
+    Closing,
+    Broken(Error),
+}
+
+impl Publisher {
+    pub(crate) fn new(shared: Arc<Shared>, lane: Arc<Lane>, work: mpsc::UnboundedReceiver<Work>) -> Self {
+        Self { shared, lane, work, backlog: VecDeque::new(), in_flight: VecDeque::new(), body: Vec::new() }
+    }
+
+    /// Runs until the live path closes. `session` is the first connection, if there is one already.
+    pub(crate) async fn run(mut self, mut session: Option<Session>) {
+        let mut closing = self.shared.closing.subscribe();
+        loop {
+            let serving = match session.take() {
+                Some(session) => session,
+                None => match self.reconnect().await {
+                    Some(session) => session,
+                    None => break,
+                },
+            };
+            let end = tokio::select! {
+                end = self.serve(serving) => end,
+                () = closed_signal(&mut closing) => End::Closing,
+            };
+            match end {
+                End::Closing => break,
+                End::Broken(error) => {
+                    tracing::warn!(%error, "publishing to Redis is interrupted");
+                    let unknown = self.in_flight.drain(..).map(|(work, _)| (work, true));
+                    let later = std::mem::take(&mut self.backlog);
+                    self.backlog = unknown.chain(later).collect();
+                }
+            }
+        }
+        self.refuse_all();
+    }
+
+    /// Sends and receives until the connection breaks.
+    async fn serve(&mut self, mut session: Session) -> End {
+        let limit = self.shared.settings.response_timeout();
+        let mut taken = Vec::with_capacity(BATCH_MAX);
+        loop {
+            if let Err(error) = self.collect(&mut session) {
+                return End::Broken(error);
+            }
+            self.send(&mut session);
+            let room = IN_FLIGHT_MAX.saturating_sub(self.in_flight.len());
+            let silent_at = self.in_flight.front().map(|(_, sent_at)| *sent_at + limit);
+            tokio::select! {
+                received = session.connection.turn() => if let Err(error) = received {
+                    return End::Broken(error);
+                },
+                count = self.work.recv_many(&mut taken, room.min(BATCH_MAX)), if room > 0 => {
+                    if count == 0 {
+                        return End::Closing;
+                    }
+                    self.backlog.extend(taken.drain(..).map(|work| (work, false)));
+                }
+                () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
+                    return End::Broken(no_answer(limit));
+                }
+            }
+        }
+    }
+
+    /// Encodes what waits, as far as the bound on unanswered publishes allows.
+    fn send(&mut self, session: &mut Session) {
+        let now = Instant::now();
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            match self.backlog.pop_front() {
+                None => break,
+                Some((Work::Flush(flushed), _)) => self.in_flight.push_back((Work::Flush(flushed), now)),
+                Some((Work::Publish(publish), _)) => {
+                    self.encode(&publish, session);
+                    self.in_flight.push_back((Work::Publish(publish), now));
+                }
+            }
+        }
+        self.settle_flushes();
+    }
+
+    fn encode(&mut self, publish: &Publish, session: &mut Session) {
+        let shared = &self.shared;
+        let Operation::Publish = publish.operation;
+        self.body.clear();
+        shared.wire.encode(&publish.envelope, &mut self.body);
+        let verb: &[u8] = if shared.sharded() { b"SPUBLISH" } else { b"PUBLISH" };
+        let epoch = shared.epochs.draw().to_be_bytes();
+        let ttl = shared.settings.room_ttl_s.to_string();
+        let name = shared.name(&publish.envelope.room);
+        let command: [&[u8]; 8] =
+            [b"EVALSHA", &session.script, b"1", &name, &self.body, &epoch, ttl.as_bytes(), verb];
+        resp::put_command(session.connection.outbox(), &command);
+        shared.stats.broker_writes.add(1);
+    }
+
+    /// Takes the replies that have arrived.
+    fn collect(&mut self, session: &mut Session) -> Result<()> {
+        while let Some(reply) = session.connection.next()? {
+            if matches!(reply, Value::Push(_)) {
+                continue;
+            }
+            if let Value::Error(message) = &reply
+                && says_try_again(message)
+            {
+                // Nothing happened for this publish. The connection is given up, which sends it again in its order.
+                return Err(refused(message));
+            }
+            self.settle_flushes();
+            match self.in_flight.pop_front() {
+                Some((Work::Publish(publish), _)) => self.finish(publish, outcome(&reply)),
+                _ => return Err(Error::new(ErrorKind::Corrupt, "publish", "a reply without a command")),
+            }
+        }
+        self.settle_flushes();
+        Ok(())
+    }
+
+    /// Answers the flushes that nothing is left before.
+    fn settle_flushes(&mut self) {
+        while matches!(self.in_flight.front(), Some((Work::Flush(_), _))) {
+            if let Some((Work::Flush(flushed), _)) = self.in_flight.pop_front() {
+                let _ = flushed.send(());
+            }
+        }
+    }
+
+    fn finish(&self, publish: Publish, outcome: Result<Position>) {
+        self.shared.finished(publish.bytes());
+        (publish.done)(publish.envelope, outcome);
+    }
+
+    /// Opens a connection again, subscriptions first. `None` when the live path closes.
+    async fn reconnect(&mut self) -> Option<Session> {
+        let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
+        let mut closing = shared.closing.subscribe();
+        let opened = async {
+            loop {
+                match shared.connect(&lane, Use::Publish).await {
+                    Ok(session) => break session,
+                    Err(error) => tracing::debug!(%error, "cannot publish to Redis yet"),
+                }
+                sleep(shared.settings.reconnect_delay()).await;
+            }
+        };
+        let listened = async {
+            let session = opened.await;
+            let mut listening = lane.listening.subscribe();
+            loop {
+                // The sender lives as long as the lane, which this task holds.
+                let _ = listening.wait_for(|listening| *listening).await;
+                sleep(shared.settings.resume_delay()).await;
+                if *listening.borrow() {
+                    break session;
+                }
+            }
+        };
+        let session = {
+            tokio::pin!(listened);
+            loop {
+                let expires = self.expire(shared.fail_fast);
+                tokio::select! {
+                    session = &mut listened => break session,
+                    () = closed_signal(&mut closing) => return None,
+                    work = self.work.recv() => self.backlog.push_back((work?, false)),
+                    () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = shared.wire.before_resume() => {}
+            () = closed_signal(&mut closing) => return None,
+        }
+        self.forward();
+        tracing::info!("publishing to Redis resumes");
+        Some(session)
+    }
+
+    /// Fails publishes whose time is up, or all of them. Returns when the next one's time is up.
+    fn expire(&mut self, all: bool) -> Option<Instant> {
+        let now = Instant::now();
+        // All publishes have the same time to wait, so the first in order is the first to expire.
+        loop {
+            match self.backlog.front() {
+                Some((Work::Flush(_), _)) => {}
+                Some((Work::Publish(publish), _)) if all || publish.until <= now => {}
+                Some((Work::Publish(publish), _)) => return Some(publish.until),
+                None => return None,
+            }
+            match self.backlog.pop_front() {
+                Some((Work::Publish(publish), sent)) => self.finish(publish, Err(given_up(sent))),
+                Some((Work::Flush(flushed), _)) => drop(flushed.send(())),
+                None => {}
+            }
+        }
+    }
+
+    /// Hands publishes whose slot has moved to the lane that serves it now.
+    fn forward(&mut self) {
+        if !self.shared.sharded() {
+            return;
+        }
+        for (work, sent) in std::mem::take(&mut self.backlog) {
+            match &work {
+                Work::Publish(publish) => {
+                    let lane = self.shared.lane_of(&publish.envelope.room);
+                    if Arc::ptr_eq(&lane, &self.lane) {
+                        self.backlog.push_back((work, sent));
+                    } else if let Err(mpsc::error::SendError(Work::Publish(publish))) = lane.work.send(work) {
+                        self.finish(publish, Err(closed("publish")));
+                    }
+                }
+                Work::Flush(_) => self.backlog.push_back((work, sent)),
+            }
+        }
+    }
+
+    /// The live path closes: nothing is left without an outcome.
+    fn refuse_all(&mut self) {
+        self.work.close();
+        let unanswered = std::mem::take(&mut self.in_flight);
+        let unsent = std::mem::take(&mut self.backlog);
+        for (work, _) in unanswered {
+            if let Work::Publish(publish) = work {
+                self.finish(publish, Err(given_up(true)));
+            }
+        }
+        for (work, sent) in unsent {
+            if let Work::Publish(publish) = work {
+                self.finish(publish, Err(if sent { given_up(true) } else { closed("publish") }));
+            }
+        }
+        while let Ok(work) = self.work.try_recv() {
+            if let Work::Publish(publish) = work {
+                self.finish(publish, Err(closed("publish")));
+            }
+        }
+        debug_assert!(self.shared.waiting.load(Relaxed) < usize::MAX / 2, "every publish is counted once");
+    }
+}
+
+fn outcome(reply: &Value) -> Result<Position> {
+    match reply {
+        Value::Text(head) => split_head(head)
+            .map(|(position, _)| position)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "publish", "Redis returned no position")),
+        Value::Error(message) => Err(refused(message)),
+        _ => Err(Error::new(ErrorKind::Corrupt, "publish", "Redis returned no position")),
+    }
+}
+
+/// Refusals that say: not here, or not now.
+fn says_try_again(message: &[u8]) -> bool {
+    let code = message.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let codes: [&[u8]; 10] = [
+        b"NOSCRIPT",
+        b"MOVED",
+        b"ASK",
+        b"TRYAGAIN",
+        b"CLUSTERDOWN",
+        b"READONLY",
+        b"LOADING",
+        b"MASTERDOWN",
+        b"NOREPLICAS",
+        b"UNBLOCKED",
+    ];
+    codes.contains(&code)
+}
+
+fn given_up(sent: bool) -> Error {
+    match sent {
+        true => Error::new(
+            ErrorKind::Timeout,
+            "publish",
+            "the link to Redis broke before it answered; the message may have been delivered",
+        ),
+        false => Error::new(ErrorKind::Unreachable, "publish", "no link to Redis; the message was not sent"),
+    }
+}

@@ -1,0 +1,143 @@
+//! Which rooms a lane is subscribed to, why, and until when. Pure bookkeeping.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::sequence::Place;
+use crate::backplane::{Position, RoomId};
+use crate::error::Result;
+
+/// Told the room's top once the subscription is effective.
+pub(crate) type Waiter = oneshot::Sender<Result<Position>>;
+
+/// A subscribed room.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Its name.
+    pub(crate) id: RoomId,
+    /// How far its messages have come.
+    pub(crate) place: Place,
+    /// It has local members.
+    pub(crate) wanted: bool,
+    /// The server confirmed the subscription on the present connection.
+    pub(crate) confirmed: bool,
+    /// Whoever waits for the join, and until when.
+    pub(crate) waiter: Option<(Waiter, Instant)>,
+    /// When it is unsubscribed, if nobody joins again.
+    leaves_at: Option<Instant>,
+}
+
+/// The rooms of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Rooms {
+    by_name: HashMap<RoomId, Room>,
+    /// Rooms to unsubscribe, soonest first; an entry counts only if the room still leaves at that time.
+    lingering: VecDeque<(Instant, RoomId)>,
+    /// No waiter expires earlier.
+    next_expiry: Option<Instant>,
+}
+
+impl Rooms {
+    /// The room has a local member from now on. True if it must be subscribed.
+    pub(crate) fn join(&mut self, room: &RoomId, waiter: Waiter, until: Instant) -> bool {
+        let new = !self.by_name.contains_key(room);
+        let entry = self.by_name.entry(room.clone()).or_insert_with(|| Room {
+            id: room.clone(),
+            place: Place::default(),
+            wanted: false,
+            confirmed: false,
+            waiter: None,
+            leaves_at: None,
+        });
+        entry.wanted = true;
+        entry.leaves_at = None;
+        match entry.place.get() {
+            Some(position) if entry.confirmed => drop(waiter.send(Ok(position))),
+            _ => {
+                entry.waiter = Some((waiter, until));
+                self.next_expiry = Some(self.next_expiry.map_or(until, |next| next.min(until)));
+            }
+        }
+        new
+    }
+
+    /// The room has no local member any more; it is unsubscribed at `at`.
+    pub(crate) fn leave(&mut self, room: &RoomId, at: Instant) {
+        if let Some(entry) = self.by_name.get_mut(room) {
+            entry.wanted = false;
+            entry.leaves_at = Some(at);
+            self.lingering.push_back((at, room.clone()));
+        }
+    }
+
+    /// Takes out the rooms whose time is up.
+    pub(crate) fn take_left(&mut self, now: Instant) -> Vec<RoomId> {
+        let mut left = Vec::new();
+        while let Some((at, _)) = self.lingering.front()
+            && *at <= now
+            && let Some((at, room)) = self.lingering.pop_front()
+        {
+            if self.by_name.get(&room).is_some_and(|entry| entry.leaves_at == Some(at)) {
+                self.by_name.remove(&room);
+                left.push(room);
+            }
+        }
+        left
+    }
+
+    /// Takes the waiters whose time is up, all of them if `all`; their rooms leave at once unless `keep`.
+    pub(crate) fn take_expired(&mut self, now: Instant, all: bool, keep: bool) -> Vec<Waiter> {
+        let mut expired = Vec::new();
+        if !self.next_expiry.is_some_and(|next| all || next <= now) {
+            return expired;
+        }
+        self.next_expiry = None;
+        for (room, entry) in &mut self.by_name {
+            if let Some((waiter, until)) = entry.waiter.take() {
+                if !all && until > now {
+                    entry.waiter = Some((waiter, until));
+                    self.next_expiry = Some(self.next_expiry.map_or(until, |next| next.min(until)));
+                    continue;
+                }
+                expired.push(waiter);
+                if !keep {
+                    entry.wanted = false;
+                    entry.leaves_at = Some(now);
+                    self.lingering.push_front((now, room.clone()));
+                }
+            }
+        }
+        expired
+    }
+
+    /// A room by the name in a channel.
+    pub(crate) fn get_mut(&mut self, room: &str) -> Option<&mut Room> {
+        self.by_name.get_mut(room)
+    }
+
+    /// Forgets a room.
+    pub(crate) fn remove(&mut self, room: &RoomId) -> Option<Room> {
+        self.by_name.remove(room)
+    }
+
+    /// Takes over a room as another lane had it.
+    pub(crate) fn adopt(&mut self, mut room: Room) {
+        room.confirmed = false;
+        if let Some(at) = room.leaves_at {
+            self.lingering.push_back((at, room.id.clone()));
+        }
+        self.by_name.insert(room.id.clone(), room);
+    }
+
+    /// All of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &RoomId> {
+        self.by_name.keys()
+    }
+
+    /// All of them, to change.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Room> {
+        self.by_name.values_mut()
+    }
+}

@@ -1,0 +1,200 @@
+//! The sequence of a room: how Redis counts it, and how a node notices that it missed something.
+//!
+//! Redis keeps one 16-byte string per room, its *head*: epoch and offset, big-endian. The same bytes stand in front of
+//! every published message. Key and channel have the same name, so in a cluster they share a slot whatever braces the
+//! room's name contains. Epoch and offset live and die together: a Redis that lost the key (restart, expiry, eviction)
+//! draws a new random epoch with the next message, so numbers are never used twice under one epoch. The exception is a
+//! failover to a replica that lags: it may rewind the offset, and [`TOP_SCRIPT`] lets the first node that knows better
+//! start a new epoch.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::backplane::Position;
+
+/// Length of a head in bytes.
+pub(crate) const HEAD_BYTES: usize = 16;
+
+/// Assigns the next offset and publishes, in one step. KEYS: room. ARGV: message, epoch to draw, seconds to live,
+/// `PUBLISH` or `SPUBLISH`, or an empty string to only assign. Returns the head.
+pub(crate) const PUBLISH_SCRIPT: &str = "\
+local head = redis.call('GET', KEYS[1])
+local epoch, offset = ARGV[2], 1
+if head then epoch = string.sub(head, 1, 8) offset = struct.unpack('>I8', head, 9) + 1 end
+head = epoch .. struct.pack('>I8', offset)
+redis.call('SET', KEYS[1], head, 'EX', ARGV[3])
+if ARGV[4] ~= '' then redis.call(ARGV[4], KEYS[1], head .. ARGV[1]) end
+return head";
+
+/// Returns the head of a room and keeps it alive; starts an epoch if there is none, or if it fell behind what the asking
+/// node has seen. KEYS: room. ARGV: epoch to draw, seconds to live, last head seen or an empty string.
+pub(crate) const TOP_SCRIPT: &str = "\
+local head = redis.call('GET', KEYS[1])
+local seen = ARGV[3]
+if head and (seen == '' or string.sub(head, 1, 8) ~= string.sub(seen, 1, 8)
+or struct.unpack('>I8', head, 9) >= struct.unpack('>I8', seen, 9)) then
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return head
+end
+head = ARGV[1] .. struct.pack('>I8', 0)
+redis.call('SET', KEYS[1], head, 'EX', ARGV[2])
+return head";
+
+/// A head as Redis stores it.
+pub(crate) fn head(position: Position) -> [u8; HEAD_BYTES] {
+    ((u128::from(position.epoch) << 64) | u128::from(position.offset)).to_be_bytes()
+}
+
+/// Reads a head off the front of `bytes`.
+pub(crate) fn split_head(bytes: &[u8]) -> Option<(Position, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let head = u128::from_be_bytes(*head);
+    Some((Position { epoch: (head >> 64) as u64, offset: head as u64 }, rest))
+}
+
+/// Draws epochs: never 0, never the same twice from one process, and not the same in two.
+#[derive(Debug)]
+pub(crate) struct Epochs(AtomicU64);
+
+impl Epochs {
+    pub(crate) fn new() -> Self {
+        // Without the system's randomness the clock still tells processes apart.
+        let seed = getrandom::u64().unwrap_or_else(|_| {
+            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32)
+        });
+        Self(AtomicU64::new(seed))
+    }
+
+    /// SplitMix64: a bijection of a counter, so that draws differ, with bits well mixed.
+    pub(crate) fn draw(&self) -> u64 {
+        let mut z = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)).max(1)
+    }
+}
+
+/// Offsets `from..to` that did not arrive. Empty when numbering restarted and nothing is known to be missing: even then
+/// whoever counts must be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// What the top of a room says about a node's own place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Top {
+    /// Everything arrived.
+    Reached,
+    /// These did not; the place is now the top.
+    Missed(Missing),
+    /// The server knows less than the node: it lost data.
+    Behind,
+}
+
+/// A node's place in a room. Compared with tops that stand in one order with the messages (same connection), so no
+/// message can be on its way when a top says that it is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Place(Option<Position>);
+
+impl Place {
+    /// The last position reached, unless the room's top is still unknown.
+    pub(crate) fn get(&self) -> Option<Position> {
+        self.0
+    }
+
+    /// A message arrived. Returns what is missing before it. Only once the top is known.
+    pub(crate) fn arrived(&mut self, at: Position) -> Option<Missing> {
+        let last = self.0.replace(at)?;
+        let expected = if last.epoch == at.epoch { last.offset + 1 } else { 1 };
+        let restarted = last.epoch != at.epoch || at.offset < expected;
+        (restarted || at.offset > expected)
+            .then_some(Missing { from: expected.min(at.offset), to: at.offset })
+    }
+
+    /// The server told the room's top.
+    pub(crate) fn compare(&mut self, top: Position) -> Top {
+        match self.0 {
+            Some(last) if last.epoch == top.epoch && top.offset < last.offset => Top::Behind,
+            Some(last) if last != top => {
+                self.0 = Some(top);
+                let from = if last.epoch == top.epoch { last.offset + 1 } else { 1 };
+                Top::Missed(Missing { from, to: top.offset + 1 })
+            }
+            _ => {
+                self.0 = Some(top);
+                Top::Reached
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(epoch: u64, offset: u64) -> Position {
+        Position { epoch, offset }
+    }
+
+    #[test]
+    fn heads_come_back() {
+        let position = at(u64::MAX - 1, 7);
+        let mut bytes = head(position).to_vec();
+        bytes.extend_from_slice(b"rest");
+        assert_eq!(split_head(&bytes), Some((position, &b"rest"[..])));
+        assert_eq!(split_head(&bytes[..15]), None);
+    }
+
+    #[test]
+    fn a_restart_of_numbering_is_told() {
+        let mut place = Place::default();
+        assert_eq!(place.compare(at(1, 5)), Top::Reached);
+        assert_eq!(place.arrived(at(2, 1)), Some(Missing { from: 1, to: 1 }));
+        assert_eq!(place.arrived(at(2, 2)), None);
+        assert_eq!(place.arrived(at(3, 4)), Some(Missing { from: 1, to: 4 }));
+        assert_eq!(place.compare(at(3, 3)), Top::Behind);
+        assert_eq!(place.arrived(at(3, 4)), Some(Missing { from: 4, to: 4 }));
+        assert_eq!(place.compare(at(4, 0)), Top::Missed(Missing { from: 1, to: 1 }));
+    }
+
+    #[test]
+    fn epochs_differ() {
+        let epochs = Epochs::new();
+        let drawn: HashSet<u64> = (0..10_000).map(|_| epochs.draw()).collect();
+        assert_eq!(drawn.len(), 10_000);
+        assert!(!drawn.contains(&0));
+    }
+
+    proptest! {
+        /// Whatever is lost, the gaps and the messages together cover every offset exactly once.
+        #[test]
+        fn gaps_are_exactly_what_was_lost(
+            start in 0u64..50, fate in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..200),
+        ) {
+            let mut place = Place::default();
+            place.compare(at(9, start));
+            let mut covered = Vec::new();
+            let mut offset = start;
+            for (lost, asked) in fate {
+                offset += 1;
+                if !lost {
+                    covered.extend(place.arrived(at(9, offset)).into_iter().flat_map(|gap| gap.from..gap.to));
+                    covered.push(offset);
+                }
+                if asked && let Top::Missed(gap) = place.compare(at(9, offset)) {
+                    covered.extend(gap.from..gap.to);
+                }
+            }
+            if let Top::Missed(gap) = place.compare(at(9, offset)) {
+                covered.extend(gap.from..gap.to);
+            }
+            prop_assert_eq!(covered, (start + 1..=offset).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The subscribing half of a lane: one task that owns the lane's rooms, over one connection at a time.
+//!
+//! A connection that stays silent too long is *suspected*, not dropped: another one is opened beside it, and whichever
+//! speaks first is kept. A server that was only frozen has not lost its subscriptions, so nothing is missed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep};
+
+use super::listening::Listening;
+use super::live::{Inbound, Lane, Session, Shared, Use};
+use super::rooms::{Room, Rooms, Waiter};
+use crate::backplane::RoomId;
+use crate::error::{Error, ErrorKind};
+
+/// How often timeouts, lingering rooms and the heartbeat are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Requests taken in one go, which become one batch of subscriptions.
+const BATCH_MAX: usize = 1024;
+
+/// What the task is asked for.
+pub(crate) enum Request {
+    /// A room has its first local member.
+    Join { room: RoomId, waiter: Waiter, until: Instant },
+    /// A room lost its last local member.
+    Leave { room: RoomId },
+    /// Another lane hands over a room whose slot has moved.
+    Adopt(Room),
+}
+
+type Opening = Pin<Box<dyn Future<Output = Session> + Send>>;
+
+/// The task.
+pub(crate) struct Subscriber {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    rooms: Rooms,
+    inbound: Box<dyn Inbound>,
+    /// The link broke, and that it is back has not been told yet.
+    interrupted: bool,
+}
+
+/// Why the task stopped serving a connection.
+enum End {
+    Closing,
+    Broken(Error),
+    Replaced(Session),
+}
+
+impl Subscriber {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        lane: Arc<Lane>,
+        requests: mpsc::UnboundedReceiver<Request>,
+    ) -> Self {
+        let inbound = shared.wire.inbound();
+        Self { shared, lane, requests, rooms: Rooms::default(), inbound, interrupted: false }
+    }
+
+    /// Runs until the live path closes. `session` is the first connection, if there is one already.
+    pub(crate) async fn run(mut self, mut session: Option<Session>) {
+        let mut closing = self.shared.closing.subscribe();
+        loop {
+            let serving = match session.take() {
+                Some(session) => session,
+                None => match self.reconnect(&mut closing).await {
+                    Some(session) => session,
+                    None => break,
+                },
+            };
+            self.rehome();
+            let end = tokio::select! {
+                end = self.serve(serving) => end,
+                () = closed(&mut closing) => End::Closing,
+            };
+            self.inbound.flush();
+            if matches!(end, End::Closing) {
+                break;
+            }
+            self.lane.listening.send_replace(false);
+            self.interrupted = true;
+            for room in self.rooms.iter_mut() {
+                room.confirmed = false;
+            }
+            match end {
+                End::Closing => break,
+                End::Broken(error) => tracing::warn!(%error, "listening to Redis is interrupted"),
+                End::Replaced(fresh) => {
+                    tracing::warn!("Redis kept silent; listening goes on over a new connection");
+                    session = Some(fresh);
+                }
+            }
+        }
+    }
+
+    /// Listens over one connection until it breaks.
+    async fn serve(&mut self, session: Session) -> End {
+        let shared = Arc::clone(&self.shared);
+        let mut listening = Listening::new(&shared, session);
+        listening.subscribe_all(&mut self.rooms);
+        let mut taken = Vec::with_capacity(BATCH_MAX);
+        let mut tick = interval(TICK);
+        let mut opening: Option<Opening> = None;
+        let mut spare: Option<Session> = None;
+        loop {
+            if let Err(error) = listening.collect(&mut self.rooms, self.inbound.as_mut()) {
+                return End::Broken(error);
+            }
+            if listening.take_complete() {
+                self.resumed();
+            }
+            self.inbound.flush();
+            if !listening.is_silent() {
+                (opening, spare) = (None, None);
+            }
+            tokio::select! {
+                received = listening.turn() => if let Err(error) = received {
+                    return End::Broken(error);
+                },
+                count = self.requests.recv_many(&mut taken, BATCH_MAX) => {
+                    if count == 0 {
+                        return End::Closing;
+                    }
+                    let joined = self.take_requests(&mut taken);
+                    listening.subscribe(&joined, &mut self.rooms);
+                }
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    self.expire(now, false);
+                    listening.unsubscribe(&self.rooms.take_left(now));
+                    if listening.is_silent() {
+                        // It had one more tick than its rival, and still says nothing.
+                        if let Some(fresh) = spare.take() {
+                            return End::Replaced(fresh);
+                        }
+                        opening.get_or_insert_with(|| self.open());
+                    } else {
+                        listening.beat(now, &self.rooms);
+                    }
+                }
+                fresh = opened(&mut opening) => (opening, spare) = (None, Some(fresh)),
+            }
+        }
+    }
+
+    /// Every room is subscribed and compared.
+    fn resumed(&mut self) {
+        if self.interrupted {
+            self.interrupted = false;
+            self.shared.stats.reconnects.add(1);
+            self.inbound.reconnected();
+            tracing::info!("listening to Redis resumes");
+        }
+        self.lane.listening.send_replace(true);
+    }
+
+    /// Enters requests into the books. Returns the rooms to subscribe.
+    fn take_requests(&mut self, requests: &mut Vec<Request>) -> Vec<RoomId> {
+        let mut joined = Vec::new();
+        for request in requests.drain(..) {
+            match request {
+                Request::Join { room, waiter, until } => {
+                    if self.rooms.join(&room, waiter, until) {
+                        joined.push(room);
+                    }
+                }
+                Request::Leave { room } => {
+                    self.rooms.leave(&room, Instant::now() + self.shared.settings.linger());
+                }
+                Request::Adopt(room) => {
+                    joined.push(room.id.clone());
+                    self.rooms.adopt(room);
+                }
+            }
+        }
+        joined
+    }
+
+    /// Fails joins whose time is up, or all of them. Without a link a strategy that fails fast keeps the rooms, so that
+    /// they are subscribed as soon as there is one.
+    fn expire(&mut self, now: Instant, all: bool) {
+        for waiter in self.rooms.take_expired(now, all, self.shared.fail_fast) {
+            let error = Error::new(ErrorKind::Unreachable, "join", "no link to Redis to subscribe over");
+            let _ = waiter.send(Err(error));
+        }
+    }
+
+    /// Opens connections until one stands.
+    fn open(&self) -> Opening {
+        let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
+        Box::pin(async move {
+            loop {
+                match shared.connect(&lane, Use::Subscribe).await {
+                    Ok(session) => return session,
+                    Err(error) => tracing::debug!(%error, "cannot listen to Redis yet"),
+                }
+                sleep(shared.settings.reconnect_delay()).await;
+            }
+        })
+    }
+
+    /// Opens a connection again, and keeps the books meanwhile. `None` when the live path closes.
+    async fn reconnect(&mut self, closing: &mut watch::Receiver<bool>) -> Option<Session> {
+        let mut opening = self.open();
+        let mut tick = interval(TICK);
+        loop {
+            self.expire(Instant::now(), self.shared.fail_fast);
+            tokio::select! {
+                session = &mut opening => return Some(session),
+                () = closed(closing) => return None,
+                request = self.requests.recv() => drop(self.take_requests(&mut vec![request?])),
+                _ = tick.tick() => drop(self.rooms.take_left(Instant::now())),
+            }
+        }
+    }
+
+    /// Hands rooms whose slot has moved to the lane that serves it now.
+    fn rehome(&mut self) {
+        if !self.shared.sharded() {
+            return;
+        }
+        let elsewhere = |room: &&RoomId| !Arc::ptr_eq(&self.shared.lane_of(room), &self.lane);
+        let moved: Vec<RoomId> = self.rooms.names().filter(elsewhere).cloned().collect();
+        for room in moved {
+            if let Some(entry) = self.rooms.remove(&room) {
+                // The other lane's task ends only when this one does.
+                let _ = self.shared.lane_of(&room).requests.send(Request::Adopt(entry));
+            }
+        }
+    }
+}
+
+async fn opened(opening: &mut Option<Opening>) -> Session {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the live path closes.
+pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
+    // The sender is part of what every task shares, so it cannot be gone.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
