@@ -179,7 +179,6 @@ fn data_topic(namespace: &str, settings: &Settings) -> TopicSpec {
         config: vec![
             ("cleanup.policy".into(), "delete".into()),
             ("retention.ms".into(), retention_ms.to_string()),
-            ("max.message.bytes".into(), (crate::envelope::RECORD_BYTES_MAX + 1_024).to_string()),
         ],
     }
 }
