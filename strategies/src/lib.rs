@@ -12,6 +12,8 @@ pub mod faulty;
 pub mod guarantees;
 #[cfg(feature = "kafka-broadcast")]
 pub mod kafka_broadcast;
+#[cfg(feature = "kafka-keyed")]
+pub mod kafka_keyed;
 pub mod memory;
 #[cfg(feature = "redis-pubsub")]
 pub mod redis_pubsub;
@@ -31,6 +33,10 @@ pub static REGISTRY: &[Strategy] = &[
     memory::STRATEGY,
     #[cfg(feature = "kafka-broadcast")]
     kafka_broadcast::STRATEGY,
+    #[cfg(feature = "kafka-keyed")]
+    kafka_keyed::STRATEGY,
+    #[cfg(feature = "kafka-keyed")]
+    kafka_keyed::SHARED_GROUP,
     #[cfg(feature = "redis-pubsub")]
     redis_pubsub::STRATEGY,
 ];

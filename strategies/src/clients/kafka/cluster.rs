@@ -258,6 +258,24 @@ impl Cluster {
         self.offsets_blocking(topic, partitions.iter().map(|&partition| (partition, TIMESTAMP_START)))
     }
 
+    /// In each partition the first message not older than a time (ms since the Unix epoch), or the end where there
+    /// is none.
+    ///
+    /// # Errors
+    /// As [`ends_blocking`](Self::ends_blocking).
+    pub fn at_times_blocking(&self, topic: &str, times_ms: &[(i32, i64)]) -> Result<Vec<(i32, i64)>> {
+        let partitions: Vec<i32> = times_ms.iter().map(|&(partition, _)| partition).collect();
+        // Asked first: what is written in between lies after it and is read all the same.
+        let ends = self.ends_blocking(topic, &partitions)?;
+        let mut found = self.offsets_blocking(topic, times_ms.iter().copied())?;
+        for (partition, offset) in &mut found {
+            if *offset < 0 {
+                *offset = ends.iter().find(|(end, _)| end == partition).map_or(0, |&(_, end)| end);
+            }
+        }
+        Ok(found)
+    }
+
     fn offsets_blocking(
         &self,
         topic: &str,
@@ -306,6 +324,8 @@ fn read_offset(
     element.error().map_err(|source| from_kafka("offsets", &about(), source))?;
     match element.offset() {
         Offset::Offset(offset) => Ok((element.partition(), offset)),
+        // The answer for a time after the last message.
+        Offset::End => Ok((element.partition(), -1)),
         other => {
             let text = format!("{}: no offset in the answer ({other:?})", about());
             Err(Error::new(ErrorKind::Broker, "offsets", text))

@@ -248,8 +248,8 @@ impl Connection {
         config
     }
 
-    /// Settings of a consumer. Offsets are the strategy's business: nothing is committed, an offset that the log no
-    /// longer holds is an error rather than a silent jump.
+    /// Settings of a consumer. Offsets are the strategy's business: nothing is committed outside of groups, and an
+    /// offset that the log no longer holds is an error rather than a silent jump.
     pub fn consumer_config(&self, settings: &ConsumerSettings) -> ClientConfig {
         let mut config = self.base();
         config
@@ -270,8 +270,12 @@ impl Connection {
         match &settings.group {
             // assign() is refused without a group id; a consumer that only assigns never joins it.
             None => config.set("group.id", format!("{}-assigned", self.client_id)),
+            // Committed offsets show the member's lag to the broker's tools.
             Some(group) => config
                 .set("group.id", &group.id)
+                .set("enable.auto.commit", "true")
+                .set("enable.auto.offset.store", "true")
+                .set("auto.commit.interval.ms", "1000")
                 .set("partition.assignment.strategy", "range")
                 .set("session.timeout.ms", group.session_timeout.as_millis().to_string())
                 .set("heartbeat.interval.ms", group.heartbeat.as_millis().to_string()),

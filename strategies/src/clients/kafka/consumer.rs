@@ -145,11 +145,7 @@ impl Consumer {
     /// # Errors
     /// When the client is closed or a partition is assigned already.
     pub fn assign_blocking(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<()> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for &(partition, offset) in offsets {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))
-                .map_err(|source| from_kafka("assign", topic, source))?;
-        }
+        let list = at_offsets(topic, offsets)?;
         self.alive("assign")?;
         self.consumer().incremental_assign(&list).map_err(|source| from_kafka("assign", topic, source))
     }
@@ -191,18 +187,23 @@ impl Consumer {
             .collect())
     }
 
-    /// Stores the offset after `offset` as the group's place, in the background.
+    /// Replaces all that is read: for a member of a group, whose partitions cannot be changed one by one.
     ///
     /// # Errors
-    /// When the client is closed or has no group.
-    pub fn commit(&self, topic: &str, next: &[(i32, i64)]) -> Result<()> {
-        let mut list = TopicPartitionList::with_capacity(next.len());
-        for &(partition, offset) in next {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))
-                .map_err(|source| from_kafka("commit", topic, source))?;
-        }
-        let committed = self.consumer().commit(&list, rdkafka::consumer::CommitMode::Async);
-        committed.map_err(|source| from_kafka("commit", topic, source))
+    /// When the client is closed.
+    pub fn reassign_blocking(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<()> {
+        self.alive("assign")?;
+        let list = at_offsets(topic, offsets)?;
+        self.consumer().assign(&list).map_err(|source| from_kafka("assign", topic, source))
+    }
+
+    /// Looks at a topic now, so that its partitions can be read without asking once they are assigned.
+    ///
+    /// # Errors
+    /// When the cluster does not answer within `timeout`.
+    pub fn refresh_blocking(&self, topic: &str, timeout: Duration) -> Result<()> {
+        let refreshed = self.consumer().fetch_metadata(Some(topic), timeout);
+        refreshed.map(drop).map_err(|source| from_kafka("metadata", topic, source))
     }
 
     fn consumer(&self) -> &BaseConsumer<Health> {
@@ -223,6 +224,15 @@ impl Consumer {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
+}
+
+fn at_offsets(topic: &str, offsets: &[(i32, i64)]) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for &(partition, offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .map_err(|source| from_kafka("assign", topic, source))?;
+    }
+    Ok(list)
 }
 
 fn read(shared: &Shared, mut sink: impl RecordSink) {

@@ -1,0 +1,244 @@
+//! Bringing a node up: topic, producer, consumer, keeper. Resolves when the node can publish and join.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::bell::Bell;
+use super::keeper::{self, Commands, Keeper, Mode, Work};
+use super::membership::Membership;
+use super::node::Node;
+use super::partitioner::RoomPartitioner;
+use super::plan::{Plan, Thresholds};
+use super::publish::Sender;
+use super::reader::Reader;
+use super::rooms::Rooms;
+use super::settings::{Consume, Settings};
+use crate::backplane::Backplane;
+use crate::clients::kafka::{Cluster, Connection, Consumer, GroupSettings, TopicSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::strategy::Start;
+
+/// How long the group may take beyond the session timeout of a predecessor that died.
+const GROUP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a look at a topic may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between attempts while the cluster comes up.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Most brokers that get a bell of their own.
+const BELLS_MAX: usize = 16;
+
+/// Connects a node.
+///
+/// # Errors
+/// `Config`, `Unreachable` naming the address, or what the broker refuses.
+pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn Backplane>> {
+    let connection = Connection::new(&start, settings.client.clone())?;
+    let deadline = start.connect_retry.map(|time| Instant::now() + time);
+    let cluster = Cluster::connect(connection, start.connect_retry).await?;
+    let topics = loop {
+        // A broker that just started may answer before it can create or lead anything.
+        match prepare(&cluster, &start.namespace, &settings).await {
+            Err(error) if error.is_temporary() && deadline.is_some_and(|at| Instant::now() < at) => {
+                tracing::warn!(%error, "the topic is not ready yet; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            prepared => break prepared?,
+        }
+    };
+    bring_up(start, settings, cluster, topics).await
+}
+
+/// The topics of a namespace.
+struct Topics {
+    rooms: String,
+    bell: String,
+    bells: u32,
+    cluster_id: String,
+}
+
+async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Result<Topics> {
+    let rooms = format!("{namespace}.rooms");
+    let retention_ms = u64::from(settings.retention_minutes) * 60_000;
+    let spec = TopicSpec {
+        name: rooms.clone(),
+        partitions: settings.total_partitions(),
+        replication: settings.replication,
+        config: vec![("retention.ms".into(), retention_ms.to_string())],
+    };
+    let found = cluster.ensure_topic(&spec).await?;
+    if found != spec.partitions {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "connect",
+            format!(
+                "topic {rooms} has {found} partitions, but `partitions` + `dedicated_partitions` = {}; all nodes of a \
+                 namespace need the same, use the topic's numbers or another --namespace",
+                spec.partitions
+            ),
+        ));
+    }
+    let bell = format!("{namespace}.rooms.bell");
+    let mut bells = 0;
+    if settings.consume == Consume::Demand {
+        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
+        let spec = TopicSpec {
+            name: bell.clone(),
+            partitions: u32::try_from(brokers.min(BELLS_MAX)).unwrap_or(1),
+            replication: settings.replication,
+            config: vec![("retention.ms".into(), "60000".into()), ("segment.ms".into(), "600000".into())],
+        };
+        bells = cluster.ensure_topic(&spec).await?;
+    }
+    let cluster_id = cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?.unwrap_or_default();
+    Ok(Topics { rooms, bell, bells, cluster_id })
+}
+
+async fn bring_up(
+    start: Start,
+    settings: Settings,
+    cluster: Cluster,
+    topics: Topics,
+) -> Result<Arc<dyn Backplane>> {
+    let partitioner = RoomPartitioner::new(settings.partitions, settings.overrides.clone());
+    let producer = Sender::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
+    let rooms =
+        Arc::new(Rooms::new(partitioner, settings.total_partitions(), &topics.cluster_id, &topics.rooms));
+    let (keeper, commands) = keeper::channel();
+    let reader = Reader::new(
+        topics.rooms.clone(),
+        Arc::clone(&rooms),
+        Arc::clone(&start.entrance),
+        keeper.clone(),
+        settings.dedup_messages,
+    );
+    // If a later step fails, the last handle of the consumer is dropped and its thread ends.
+    let (consumer, mode) = match settings.consume {
+        Consume::All => read_all(&cluster, &settings, &rooms, &topics, reader).await?,
+        Consume::Demand => read_on_demand(&cluster, &settings, &rooms, &topics, reader, &producer).await?,
+        Consume::Group => {
+            let group = format!("{}.{}", topics.rooms, start.node);
+            read_in_group(&cluster, &settings, &rooms, &topics, reader, group, false).await?
+        }
+        Consume::SharedGroup => {
+            let group = format!("{}.shared", topics.rooms);
+            read_in_group(&cluster, &settings, &rooms, &topics, reader, group, true).await?
+        }
+    };
+    let (name, writer) = (topics.rooms.clone(), producer.clone());
+    cluster.run(move |_| writer.refresh_blocking(&name, LOOK_TIMEOUT)).await?;
+    let work = Work {
+        cluster,
+        consumer: consumer.clone(),
+        rooms: Arc::clone(&rooms),
+        topic: topics.rooms.clone(),
+        mode,
+        waiting: Vec::new(),
+        repair_at: None,
+    };
+    keep(work, commands)?;
+    Ok(node(settings, topics, rooms, producer, consumer, keeper))
+}
+
+fn node(
+    settings: Settings,
+    topics: Topics,
+    rooms: Arc<Rooms>,
+    producer: Sender,
+    consumer: Consumer,
+    keeper: Keeper,
+) -> Arc<dyn Backplane> {
+    let closed = AtomicBool::new(false);
+    Arc::new(Node { settings, topic: topics.rooms.into(), rooms, producer, consumer, keeper, closed })
+}
+
+fn keep(work: Work, commands: Commands) -> Result<()> {
+    let thread = std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || work.run(&commands));
+    thread
+        .map(drop)
+        .map_err(|source| Error::new(ErrorKind::Config, "connect", "no thread").with_source(source))
+}
+
+async fn read_all(
+    cluster: &Cluster,
+    settings: &Settings,
+    rooms: &Arc<Rooms>,
+    topics: &Topics,
+    reader: Reader,
+) -> Result<(Consumer, Mode)> {
+    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let (reading, rooms, topic) = (consumer.clone(), Arc::clone(rooms), topics.rooms.clone());
+    cluster
+        .run(move |cluster| {
+            let partitions: Vec<i32> = rooms.partitions().collect();
+            keeper::begin(cluster, &reading, &rooms, &topic, &partitions)
+        })
+        .await?;
+    Ok((consumer, Mode::All))
+}
+
+async fn read_on_demand(
+    cluster: &Cluster,
+    settings: &Settings,
+    rooms: &Arc<Rooms>,
+    topics: &Topics,
+    reader: Reader,
+    producer: &Sender,
+) -> Result<(Consumer, Mode)> {
+    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let thresholds = Thresholds {
+        linger: Duration::from_millis(settings.release_linger_ms.into()),
+        all_above: settings.all_above,
+        all_below: settings.all_below,
+    };
+    let mut plan = Plan::new(rooms.partitions().count(), thresholds);
+    // One partition is always read, the last (dedicated, so mostly empty): a client that reads nothing of a topic
+    // forgets it, and asking for it again waits behind the fetch that the broker holds.
+    let anchor = rooms.partitions().last().unwrap_or(0);
+    plan.join(anchor);
+    plan.set_assigned(&[anchor], true);
+    let (reading, rooms) = (consumer.clone(), Arc::clone(rooms));
+    let (topic, bell, bells) = (topics.rooms.clone(), topics.bell.clone(), topics.bells);
+    let writer = producer.clone();
+    cluster
+        .run(move |cluster| {
+            let all: Vec<i32> = (0..i32::try_from(bells).unwrap_or(0)).collect();
+            let ends = cluster.ends_blocking(&bell, &all)?;
+            reading.refresh_blocking(&topic, LOOK_TIMEOUT)?;
+            keeper::begin(cluster, &reading, &rooms, &topic, &[anchor])?;
+            reading.assign_blocking(&bell, &ends)?;
+            writer.refresh_blocking(&bell, LOOK_TIMEOUT)
+        })
+        .await?;
+    Ok((consumer, Mode::Demand(plan, Bell::new(topics.bell.clone(), topics.bells, producer.clone()))))
+}
+
+async fn read_in_group(
+    cluster: &Cluster,
+    settings: &Settings,
+    rooms: &Arc<Rooms>,
+    topics: &Topics,
+    reader: Reader,
+    group: String,
+    shared: bool,
+) -> Result<(Consumer, Mode)> {
+    let membership =
+        Arc::new(Membership::new(cluster.clone(), topics.rooms.clone(), Arc::clone(rooms), shared));
+    let timeouts = GroupSettings {
+        id: group,
+        session_timeout: Duration::from_millis(settings.session_timeout_ms.into()),
+        heartbeat: Duration::from_millis(settings.heartbeat_ms.into()),
+    };
+    let patience = timeouts.session_timeout + GROUP_PATIENCE;
+    let mut consuming = settings.consumer();
+    consuming.group = Some(timeouts);
+    let consumer = Consumer::start_in_group(
+        cluster.connection(),
+        &consuming,
+        Arc::<Membership>::clone(&membership),
+        reader,
+    )?;
+    consumer.subscribe(&topics.rooms)?;
+    membership.ready(patience).await?;
+    Ok((consumer, Mode::Group))
+}

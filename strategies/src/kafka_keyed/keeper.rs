@@ -1,0 +1,247 @@
+//! The one thread that changes what a node reads: it assigns partitions on demand, releases them, rings the bell,
+//! and repairs partitions whose offset the log no longer holds. Joins that wait together are served together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::bell::Bell;
+use super::plan::Plan;
+use super::rooms::Rooms;
+use crate::clients::kafka::fault::closed;
+use crate::clients::kafka::{Cluster, Consumer};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bound of commands that wait for the keeper.
+const COMMANDS_MAX: usize = 16_384;
+/// Longest sleep of the keeper.
+const IDLE: Duration = Duration::from_secs(1);
+
+enum Command {
+    Join { partition: i32, done: oneshot::Sender<Result<()>> },
+    Leave { partition: i32 },
+    Repair,
+    Wake,
+}
+
+/// A handle to the keeper. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    commands: SyncSender<Command>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The keeper's end of its handle.
+pub(super) struct Commands {
+    queue: Receiver<Command>,
+    stop: Arc<AtomicBool>,
+}
+
+/// A handle and its other end.
+pub(super) fn channel() -> (Keeper, Commands) {
+    let (commands, queue) = sync_channel(COMMANDS_MAX);
+    let stop = Arc::new(AtomicBool::new(false));
+    (Keeper { commands, stop: Arc::clone(&stop) }, Commands { queue, stop })
+}
+
+impl Keeper {
+    /// Makes sure that a partition is read; resolves when it is.
+    pub(super) fn join(&self, partition: i32) -> Result<oneshot::Receiver<Result<()>>> {
+        let (done, waiting) = oneshot::channel();
+        self.send("join", Command::Join { partition, done })?;
+        Ok(waiting)
+    }
+
+    /// A room of the partition was left.
+    pub(super) fn leave(&self, partition: i32) -> Result<()> {
+        self.send("leave", Command::Leave { partition })
+    }
+
+    /// Some partition stands still because its offset is not in the log.
+    pub(super) fn repair(&self) {
+        // A full queue means that the keeper is about to look anyway; closed means that there is nothing to repair.
+        let _ = self.send("repair", Command::Repair);
+    }
+
+    /// Ends the keeper after what it is doing.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.commands.try_send(Command::Wake);
+    }
+
+    fn send(&self, operation: &'static str, command: Command) -> Result<()> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                let text =
+                    format!("{COMMANDS_MAX} joins and leaves are waiting: the broker is slow to answer");
+                Error::new(ErrorKind::Overloaded, operation, text)
+            }
+            TrySendError::Disconnected(_) => closed(operation),
+        })
+    }
+}
+
+/// How partitions come to be read.
+pub(super) enum Mode {
+    /// All of them, always.
+    All,
+    /// As the plan says; the bell makes the broker notice.
+    Demand(Plan, Bell),
+    /// As the consumer group says.
+    Group,
+}
+
+/// The keeper's state.
+pub(super) struct Work {
+    pub(super) cluster: Cluster,
+    pub(super) consumer: Consumer,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) topic: String,
+    pub(super) mode: Mode,
+    pub(super) waiting: Vec<(i32, oneshot::Sender<Result<()>>)>,
+    pub(super) repair_at: Option<Instant>,
+}
+
+impl Work {
+    /// Serves commands until it is stopped. Blocking: runs on a thread of its own.
+    pub(super) fn run(mut self, commands: &Commands) {
+        while !commands.stop.load(Relaxed) {
+            match commands.queue.recv_timeout(self.sleep()) {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            while let Ok(command) = commands.queue.try_recv() {
+                self.take(command);
+            }
+            let now = Instant::now();
+            self.settle(now);
+            if self.repair_at.is_some_and(|at| at <= now) {
+                self.repair_at = self.repair().err().map(|error| {
+                    tracing::warn!(%error, "partitions that stand still could not be repaired yet");
+                    now + IDLE
+                });
+            }
+        }
+        for (_, done) in self.waiting {
+            // Whoever waits no longer needs no answer.
+            let _ = done.send(Err(closed("join")));
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let plan = match &self.mode {
+            Mode::Demand(plan, bell) => [plan.deadline(), bell.due()],
+            _ => [None, None],
+        };
+        let next = plan.into_iter().flatten().chain(self.repair_at).min();
+        next.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()).min(IDLE))
+    }
+
+    fn take(&mut self, command: Command) {
+        match (command, &mut self.mode) {
+            (Command::Join { partition, done }, Mode::Demand(plan, _)) => {
+                if plan.join(partition) {
+                    let _ = done.send(Ok(()));
+                } else {
+                    self.waiting.push((partition, done));
+                }
+            }
+            // Other modes read the partition already.
+            (Command::Join { done, .. }, _) => drop(done.send(Ok(()))),
+            (Command::Leave { partition }, Mode::Demand(plan, _)) => plan.leave(partition, Instant::now()),
+            (Command::Repair, _) => self.repair_at = Some(Instant::now()),
+            (Command::Leave { .. } | Command::Wake, _) => {}
+        }
+    }
+
+    /// Brings what is read in line with the plan, and answers those who wait.
+    fn settle(&mut self, now: Instant) {
+        let Mode::Demand(plan, bell) = &mut self.mode else { return };
+        let was_all = plan.all();
+        plan.tick(now);
+        if plan.all() != was_all {
+            tracing::info!(all = plan.all(), "most partitions are needed (true) or no longer are (false)");
+        }
+        let missing = plan.missing();
+        if !missing.is_empty() {
+            let begun = begin(&self.cluster, &self.consumer, &self.rooms, &self.topic, &missing);
+            match &begun {
+                Ok(()) => {
+                    plan.set_assigned(&missing, true);
+                    bell.wind(Instant::now());
+                }
+                Err(error) => tracing::warn!(%error, "partitions could not be assigned"),
+            }
+            for (partition, done) in self.waiting.drain(..) {
+                if begun.is_err() {
+                    plan.leave(partition, now);
+                }
+                let _ = done.send(begun.as_ref().map(|&()| ()).map_err(again));
+            }
+        }
+        let superfluous = plan.superfluous();
+        if !superfluous.is_empty() {
+            match self.consumer.release_blocking(&self.topic, &superfluous) {
+                Ok(()) => plan.set_assigned(&superfluous, false),
+                Err(error) => tracing::warn!(%error, "partitions could not be released"),
+            }
+        }
+        bell.ring_if_due(Instant::now());
+    }
+
+    /// Assigns everything that is read anew, at offsets that the log holds. The reader declares what was skipped.
+    fn repair(&self) -> Result<()> {
+        let partitions = match &self.mode {
+            Mode::All => self.rooms.partitions().collect(),
+            Mode::Demand(plan, _) => plan.assigned(),
+            Mode::Group => self.consumer.assigned()?,
+        };
+        let starts = self.cluster.starts_blocking(&self.topic, &partitions)?;
+        let ends = self.cluster.ends_blocking(&self.topic, &partitions)?;
+        let mut offsets = Vec::with_capacity(partitions.len());
+        for ((partition, start), (_, end)) in starts.into_iter().zip(ends) {
+            let next = self.rooms.next(partition);
+            offsets.push((partition, if next > end { self.renumbered(partition)? } else { next.max(start) }));
+        }
+        tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
+        if matches!(self.mode, Mode::Group) {
+            return self.consumer.reassign_blocking(&self.topic, &offsets);
+        }
+        self.consumer.release_blocking(&self.topic, &partitions)?;
+        self.consumer.assign_blocking(&self.topic, &offsets)
+    }
+
+    /// The log is shorter than what was read of it: it was truncated or created anew. Goes on at the first record
+    /// that is not older than the newest one read; the duplicate window removes what was delivered already.
+    fn renumbered(&self, partition: i32) -> Result<i64> {
+        let offset = match self.rooms.newest_ms(partition) {
+            Some(time) => self.cluster.at_times_blocking(&self.topic, &[(partition, time)])?,
+            None => self.cluster.ends_blocking(&self.topic, &[partition])?,
+        };
+        tracing::error!(partition, "the log became shorter: was the topic created anew or truncated?");
+        self.rooms.place(&offset);
+        offset.first().map(|&(_, offset)| offset).ok_or_else(|| closed("repair"))
+    }
+}
+
+/// Begins to read partitions from their ends: what is published from now on lies behind these.
+pub(super) fn begin(
+    cluster: &Cluster,
+    consumer: &Consumer,
+    rooms: &Rooms,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<()> {
+    let ends = cluster.ends_blocking(topic, partitions)?;
+    rooms.place(&ends);
+    consumer.assign_blocking(topic, &ends)
+}
+
+/// The same error for one more caller.
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), "join", error.to_string()).with_temporary(error.is_temporary())
+}

@@ -1,0 +1,101 @@
+//! The backplane of one node.
+
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use super::keeper::Keeper;
+use super::publish::{self, Sender};
+use super::rooms::Rooms;
+use super::settings::{Consume, Settings};
+use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
+use crate::clients::kafka::Consumer;
+use crate::clients::kafka::fault::closed;
+use crate::error::Result;
+use crate::guarantees::Guarantees;
+use crate::stats::Stats;
+
+/// A connected node.
+pub(super) struct Node {
+    pub(super) settings: Settings,
+    pub(super) topic: Arc<str>,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) producer: Sender,
+    pub(super) consumer: Consumer,
+    pub(super) keeper: Keeper,
+    pub(super) closed: AtomicBool,
+}
+
+impl Backplane for Node {
+    fn guarantees(&self) -> Guarantees {
+        self.settings.guarantees()
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
+        let sent = publish::send(&self.producer, &self.rooms, &self.topic, &envelope);
+        let rooms = Arc::clone(&self.rooms);
+        match sent {
+            Ok(waiting) => Box::pin(async move {
+                let written = publish::acknowledged(waiting).await?;
+                Ok(publish::position(&rooms, written))
+            }),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+
+    fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
+        if self.closed.load(SeqCst) {
+            return Box::pin(ready(Err(closed("join"))));
+        }
+        let partition = self.rooms.partition_of(room);
+        if self.settings.consume != Consume::Demand {
+            return Box::pin(ready(Ok(self.rooms.want(room, partition))));
+        }
+        let waiting = self.keeper.join(partition);
+        let (rooms, room) = (Arc::clone(&self.rooms), room.clone());
+        Box::pin(async move {
+            waiting?.await.unwrap_or_else(|_| Err(closed("join")))?;
+            Ok(rooms.want(&room, partition))
+        })
+    }
+
+    fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
+        let left = match self.rooms.unwant(room) {
+            Some(partition) if self.settings.consume == Consume::Demand => self.keeper.leave(partition),
+            _ => Ok(()),
+        };
+        Box::pin(ready(left))
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.rooms.stats
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
+        self.closed.store(true, SeqCst);
+        self.keeper.stop();
+        let (producer, consumer) = (self.producer.clone(), self.consumer.clone());
+        let deadline = self.settings.shutdown_timeout();
+        Box::pin(async move {
+            let (flushed, ()) = tokio::join!(producer.close(deadline), consumer.stop());
+            flushed
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The keeper and the reader hold each other; without this they would outlive a node that was never shut down.
+        self.keeper.stop();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaKeyed")
+            .field("topic", &self.topic)
+            .field("consume", &self.settings.consume)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,128 @@
+//! What happens to a record on its way from the consumer to the node's entrance. Runs on the consumer's thread.
+
+use std::sync::Arc;
+
+use super::keeper::Keeper;
+use super::rooms::{Rooms, Verdict};
+use crate::backplane::{Entrance, Envelope, Event, Message};
+use crate::clients::kafka::{Link, Record, RecordSink};
+use crate::dedup::DedupWindow;
+use crate::envelope::View;
+use bytes::Bytes;
+
+/// Decodes, filters and delivers.
+pub(super) struct Reader {
+    topic: String,
+    rooms: Arc<Rooms>,
+    entrance: Arc<dyn Entrance>,
+    keeper: Keeper,
+    seen: DedupWindow,
+    batch: Vec<Event>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        topic: String,
+        rooms: Arc<Rooms>,
+        entrance: Arc<dyn Entrance>,
+        keeper: Keeper,
+        dedup_messages: usize,
+    ) -> Self {
+        Self { topic, rooms, entrance, keeper, seen: DedupWindow::new(dedup_messages), batch: Vec::new() }
+    }
+
+    /// A record of the rooms' topic, in place.
+    fn message(&mut self, record: &Record<'_>) {
+        let view = match View::parse(record.payload) {
+            Ok(view) => view,
+            Err(error) => {
+                self.rooms.stats.corrupt.add(1);
+                tracing::warn!(%error, partition = record.partition, offset = record.offset, "skipping a record");
+                // Its offset counts as read all the same.
+                return self.rooms.note(record.partition, record.offset, record.timestamp_ms, |_, _| ());
+            }
+        };
+        let rooms = Arc::clone(&self.rooms);
+        let (verdict, found) =
+            rooms.note(record.partition, record.offset, record.timestamp_ms, |wanted, verdict| {
+                let found = wanted.get_key_value(view.room).map(|(room, lies_in)| (room.clone(), *lies_in));
+                (verdict, found)
+            });
+        match verdict {
+            Verdict::Stale => return,
+            Verdict::Next => {}
+            Verdict::After(expected) => self.gap(record.partition, expected, record.offset),
+        }
+        rooms.stats.envelopes_received.add(1);
+        let Some((room, lies_in)) = found else { return };
+        if lies_in != record.partition {
+            tracing::error!(
+                %room,
+                "a node with other `partitions` or `overrides` published this room: its order is lost"
+            );
+        }
+        if !self.seen.insert(view.id) {
+            rooms.stats.duplicates_removed.add(1);
+            return;
+        }
+        rooms.stats.envelopes_wanted.add(1);
+        let (info, payload) = copy(view.info, view.payload);
+        let envelope = Envelope { room, id: view.id, published_at_us: view.published_at_us, info, payload };
+        let position = rooms.position(record.partition, record.offset);
+        self.batch.push(Event::Message(Message { envelope, position }));
+    }
+
+    /// Records `from..to` of a partition are gone: retention overtook this node, or a broker lost them.
+    fn gap(&mut self, partition: i32, from: i64, to: i64) {
+        tracing::warn!(partition, from, to, "records were lost before they could be read");
+        self.rooms.stats.gap_messages.add((to - from).unsigned_abs());
+        for room in self.rooms.wanted_in(partition) {
+            self.rooms.stats.gaps.add(1);
+            let (from, to) =
+                (self.rooms.position(partition, from).offset, self.rooms.position(partition, to).offset);
+            self.batch.push(Event::Gap { room, from, to });
+        }
+    }
+}
+
+/// Copies both out of the fetch buffer, which must not be pinned, in one allocation.
+fn copy(info: &[u8], payload: &[u8]) -> (Bytes, Bytes) {
+    let mut bytes = Vec::with_capacity(info.len() + payload.len());
+    bytes.extend_from_slice(info);
+    bytes.extend_from_slice(payload);
+    let mut info_bytes = Bytes::from(bytes);
+    let payload = info_bytes.split_off(info.len());
+    (info_bytes, payload)
+}
+
+impl RecordSink for Reader {
+    fn record(&mut self, record: &Record<'_>) {
+        // Records of the bell have done their work by arriving.
+        if record.topic == self.topic {
+            self.message(record);
+        }
+    }
+
+    fn batch_end(&mut self) {
+        if !self.batch.is_empty() {
+            self.entrance.deliver(&mut self.batch);
+            self.batch.clear();
+        }
+    }
+
+    fn link(&mut self, change: Link) {
+        match change {
+            Link::Broken => {}
+            Link::Restored => {
+                self.rooms.stats.reconnects.add(1);
+                self.batch.push(Event::Reconnected);
+                self.batch_end();
+            }
+            Link::OutOfRange => self.keeper.repair(),
+        }
+    }
+
+    fn lag(&mut self, messages: i64) {
+        self.rooms.stats.lag_messages.set(messages);
+    }
+}
