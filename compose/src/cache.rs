@@ -98,7 +98,11 @@ impl Pinned<'_> {
             return corrupt("it is missing".to_owned());
         }
         let found = sha256_of_file(&path)?;
-        if found == self.sha256 { Ok(()) } else { corrupt(format!("its SHA-256 is {found}, not {}", self.sha256)) }
+        if found == self.sha256 {
+            Ok(())
+        } else {
+            corrupt(format!("its SHA-256 is {found}, not {}", self.sha256))
+        }
     }
 }
 

@@ -66,8 +66,7 @@ impl Environment {
             (kafka.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), redis)
         });
         let (kafka, redis) = (kafka?, redis?);
-        let versions =
-            Versions { kafka: kafka.version, java: kafka.java, redis: redis.version };
+        let versions = Versions { kafka: kafka.version, java: kafka.java, redis: redis.version };
         let mut processes = kafka.processes;
         processes.extend(redis.processes);
         let mut ports = kafka.ports;

@@ -198,7 +198,8 @@ pub fn chat_server_binary(given: Option<&Path>) -> Result<PathBuf> {
         let found = path.is_file().then(|| path.to_owned());
         return found.ok_or_else(|| Error::NoServerBinary { searched: path.to_owned() });
     }
-    let running = std::env::current_exe().doing(|| "cannot find the running program's own path".to_owned())?;
+    let running =
+        std::env::current_exe().doing(|| "cannot find the running program's own path".to_owned())?;
     let folder = running.parent().unwrap_or(Path::new("."));
     // Test binaries lie one folder deeper.
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };

@@ -53,7 +53,7 @@ impl Watchdog {
 
         // A line means that the owner has reaped the child; end of file means that the owner is gone. The pipe's write
         // end is close-on-exec, so no other child keeps it open. A group of its own spares it the terminal's Ctrl-C.
-        let script = "if read -r _; then exit 0; fi; kill -KILL -- \"-$1\"";
+        let script = "if read -r _; then exit 0; fi; kill -s KILL -- \"-$1\"";
         Command::new("/bin/sh")
             .args(["-c", script, "manifold-watchdog", &child.to_string()])
             .stdin(Stdio::piped())

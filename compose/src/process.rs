@@ -169,7 +169,9 @@ impl Process {
 
     /// Repeats a check until it yields a value, the process ends, or time is up; `Err` of the check says what is missing.
     pub(crate) fn wait_until<T>(
-        &self, limit: Duration, mut check: impl FnMut() -> std::result::Result<T, String>,
+        &self,
+        limit: Duration,
+        mut check: impl FnMut() -> std::result::Result<T, String>,
     ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
@@ -180,7 +182,12 @@ impl Process {
             };
             if Instant::now() >= deadline {
                 let log_tail = self.log_tail();
-                return Err(Error::NotReady { name: self.name().to_owned(), waited: limit, problem, log_tail });
+                return Err(Error::NotReady {
+                    name: self.name().to_owned(),
+                    waited: limit,
+                    problem,
+                    log_tail,
+                });
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -242,7 +249,10 @@ impl Inner {
     fn spawn(&self) -> Result<()> {
         let mut state = self.state();
         if state.retired {
-            return Err(Error::ProcessState { name: self.spec.name.clone(), state: "gone with its environment" });
+            return Err(Error::ProcessState {
+                name: self.spec.name.clone(),
+                state: "gone with its environment",
+            });
         }
         let log = File::options().create(true).append(true).open(&self.log).at("cannot open", &self.log)?;
         let errors = log.try_clone().at("cannot open", &self.log)?;

@@ -9,7 +9,8 @@ use crate::owner;
 /// The oldest Java that runs the pinned Kafka.
 const JAVA_MIN: u32 = 17;
 
-const INSTALL_JAVA: &str = "apt install openjdk-17-jre-headless (Debian, Ubuntu) or brew install openjdk@17 (macOS)";
+const INSTALL_JAVA: &str =
+    "apt install openjdk-17-jre-headless (Debian, Ubuntu) or brew install openjdk@17 (macOS)";
 const INSTALL_MAVEN: &str = "apt install maven (Debian, Ubuntu) or brew install maven (macOS)";
 
 /// A Java that is new enough.
@@ -36,7 +37,11 @@ pub(crate) fn java() -> Result<Java> {
         .map_err(|_| missing(format!("and {} does not answer -version", program.display())))?;
     match java_major(&version) {
         Some(major) if major >= JAVA_MIN => Ok(Java { program, version }),
-        _ => Err(missing(format!("but {} is {}", program.display(), version.lines().next().unwrap_or("silent")))),
+        _ => Err(missing(format!(
+            "but {} is {}",
+            program.display(),
+            version.lines().next().unwrap_or("silent")
+        ))),
     }
 }
 
@@ -53,7 +58,11 @@ pub(crate) fn maven_dependency(pom: &Path, goal: &str, options: &[String]) -> Re
     let maven = maven()?;
     java()?;
     let mut command = Command::new(maven);
-    command.args(["--quiet", "--batch-mode", "--file"]).arg(pom).arg(format!("dependency:{goal}")).args(options);
+    command
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(pom)
+        .arg(format!("dependency:{goal}"))
+        .args(options);
     run(command, &format!("mvn dependency:{goal}")).map(|_| ())
 }
 

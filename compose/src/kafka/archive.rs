@@ -77,7 +77,14 @@ fn train(runtime: &Runtime, folder: &Path) -> Result<()> {
     fs::create_dir(&work).at("cannot create", &work)?;
     let ports = broker::Ports::claim()?;
     let address = ports.client.address();
-    broker::lay_out(runtime, 1, KafkaTopology::Single, std::slice::from_ref(&ports), &broker::random_uuid(), &work)?;
+    broker::lay_out(
+        runtime,
+        1,
+        KafkaTopology::Single,
+        std::slice::from_ref(&ports),
+        &broker::random_uuid(),
+        &work,
+    )?;
     let archive = folder.join(ARCHIVE);
     let mut args = broker::jvm_arguments(runtime, Purpose::Tests, &work);
     args.insert(0, format!("-XX:ArchiveClassesAtExit={}", archive.display()).into());

@@ -58,7 +58,10 @@ impl Ports {
 
 /// Starts all brokers at once and returns when each of them serves.
 pub(crate) fn start(
-    runtime: &Runtime, topology: KafkaTopology, purpose: Purpose, folder: &Path,
+    runtime: &Runtime,
+    topology: KafkaTopology,
+    purpose: Purpose,
+    folder: &Path,
 ) -> Result<Cluster> {
     let ports = (0..topology.nodes()).map(|_| Ports::claim()).collect::<Result<Vec<_>>>()?;
     let bootstrap = ports.iter().map(|ports| ports.client.address()).collect::<Vec<_>>().join(",");
@@ -109,7 +112,12 @@ pub(crate) fn readiness(node: usize, address: String, bootstrap: String, topolog
 
 /// Makes a formatted data folder and the settings of one broker.
 pub(crate) fn lay_out(
-    runtime: &Runtime, node: usize, topology: KafkaTopology, ports: &[Ports], cluster_id: &str, folder: &Path,
+    runtime: &Runtime,
+    node: usize,
+    topology: KafkaTopology,
+    ports: &[Ports],
+    cluster_id: &str,
+    folder: &Path,
 ) -> Result<()> {
     let data = data_folder(folder);
     for path in [&data, &temporary_folder(folder)] {

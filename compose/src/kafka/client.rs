@@ -80,7 +80,8 @@ impl Probe {
             .map_err(|error| error.to_string())?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == READY_TOPIC);
         let topic = topic.filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
-        let partitions = topic.map(MetadataTopic::partitions).ok_or("the topic of readiness does not exist yet")?;
+        let partitions =
+            topic.map(MetadataTopic::partitions).ok_or("the topic of readiness does not exist yet")?;
         let in_sync = |replicas: &[i32]| replicas.iter().any(|replica| usize::try_from(*replica) == Ok(node));
         if !partitions.iter().all(|partition| in_sync(partition.isr())) {
             return Err(format!("broker {node} is not in sync"));
@@ -167,7 +168,10 @@ fn read_back(bootstrap: &str, topic: &str, records: usize) -> KafkaResult<()> {
 
 /// Creates a topic; that it exists already is fine.
 fn create_topic(
-    bootstrap: &str, name: &str, partitions: i32, replicas: i32,
+    bootstrap: &str,
+    name: &str,
+    partitions: i32,
+    replicas: i32,
 ) -> std::result::Result<(), String> {
     let admin: AdminClient<DefaultClientContext> =
         client_config(bootstrap).create().map_err(|error| error.to_string())?;

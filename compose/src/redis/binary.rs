@@ -39,7 +39,10 @@ pub(crate) fn find() -> Result<Binary> {
             Some((major, text)) if major >= MAJOR_MIN => {
                 return Ok(Binary { description: format!("{name} {text} ({})", path.display()), path });
             }
-            _ => tracing::info!("{} is older than {MAJOR_MIN}.0: using the pinned redis-server", path.display()),
+            _ => tracing::info!(
+                "{} is older than {MAJOR_MIN}.0: using the pinned redis-server",
+                path.display()
+            ),
         }
     }
     fetch_pinned()
@@ -58,7 +61,9 @@ fn fetch_pinned() -> Result<Binary> {
     };
     let name = format!("redis-server-{PINNED_VERSION}-{os}-{arch}");
     let entry = pinned(LIST).find(|entry| entry.name == name).ok_or_else(|| Error::MissingTool {
-        need: format!("Redis needs redis-server or valkey-server {MAJOR_MIN}.0 or newer; none is pinned for {os}-{arch}"),
+        need: format!(
+            "Redis needs redis-server or valkey-server {MAJOR_MIN}.0 or newer; none is pinned for {os}-{arch}"
+        ),
         install: "apt install redis-server (Debian, Ubuntu) or brew install redis (macOS)".to_owned(),
     })?;
     let folder_name = format!("redis-{PINNED_VERSION}-{}", cache::key(&[LIST, &name]));
@@ -96,7 +101,8 @@ mod tests {
 
     #[test]
     fn versions_of_redis_and_valkey_are_read() {
-        let redis = "Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=a3fdef44459b3ad6";
+        let redis =
+            "Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=a3fdef44459b3ad6";
         assert_eq!(version(redis), Some((6, "6.0.16")));
         let valkey = "Valkey server v=8.1.0 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=0";
         assert_eq!(version(valkey), Some((8, "8.1.0")));

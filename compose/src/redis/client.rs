@@ -61,12 +61,18 @@ pub(crate) fn check_given(url: &str) -> Result<()> {
 
 /// One plain URL per server of an address of any shape.
 fn server_urls(url: &str) -> Vec<String> {
-    let shaped = ["redis+sentinel://", "redis+cluster://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
+    let shaped =
+        ["redis+sentinel://", "redis+cluster://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
     let Some(rest) = shaped else { return vec![url.to_owned()] };
     let authority = rest.split('/').next().unwrap_or_default();
-    let (credentials, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let (credentials, hosts) =
+        authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
     let at = if credentials.is_empty() { "" } else { "@" };
-    hosts.split(',').filter(|host| !host.is_empty()).map(|host| format!("redis://{credentials}{at}{host}")).collect()
+    hosts
+        .split(',')
+        .filter(|host| !host.is_empty())
+        .map(|host| format!("redis://{credentials}{at}{host}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ struct Node {
 fn introduce(connection: &mut Connection, index: usize, nodes: &[Node]) -> Answer<()> {
     let (first, past) = (SLOTS * index / MASTERS, SLOTS * (index + 1) / MASTERS);
     let slots: Vec<String> = (first..past).map(|slot| slot.to_string()).collect();
-    let add: Vec<&str> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+    let add: Vec<&str> =
+        ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
     ask::<String>(connection, &add).map_err(|error| brief(&error))?;
     // Distinct from the start, so that the nodes need not settle a collision of epochs.
     ask::<String>(connection, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
@@ -75,7 +76,11 @@ fn covers_all_slots(address: &str) -> Answer<()> {
     if state == Some("ok") && known == Some("3") {
         return Ok(());
     }
-    Err(format!("cluster_state is {}, {} of {MASTERS} nodes known", state.unwrap_or("?"), known.unwrap_or("?")))
+    Err(format!(
+        "cluster_state is {}, {} of {MASTERS} nodes known",
+        state.unwrap_or("?"),
+        known.unwrap_or("?")
+    ))
 }
 
 /// Five thousand slot numbers help nobody.

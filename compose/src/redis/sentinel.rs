@@ -65,5 +65,10 @@ fn knows_the_others(connection: &mut Connection) -> Answer<()> {
         return Ok(());
     }
     let show = |count: Option<String>| count.unwrap_or_else(|| "?".to_owned());
-    Err(format!("it knows {} of 1 replica and {} of {} other sentinels", show(replicas), show(others), SENTINELS - 1))
+    Err(format!(
+        "it knows {} of 1 replica and {} of {} other sentinels",
+        show(replicas),
+        show(others),
+        SENTINELS - 1
+    ))
 }

@@ -34,7 +34,12 @@ pub(crate) fn start_single(binary: &Binary, folder: &Path, servers: &mut Servers
 
 /// Starts a server program on a fresh port without waiting for it; `check` says later whether it serves.
 pub(crate) fn spawn(
-    binary: &Binary, folder: &Path, servers: &mut Servers, name: &str, arguments: &[&str], settings: &str,
+    binary: &Binary,
+    folder: &Path,
+    servers: &mut Servers,
+    name: &str,
+    arguments: &[&str],
+    settings: &str,
     check: impl Fn(&str) -> Answer<()> + Send + Sync + 'static,
 ) -> Result<String> {
     let port = Port::claim()?;
