@@ -1,0 +1,113 @@
+//! A cluster whose slots move and whose masters die.
+
+use anyhow::{Context, Result, ensure};
+use manifold_compose::RedisTopology;
+use manifold_strategies::clients::redis::Connection;
+use manifold_strategies::clients::redis::resp::Value;
+use manifold_strategies::clients::redis::topology::slot;
+
+use crate::node::{Node, ROOM, admin, ask, audit, servers, stream};
+
+struct Master {
+    host: String,
+    id: String,
+    connection: Connection,
+}
+
+/// The masters, the owner of `slot` first.
+async fn masters(redis: &str, slot: u16) -> Result<Vec<Master>> {
+    let seed = redis.trim_start_matches("redis+cluster://").split(',').next().context("a host")?;
+    let Value::Array(ranges) = ask(&mut admin(seed).await?, &["CLUSTER", "SLOTS"]).await? else {
+        anyhow::bail!("no slots");
+    };
+    let mut masters = Vec::new();
+    for range in ranges {
+        let Value::Array(range) = range else { continue };
+        let [Value::Integer(first), Value::Integer(last), Value::Array(master), ..] = &range[..] else {
+            continue;
+        };
+        let [Value::Text(ip), Value::Integer(port), Value::Text(id), ..] = &master[..] else { continue };
+        let host = format!("{}:{port}", String::from_utf8_lossy(ip));
+        let connection = admin(&host).await?;
+        let master = Master { host, id: String::from_utf8_lossy(id).into_owned(), connection };
+        match (*first..=*last).contains(&i64::from(slot)) {
+            true => masters.insert(0, master),
+            false => masters.push(master),
+        }
+    }
+    Ok(masters)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_moves_while_messages_flow() -> Result<()> {
+    let servers = servers(RedisTopology::Cluster)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let first = b.join(ROOM).await?;
+    b.join("another room").await?;
+    let stream = stream(&a, ROOM, 3_000);
+    b.inbox.wait_for(ROOM, 500).await?;
+
+    let key = format!("faults:{ROOM}");
+    let number = slot(key.as_bytes());
+    let mut masters = masters(redis, number).await?;
+    let number = number.to_string();
+    let (from, rest) = masters.split_at_mut(1);
+    let (from, to) = (&mut from[0], &mut rest[0]);
+    ask(&mut to.connection, &["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id]).await?;
+    ask(&mut from.connection, &["CLUSTER", "SETSLOT", &number, "MIGRATING", &to.id]).await?;
+    let (ip, port) = to.host.rsplit_once(':').context("a port")?;
+    ask(&mut from.connection, &["MIGRATE", ip, port, &key, "0", "5000"]).await?;
+    ask(&mut to.connection, &["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
+    ask(&mut from.connection, &["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
+
+    let acknowledged = stream.await?;
+    ensure!(acknowledged.len() == 3_000, "only {} were acknowledged", acknowledged.len());
+    b.inbox
+        .wait_until("the last message", || b.inbox.texts(ROOM).last().is_some_and(|t| t == "2999"))
+        .await?;
+    let seen = audit(&b, ROOM, first)?;
+    ensure!(
+        seen.numbers.len() as u64 + seen.declared >= 3_000,
+        "{} delivered, {} declared",
+        seen.numbers.len(),
+        seen.declared
+    );
+    b.publish("another room", "0").await?;
+    b.inbox.wait_for("another room", 1).await?;
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_master_does_not_stop_the_others() -> Result<()> {
+    let servers = servers(RedisTopology::Cluster)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let rooms: Vec<String> = (0..30).map(|number| format!("room {number}")).collect();
+    for room in &rooms {
+        b.join(room).await?;
+    }
+    let victim = servers.process("redis-1").expect("it runs").clone();
+    let port = redis.trim_start_matches("redis+cluster://").split([':', ',']).nth(1).context("a port")?;
+    let owned = |masters: &[Master]| masters[0].host.ends_with(&format!(":{port}"));
+    let mut others = Vec::new();
+    for room in &rooms {
+        if !owned(&masters(redis, slot(format!("faults:{room}").as_bytes())).await?) {
+            others.push(room);
+        }
+    }
+    ensure!((1..30).contains(&others.len()), "the rooms are spread");
+    victim.kill()?;
+    for room in &others {
+        a.publish(room, "0").await?;
+        b.inbox.wait_for(room, 1).await?;
+    }
+    tokio::task::spawn_blocking(move || victim.restart()).await??;
+    for room in &rooms {
+        a.publish(room, "1").await.with_context(|| format!("publishing to {room:?}"))?;
+        b.inbox.wait_until("all", || b.inbox.texts(room).last().is_some_and(|text| text == "1")).await?;
+    }
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}

@@ -1,0 +1,155 @@
+//! Nodes, a stream of publishes, and the check that nothing was lost in silence.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use manifold_compose::{Environment, Purpose, RedisTopology, Request};
+use manifold_strategies::clients::redis::connection::{Connection, Opening};
+use manifold_strategies::clients::redis::resp::Value;
+use manifold_strategies::{Backplane, Envelope, Event, MessageId, Position, RoomId, Start, find};
+use tokio::task::JoinHandle;
+use tokio::time::interval;
+
+use crate::inbox::Inbox;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const ROOM: &str = "room";
+
+pub(crate) fn servers(topology: RedisTopology) -> Result<Environment> {
+    let request = Request {
+        kafka: None,
+        redis: Some(topology),
+        purpose: Purpose::Tests,
+        kafka_given: None,
+        redis_given: None,
+    };
+    Ok(Environment::start(&request)?)
+}
+
+/// A node and what it received.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) backplane: Arc<dyn Backplane>,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl Node {
+    pub(crate) async fn start(name: &str, redis: &str, settings: &str) -> Result<Self> {
+        let inbox = Arc::new(Inbox::new(DEADLINE));
+        let start = Start {
+            node: name.to_owned(),
+            namespace: "faults".to_owned(),
+            kafka: None,
+            redis: Some(redis.to_owned()),
+            settings: settings.parse()?,
+            connect_retry: None,
+            entrance: Arc::clone(&inbox) as Arc<_>,
+        };
+        let strategy = find("redis-pubsub").context("it is registered")?;
+        Ok(Self { backplane: (strategy.connect)(start).await?, inbox })
+    }
+
+    pub(crate) async fn pair(redis: &str) -> Result<(Self, Self)> {
+        Ok((Self::start("a", redis, "").await?, Self::start("b", redis, "").await?))
+    }
+
+    pub(crate) async fn join(&self, room: &str) -> Result<Position> {
+        Ok(self.backplane.join(&RoomId::new(room)).await?)
+    }
+
+    pub(crate) async fn publish(&self, room: &str, text: &str) -> Result<Position> {
+        Ok(self.backplane.publish(envelope(room, text)).await?)
+    }
+
+    pub(crate) async fn wait_for_event(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Result<()> {
+        self.inbox.wait_until(what, || self.inbox.all().iter().any(&wanted)).await
+    }
+}
+
+pub(crate) fn envelope(room: &str, text: &str) -> Envelope {
+    Envelope {
+        room: RoomId::new(room),
+        id: MessageId(rand::random()),
+        published_at_us: 1,
+        info: bytes::Bytes::new(),
+        payload: text.to_owned().into_bytes().into(),
+    }
+}
+
+/// Publishes `0..count` at 1,000 per second; the positions of those that were acknowledged, by number.
+pub(crate) fn stream(node: &Node, room: &str, count: usize) -> JoinHandle<HashMap<usize, Position>> {
+    let (node, room) = (node.clone(), room.to_owned());
+    tokio::spawn(async move {
+        let mut pace = interval(Duration::from_millis(1));
+        let mut sent = Vec::with_capacity(count);
+        for number in 0..count {
+            pace.tick().await;
+            sent.push(node.backplane.publish(envelope(&room, &number.to_string())));
+        }
+        let mut acknowledged = HashMap::new();
+        for (number, ack) in sent.into_iter().enumerate() {
+            if let Ok(position) = ack.await {
+                acknowledged.insert(number, position);
+            }
+        }
+        acknowledged
+    })
+}
+
+/// What a node saw of a room: numbers delivered, and how many messages were declared lost.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) numbers: Vec<usize>,
+    pub(crate) declared: u64,
+    pub(crate) restarts: usize,
+}
+
+/// Checks order and that what is missing was declared. `first` is where the room stood when it was joined.
+pub(crate) fn audit(node: &Node, room: &str, first: Position) -> Result<Seen> {
+    let mut place = first;
+    let mut seen = Seen { numbers: Vec::new(), declared: 0, restarts: 0 };
+    let mut gap_to = None;
+    for event in node.inbox.all() {
+        match event {
+            Event::Message(message) if message.envelope.room.as_str() == room => {
+                let at = message.position;
+                if at.epoch == place.epoch && gap_to.is_none() {
+                    // A resent message that was removed as a duplicate leaves its offset unused.
+                    ensure!(at.offset > place.offset, "{at:?} after {place:?}");
+                } else {
+                    ensure!(at.epoch == place.epoch || gap_to.is_some(), "a new epoch was not declared");
+                }
+                place = at;
+                gap_to = None;
+                seen.numbers.push(std::str::from_utf8(&message.envelope.payload)?.parse()?);
+            }
+            Event::Gap { room: of, from, to } if of.as_str() == room => {
+                seen.declared += to - from;
+                seen.restarts += usize::from(from == to);
+                gap_to = Some(to);
+            }
+            _ => {}
+        }
+    }
+    ensure!(seen.numbers.is_sorted(), "out of order: {:?}", seen.numbers);
+    let mut counts = BTreeMap::new();
+    for number in &seen.numbers {
+        *counts.entry(number).or_insert(0) += 1;
+    }
+    ensure!(counts.values().all(|count| *count == 1), "delivered twice");
+    Ok(seen)
+}
+
+/// A connection for administration.
+pub(crate) async fn admin(redis: &str) -> Result<Connection> {
+    let host = redis.trim_start_matches("redis://").to_owned();
+    let opening = Opening { login: Default::default(), database: 0, name: "admin".into(), timeout: DEADLINE };
+    Ok(Connection::open(&host, &opening).await?)
+}
+
+pub(crate) async fn ask(connection: &mut Connection, words: &[&str]) -> Result<Value> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    Ok(connection.call(&words, DEADLINE).await?)
+}

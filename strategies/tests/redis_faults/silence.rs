@@ -1,0 +1,130 @@
+//! Faults that a careless node would not notice.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use manifold_compose::RedisTopology;
+use manifold_strategies::{ErrorKind, Event};
+
+use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, servers, stream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_subscription_loses_nothing_in_silence() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let first = b.join(ROOM).await?;
+    let mut admin = admin(redis).await?;
+    let stream = stream(&a, ROOM, 2_000);
+    for kill in 1..=5 {
+        b.inbox.wait_for(ROOM, kill * 200).await?;
+        ask(&mut admin, &["CLIENT", "KILL", "TYPE", "pubsub"]).await?;
+        let back = |count| {
+            move |events: &[Event]| events.iter().filter(|e| **e == Event::Reconnected).count() >= count
+        };
+        b.inbox.wait_until("the link to be back", || back(kill)(&b.inbox.all())).await?;
+    }
+    let acknowledged = stream.await?;
+    ensure!(acknowledged.len() == 2_000, "only {} were acknowledged", acknowledged.len());
+    b.inbox
+        .wait_until("the last message", || b.inbox.texts(ROOM).last().is_some_and(|t| t == "1999"))
+        .await?;
+    let seen = audit(&b, ROOM, first)?;
+    let known = seen.numbers.len() + seen.declared as usize;
+    ensure!(known == 2_000, "{} delivered + {} declared", seen.numbers.len(), seen.declared);
+    ensure!(b.backplane.stats().reconnects.get() == 5, "every interruption is counted");
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_publishing_link_costs_nothing() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let first = b.join(ROOM).await?;
+    let mut admin = admin(redis).await?;
+    let stream = stream(&a, ROOM, 1_000);
+    for kill in 1..=3 {
+        b.inbox.wait_for(ROOM, kill * 200).await?;
+        ask(&mut admin, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await?;
+    }
+    ensure!(stream.await?.len() == 1_000, "every publish was acknowledged");
+    b.inbox.wait_for(ROOM, 1_000).await?;
+    let seen = audit(&b, ROOM, first)?;
+    ensure!(seen.numbers.len() == 1_000 && seen.declared == 0, "{seen:?}");
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_last_message_is_noticed() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let b = Node::start("b", redis, "heartbeat_ms = 100").await?;
+    b.join(ROOM).await?;
+    let position = b.publish(ROOM, "0").await?;
+    b.inbox.wait_for(ROOM, 1).await?;
+    // A message that Redis numbered and nobody received.
+    let mut admin = admin(redis).await?;
+    let script = "local head = redis.call('GET', KEYS[1]) \
+                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 3)) return 'OK'";
+    ask(&mut admin, &["EVAL", script, "1", &format!("faults:{ROOM}")]).await?;
+    let started = Instant::now();
+    b.wait_for_event("a gap", |event| matches!(event, Event::Gap { from: 2, to: 4, .. })).await?;
+    ensure!(started.elapsed() < Duration::from_secs(2), "noticed only after {:?}", started.elapsed());
+    // Redis forgets the room: numbering starts anew, and that is told before the next message.
+    ask(&mut admin, &["DEL", &format!("faults:{ROOM}")]).await?;
+    b.wait_for_event("a restart", |event| matches!(event, Event::Gap { from: 1, to: 1, .. })).await?;
+    let after = b.publish(ROOM, "1").await?;
+    ensure!(after.epoch != position.epoch && after.offset == 1, "{after:?} after {position:?}");
+    ensure!(b.backplane.stats().gap_messages.get() == 2, "two messages were lost");
+    Ok(b.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_loses_nothing() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let first = b.join(ROOM).await?;
+    let server = servers.process("redis").expect("it runs");
+    let stream = stream(&a, ROOM, 4_000);
+    b.inbox.wait_for(ROOM, 300).await?;
+    server.stop()?;
+    // Long enough for both halves of both nodes to suspect it.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    server.cont()?;
+    let acknowledged = stream.await?;
+    ensure!(acknowledged.len() == 4_000, "only {} were acknowledged", acknowledged.len());
+    b.inbox
+        .wait_until("the last message", || b.inbox.texts(ROOM).last().is_some_and(|t| t == "3999"))
+        .await?;
+    let seen = audit(&b, ROOM, first)?;
+    ensure!(seen.numbers.len() == 4_000, "{} delivered, {} declared", seen.numbers.len(), seen.declared);
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_at_once_and_a_dead_server_is_told() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let settings = "queue_messages_max = 10\npublish_timeout_ms = 500";
+    let a = Node::start("a", redis, settings).await?;
+    servers.process("redis").expect("it runs").kill()?;
+    let waiting: Vec<_> = (0..10).map(|_| a.backplane.publish(envelope(ROOM, "x"))).collect();
+    let started = Instant::now();
+    let refused = a.backplane.publish(envelope(ROOM, "x")).await.unwrap_err();
+    ensure!(refused.kind() == ErrorKind::Overloaded, "{refused}");
+    ensure!(started.elapsed() < Duration::from_millis(100), "it was not at once");
+    for publish in waiting {
+        let error = publish.await.unwrap_err();
+        ensure!(matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout), "{error}");
+        ensure!(error.is_temporary(), "it may be tried again");
+    }
+    let error = a.join(ROOM).await.unwrap_err();
+    ensure!(error.to_string().contains("no link to Redis"), "{error}");
+    ensure!(started.elapsed() < DEADLINE, "the bounds hold");
+    Ok(a.backplane.shutdown().await?)
+}
