@@ -3,8 +3,11 @@
 //! A black box: it speaks the client protocol and reads the servers' info and metrics endpoints. It knows no strategy.
 
 pub mod audit;
+pub mod campaign;
+pub mod claims;
 pub mod engine;
 pub mod record;
+pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod stats;

@@ -1,0 +1,201 @@
+//! Rules for the claims about plans: what they cost and what they suit.
+
+use super::rules::{Evidence, Found, Judgement, missing};
+use crate::record::{Amplification, ComponentKind, RunRecord};
+use crate::report::gather::{Cell, amplification, cpu_us_per_delivery_served, delivery_ms_p99};
+use crate::report::text::{count, ms, ratio, significant};
+use crate::stats::{Difference, compare_paired};
+
+/// Broker writes per publish may be off by this much from a whole number: publishes under way at the window's edges.
+const WRITES_TOLERANCE: f64 = 0.05;
+
+pub(super) fn broadcast_multiplies(evidence: &Evidence<'_>) -> Found {
+    let Some(broadcast) = evidence.cell("small-rooms", "kafka-broadcast") else {
+        return missing("no valid run of kafka-broadcast in small-rooms");
+    };
+    let Some(writes) = broadcast.median(|run| amplification(run, Amplification::write)) else {
+        return missing("the nodes don't report broker writes");
+    };
+    let nodes = broadcast.runs[0].contender.nodes as f64;
+    let disk = evidence.cell("small-rooms", "kafka-keyed").and_then(|keyed| {
+        Some(broadcast.median(kafka_bytes_per_publish)? / keyed.median(kafka_bytes_per_publish)?)
+    });
+    let disk_text = disk.map_or(String::new(), |disk| {
+        format!("; Kafka wrote {} the bytes of kafka-keyed (disk and sockets)", ratio(disk))
+    });
+    let figure = format!("{} writes per publish on {nodes:.0} nodes{disk_text}", significant(writes));
+    if (writes / nodes - 1.0).abs() <= WRITES_TOLERANCE {
+        (figure, Judgement::Confirmed, "one write per live partition, and a partition per node".to_owned())
+    } else if writes > 1.0 + WRITES_TOLERANCE {
+        (figure, Judgement::Depends, "it multiplies, but not by the number of nodes".to_owned())
+    } else {
+        (figure, Judgement::Refuted, "one write per publish".to_owned())
+    }
+}
+
+fn kafka_bytes_per_publish(run: &RunRecord) -> Option<f64> {
+    let kafka = run.cost.components.iter().filter(|component| component.kind == ComponentKind::Kafka);
+    let bytes: Option<u64> = kafka.map(|component| component.written_bytes).sum();
+    (run.measured.load.sent > 0).then_some(bytes? as f64 / run.measured.load.sent as f64)
+}
+
+pub(super) fn broadcast_suits_giant(evidence: &Evidence<'_>) -> Found {
+    let (Some(broadcast), Some(keyed)) =
+        (evidence.cell("giant-room", "kafka-broadcast"), evidence.cell("giant-room", "kafka-keyed"))
+    else {
+        return missing("needs valid runs of kafka-broadcast and kafka-keyed in giant-room");
+    };
+    let (latency, cpu) =
+        (against(keyed, broadcast, delivery_ms_p99), against(keyed, broadcast, cpu_us_per_delivery_served));
+    let (Some(latency), Some(cpu)) = (latency, cpu) else {
+        return missing("kafka-broadcast and kafka-keyed share no valid block in giant-room");
+    };
+    let target_us = broadcast.runs[0].scenario.delivery_us_p99_target as f64;
+    let p99 = broadcast.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
+    let figure = format!(
+        "p99 {}, {} of kafka-keyed's; CPU per delivery {} of it",
+        ms(p99),
+        ratio(latency.ratio.median),
+        ratio(cpu.ratio.median)
+    );
+    let meets = p99 * 1e3 <= target_us && broadcast.kept();
+    match () {
+        () if !meets => (figure, Judgement::Refuted, "it misses the target or breaks a promise".to_owned()),
+        () if latency.call.is_smaller() || (!latency.call.is_larger() && cpu.call.is_smaller()) => {
+            (figure, Judgement::Confirmed, "better than plan 2 at the same job".to_owned())
+        }
+        () if latency.call.is_larger() || cpu.call.is_larger() => (
+            figure,
+            Judgement::Depends,
+            "it meets the target, but so does plan 2, for less: at this size the fan-out to members costs more than the backplane"
+                .to_owned(),
+        ),
+        () => (
+            figure,
+            Judgement::Depends,
+            "it meets the target, and can't be told from plan 2".to_owned(),
+        ),
+    }
+}
+
+pub(super) fn keyed_writes_once(evidence: &Evidence<'_>) -> Found {
+    let writes = evidence
+        .cell("small-rooms", "kafka-keyed")
+        .and_then(|keyed| keyed.median(|run| amplification(run, Amplification::write)));
+    let Some(writes) = writes else {
+        return missing("no valid run of kafka-keyed in small-rooms that reports broker writes");
+    };
+    let figure = format!("{} writes per publish", significant(writes));
+    if (writes - 1.0).abs() <= WRITES_TOLERANCE {
+        (figure, Judgement::Confirmed, "one record per message".to_owned())
+    } else {
+        (figure, Judgement::Refuted, "more than one record per message".to_owned())
+    }
+}
+
+pub(super) fn keyed_overloads(evidence: &Evidence<'_>) -> Found {
+    let Some(keyed) = evidence.cell("giant-room", "kafka-keyed") else {
+        return missing("no valid run of kafka-keyed in giant-room");
+    };
+    let target_us = keyed.runs[0].scenario.delivery_us_p99_target as f64;
+    let p99 = keyed.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
+    let lag = keyed.valid().filter_map(|run| run.cost.amplification?.lag_messages_max).max();
+    let lag_text = lag.map_or(String::new(), |lag| format!(", consumer lag {} messages at most", count(lag)));
+    let figure = format!("p99 {} (target {}){lag_text}", ms(p99), ms(target_us / 1e3));
+    if p99 * 1e3 <= target_us && keyed.audit().is_clean() {
+        let why = "one partition carries the room's writes with ease; the members' deliveries are the load, and no partition carries those";
+        (figure, Judgement::Refuted, why.to_owned())
+    } else {
+        (
+            figure,
+            Judgement::Depends,
+            "it misses the target here; compare the floor before blaming the partition".to_owned(),
+        )
+    }
+}
+
+pub(super) fn redis_better(evidence: &Evidence<'_>) -> Found {
+    let mut figures = Vec::new();
+    let (mut better, mut worse) = (0, 0);
+    for table in evidence.healthy() {
+        let (Some(redis), Some(keyed)) =
+            (evidence.cell(&table.name, "redis-pubsub"), evidence.cell(&table.name, "kafka-keyed"))
+        else {
+            continue;
+        };
+        let (Some(latency), Some(cpu)) =
+            (against(keyed, redis, delivery_ms_p99), against(keyed, redis, cpu_us_per_delivery_served))
+        else {
+            continue;
+        };
+        better += usize::from(latency.call.is_smaller());
+        worse += usize::from(latency.call.is_larger());
+        figures.push(format!(
+            "{}: p99 {}, CPU {} of Kafka's",
+            table.name,
+            ratio(latency.ratio.median),
+            ratio(cpu.ratio.median)
+        ));
+    }
+    if figures.is_empty() {
+        return missing("redis-pubsub and kafka-keyed share no valid block");
+    }
+    let lost = |scenario, label| evidence.cell(scenario, label).map(|cell| cell.audit().lost());
+    let (redis_lost, kafka_lost) =
+        (lost("redis-restart", "redis-pubsub"), lost("broker-restart", "kafka-keyed"));
+    for (who, lost) in [("Redis", redis_lost), ("Kafka", kafka_lost)] {
+        figures.push(lost.map_or(format!("restart of {who} not measured"), |lost| {
+            format!("restart of {who}: {} deliveries lost", count(lost))
+        }));
+    }
+    let scenarios = figures.len() - 2;
+    let loses = redis_lost.is_some_and(|lost| lost > kafka_lost.unwrap_or(0));
+    let (judgement, why) = match () {
+        () if loses && better > 0 => {
+            (Judgement::Depends, "faster while healthy, but what is sent while Redis restarts is gone")
+        }
+        () if better == scenarios && redis_lost.is_some() => {
+            (Judgement::Confirmed, "faster everywhere, and nothing was lost")
+        }
+        () if worse == scenarios => (Judgement::Refuted, "slower everywhere"),
+        () => (Judgement::Depends, "it differs by scenario, or the difference is within the noise"),
+    };
+    (figures.join("; "), judgement, why.to_owned())
+}
+
+pub(super) fn hybrid_has_both(evidence: &Evidence<'_>) -> Found {
+    let (Some(hybrid), Some(redis)) =
+        (evidence.cell("small-rooms", "hybrid"), evidence.cell("small-rooms", "redis-pubsub"))
+    else {
+        return missing("needs valid runs of hybrid and redis-pubsub in small-rooms");
+    };
+    let Some(latency) = against(redis, hybrid, delivery_ms_p99) else {
+        return missing("hybrid and redis-pubsub share no valid block in small-rooms");
+    };
+    let mut figure = format!("p99 {} of Redis's", ratio(latency.ratio.median));
+    let Some(restart) = evidence.cell("redis-restart", "hybrid") else {
+        figure.push_str("; a restart of Redis was not measured");
+        return (
+            figure,
+            Judgement::NotMeasured,
+            "the half about memory needs redis-restart (--full)".to_owned(),
+        );
+    };
+    let lost = restart.audit().lost();
+    figure.push_str(&format!("; {} deliveries lost when Redis restarts", count(lost)));
+    let slower = latency.call.is_larger() && latency.ratio.median > 1.5;
+    let (judgement, why) = match (slower, lost) {
+        (false, 0) => (Judgement::Confirmed, "as fast as Redis, and nothing lost without it"),
+        (true, 0) => (
+            Judgement::Depends,
+            "nothing lost, at a higher p99 than Redis alone: three processes more compete for the cores",
+        ),
+        (false, _) => (Judgement::Depends, "as fast as Redis, but a restart of Redis cost messages"),
+        (true, _) => (Judgement::Refuted, "slower than Redis, and a restart of Redis cost messages"),
+    };
+    (figure, judgement, why.to_owned())
+}
+
+fn against(a: &Cell<'_>, b: &Cell<'_>, figure: fn(&RunRecord) -> Option<f64>) -> Option<Difference> {
+    compare_paired(&a.pairs(b, figure))
+}

@@ -1,0 +1,158 @@
+//! The table of claims: which rule judges which.
+
+use serde::Serialize;
+
+use super::{order, plans};
+use crate::record::{Role, RunRecord};
+use crate::report::gather::{Cell, ScenarioTable, by_scenario};
+
+/// A judged claim.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClaimRow {
+    /// Its number in the table.
+    pub number: u8,
+    /// What is claimed.
+    pub claim: &'static str,
+    /// What was done to test it.
+    pub experiment: &'static str,
+    /// The figures that came out; empty when not measured.
+    pub figure: String,
+    /// What follows.
+    pub judgement: Judgement,
+    /// Why it follows, or what is missing.
+    pub why: String,
+}
+
+/// What follows for a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Judgement {
+    /// The figures agree with it.
+    Confirmed,
+    /// They contradict it.
+    Refuted,
+    /// They agree under some conditions and contradict it under others.
+    Depends,
+    /// There are none.
+    NotMeasured,
+}
+
+impl Judgement {
+    /// The word in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Refuted => "refuted",
+            Self::Depends => "depends",
+            Self::NotMeasured => "not measured",
+        }
+    }
+}
+
+/// What a rule returns: the figure, the judgement, and why.
+pub(super) type Found = (String, Judgement, String);
+
+/// A rule: reads the evidence, or says what is missing.
+type Rule = fn(&Evidence<'_>) -> Found;
+
+/// Runs that rules may look at.
+pub(super) struct Evidence<'a> {
+    comparison: Vec<ScenarioTable<'a>>,
+    claim: Vec<ScenarioTable<'a>>,
+}
+
+impl<'a> Evidence<'a> {
+    /// A contender's runs in a scenario of the comparison, if any is valid.
+    pub(super) fn cell(&self, scenario: &str, label: &str) -> Option<&Cell<'a>> {
+        find(&self.comparison, scenario, label)
+    }
+
+    /// The same among the experiments made for claims.
+    pub(super) fn experiment(&self, scenario: &str, label: &str) -> Option<&Cell<'a>> {
+        find(&self.claim, scenario, label)
+    }
+
+    /// All undisturbed scenarios of the comparison.
+    pub(super) fn healthy(&self) -> impl Iterator<Item = &ScenarioTable<'a>> {
+        self.comparison.iter().filter(|table| !table.is_disturbed())
+    }
+}
+
+fn find<'t, 'a>(tables: &'t [ScenarioTable<'a>], scenario: &str, label: &str) -> Option<&'t Cell<'a>> {
+    let table = tables.iter().find(|table| table.name == scenario)?;
+    table.cell(label).filter(|cell| cell.valid_count() > 0)
+}
+
+/// A claim is not measured, and why.
+pub(super) fn missing(why: &str) -> Found {
+    (String::new(), Judgement::NotMeasured, why.to_owned())
+}
+
+const CLAIMS: [(&str, &str, Rule); 10] = [
+    (
+        "A shared consumer group fragments the conversation.",
+        "small-rooms on nodes that share one consumer group: share of deliveries that reach nobody",
+        order::shared_group,
+    ),
+    (
+        "Plan 1 (broadcast) multiplies broker writes and disk by the number of nodes.",
+        "small-rooms, kafka-broadcast against kafka-keyed: broker writes per publish and bytes written by Kafka",
+        plans::broadcast_multiplies,
+    ),
+    (
+        "A consumer that holds several partitions sees duplicates unless it removes them.",
+        "small-rooms, kafka-broadcast with two partitions per node, removal switched off and on",
+        order::several_partitions,
+    ),
+    (
+        "Plan 1 (broadcast) suits giant rooms.",
+        "giant-room: kafka-broadcast against kafka-keyed, p99 and CPU per delivery, paired by block",
+        plans::broadcast_suits_giant,
+    ),
+    (
+        "Plan 2 (keyed) costs one write per message.",
+        "small-rooms, kafka-keyed: broker writes per publish",
+        plans::keyed_writes_once,
+    ),
+    (
+        "Plan 2 (keyed) overloads one partition with a giant room.",
+        "giant-room, kafka-keyed: p99 against the target, and against a backplane without partitions",
+        plans::keyed_overloads,
+    ),
+    (
+        "“Would Redis not simply be better?”",
+        "redis-pubsub against kafka-keyed: p99 and CPU in every healthy scenario, losses when the broker restarts",
+        plans::redis_better,
+    ),
+    (
+        "Kafka and Redis together give Redis's latency with Kafka's memory.",
+        "hybrid against redis-pubsub: p99 in small-rooms, losses when Redis restarts",
+        plans::hybrid_has_both,
+    ),
+    (
+        "Keyed messages keep their order, unkeyed ones don't.",
+        "whiteboard, kafka-keyed with the room as key and with partitions taken in turn: reordered deliveries",
+        order::keyed_keeps_order,
+    ),
+    (
+        "A consumer that restarts resumes at its offset.",
+        "the broker under kafka-keyed is restarted: what its consumers miss, and what they see twice",
+        order::resumes_at_offset,
+    ),
+];
+
+/// Judges every claim by the records.
+pub fn judge_claims(records: &[RunRecord]) -> Vec<ClaimRow> {
+    let evidence = Evidence {
+        comparison: by_scenario(records, Role::Comparison),
+        claim: by_scenario(records, Role::Claim),
+    };
+    CLAIMS
+        .iter()
+        .zip(1..)
+        .map(|((claim, experiment, rule), number)| {
+            let (figure, judgement, why) = rule(&evidence);
+            ClaimRow { number, claim, experiment, figure, judgement, why }
+        })
+        .collect()
+}

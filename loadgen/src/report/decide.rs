@@ -1,0 +1,288 @@
+//! The decision table, computed from the data by the rules below. Nobody writes verdicts by hand.
+//!
+//! For a scenario without faults:
+//! 1. Floors and counter-examples are no candidates. A candidate without a valid run is *not measured*.
+//! 2. A candidate qualifies if it kept every promise, its audit is clean, and its median p99 meets the target.
+//! 3. Of those, the lowest p99 wins. Whoever can't be told from it (paired by block, bootstrap interval, Mann–Whitney
+//!    with Holm's correction) is tied with it.
+//! 4. Ties go to the lowest CPU per delivery of nodes and brokers, told apart in the same way; what then is tied, is a tie.
+//!
+//! For a scenario with faults: promises kept, then fewest deliveries lost, then the shortest silence, then CPU.
+
+use serde::Serialize;
+
+use super::gather::{Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99, silence_ms};
+use super::text::{count, ms, ratio, with_interval};
+use crate::record::RunRecord;
+use crate::stats::{BLOCKS_MIN, Difference, compare_paired, correct};
+
+/// A line of the decision table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// The scenario that stands for the job.
+    pub scenario: String,
+    /// The job, in the scenario's own words.
+    pub job: String,
+    /// Which strategy.
+    pub outcome: Outcome,
+    /// Fewer blocks than a statement needs: an indication.
+    pub provisional: bool,
+    /// The figures behind it.
+    pub because: String,
+    /// Measured or declared reasons against it.
+    pub not_when: String,
+}
+
+/// What the rules came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "who")]
+pub enum Outcome {
+    /// One strategy.
+    Winner(String),
+    /// Several that can't be told apart.
+    Tie(Vec<String>),
+    /// None qualifies.
+    Nobody,
+    /// No valid run.
+    NotMeasured,
+}
+
+type Figure = fn(&RunRecord) -> Option<f64>;
+
+/// Decides every scenario. `declared_against` gives further reasons against a strategy (what it declares itself).
+pub fn decide(tables: &[ScenarioTable<'_>]) -> Vec<Decision> {
+    tables.iter().map(|table| decide_one(table, tables)).collect()
+}
+
+fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision {
+    let disturbed = table.is_disturbed();
+    let measured: Vec<&Cell<'_>> = table
+        .contenders()
+        .filter(|cell| cell.valid_count() > 0 && (!disturbed || cell.is_disturbed()))
+        .collect();
+    let blocks = measured.iter().map(|cell| cell.valid_count()).min().unwrap_or(0);
+    let decision = |outcome, because, not_when| Decision {
+        scenario: table.name.clone(),
+        job: table.stands_for.clone(),
+        outcome,
+        provisional: blocks < BLOCKS_MIN,
+        because,
+        not_when,
+    };
+    if measured.is_empty() {
+        let because = "no valid run: see “Validity”".to_owned();
+        return decision(Outcome::NotMeasured, because, String::new());
+    }
+    let (qualified, excluded) = qualify(&measured, table, disturbed);
+    if qualified.is_empty() {
+        return decision(Outcome::Nobody, excluded.join("; "), String::new());
+    }
+    let order: [Figure; 2] =
+        [if disturbed { silence_ms } else { delivery_ms_p99 }, cpu_us_per_delivery_served];
+    let (best, decided_by) = narrow(&qualified, &order);
+    let because = because(&best, &qualified, &excluded, decided_by, disturbed);
+    let not_when =
+        best.iter().map(|cell| reasons_against(cell, table, all, best.len() > 1)).collect::<Vec<_>>();
+    let labels: Vec<String> = best.iter().map(|cell| cell.label.clone()).collect();
+    let outcome = match labels.as_slice() {
+        [only] => Outcome::Winner(only.clone()),
+        _ => Outcome::Tie(labels),
+    };
+    decision(
+        outcome,
+        because,
+        not_when.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
+    )
+}
+
+/// Splits into those that qualify and the reasons against the others.
+fn qualify<'c, 'a>(
+    measured: &[&'c Cell<'a>],
+    table: &ScenarioTable<'_>,
+    disturbed: bool,
+) -> (Vec<&'c Cell<'a>>, Vec<String>) {
+    let least_lost =
+        measured.iter().filter(|cell| cell.kept()).map(|cell| lost_per_run(cell)).min().unwrap_or(0);
+    let (mut qualified, mut excluded) = (Vec::new(), Vec::new());
+    for &cell in measured {
+        let audit = cell.audit();
+        let p99_ms = cell.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
+        let target_ms = table.target_us as f64 / 1e3;
+        let objection = match () {
+            () if !cell.kept() => Some(broken_promises(cell)),
+            () if disturbed && lost_per_run(cell) > least_lost => {
+                Some(format!("lost {} deliveries", count(audit.lost())))
+            }
+            () if disturbed => None,
+            () if !audit.is_clean() => Some("its audit is not clean".to_owned()),
+            () if p99_ms > target_ms => {
+                Some(format!("p99 {} misses the target of {}", ms(p99_ms), ms(target_ms)))
+            }
+            () => None,
+        };
+        match objection {
+            Some(objection) => excluded.push(format!("{}: {objection}", cell.label)),
+            None => qualified.push(cell),
+        }
+    }
+    (qualified, excluded)
+}
+
+fn lost_per_run(cell: &Cell<'_>) -> u64 {
+    cell.audit().lost() / cell.runs.len().max(1) as u64
+}
+
+fn broken_promises(cell: &Cell<'_>) -> String {
+    let broken = cell.valid().flat_map(|run| &run.verdict.promises).find(|promise| !promise.kept);
+    broken.map_or_else(String::new, |promise| {
+        format!(
+            "broke its promise on {} ({}; declared: {})",
+            promise.about, promise.observed, promise.declared
+        )
+    })
+}
+
+/// Keeps the lowest by each figure in turn until one is left; says how many figures it took (0 = there was but one).
+fn narrow<'c, 'a>(cells: &[&'c Cell<'a>], order: &[Figure]) -> (Vec<&'c Cell<'a>>, usize) {
+    let mut left = cells.to_vec();
+    let mut used = 0;
+    for figure in order {
+        if left.len() < 2 {
+            break;
+        }
+        used += 1;
+        left = lowest(&left, *figure);
+    }
+    (left, used)
+}
+
+/// The lowest median and whoever can't be told from it.
+fn lowest<'c, 'a>(cells: &[&'c Cell<'a>], figure: Figure) -> Vec<&'c Cell<'a>> {
+    let known = cells.iter().filter_map(|cell| Some((*cell, cell.median(figure)?)));
+    let Some((leader, _)) = known.min_by(|a, b| a.1.total_cmp(&b.1)) else {
+        return cells.to_vec();
+    };
+    let others: Vec<&Cell<'_>> = cells.iter().copied().filter(|cell| cell.label != leader.label).collect();
+    let differences = differences(leader, &others, figure);
+    let tied = others
+        .into_iter()
+        .zip(differences)
+        .filter(|(_, difference)| difference.as_ref().is_none_or(|difference| !difference.call.is_larger()));
+    std::iter::once(leader).chain(tied.map(|(cell, _)| cell)).collect()
+}
+
+/// Each of `others` against `leader`, corrected as one family; `None` where they share no block.
+pub(super) fn differences(
+    leader: &Cell<'_>,
+    others: &[&Cell<'_>],
+    figure: Figure,
+) -> Vec<Option<Difference>> {
+    let raw: Vec<Option<Difference>> =
+        others.iter().map(|other| compare_paired(&leader.pairs(other, figure))).collect();
+    let mut family: Vec<Difference> = raw.iter().flatten().cloned().collect();
+    correct(&mut family);
+    let mut corrected = family.into_iter();
+    raw.into_iter().map(|difference| difference.and_then(|_| corrected.next())).collect()
+}
+
+fn because(
+    best: &[&Cell<'_>],
+    qualified: &[&Cell<'_>],
+    excluded: &[String],
+    decided_by: usize,
+    disturbed: bool,
+) -> String {
+    let leader = best[0];
+    let mut parts = Vec::new();
+    let figure: Figure = if disturbed { silence_ms } else { delivery_ms_p99 };
+    let name = if disturbed { "silence after the fault" } else { "p99" };
+    if let Some(interval) = leader.interval(figure) {
+        parts.push(format!("{name} {}", with_interval(&interval, ms)));
+    }
+    let others: Vec<&Cell<'_>> =
+        qualified.iter().copied().filter(|cell| best.iter().all(|one| one.label != cell.label)).collect();
+    let by: Figure = if decided_by < 2 { figure } else { cpu_us_per_delivery_served };
+    let next = others
+        .iter()
+        .zip(differences(leader, &others, by))
+        .filter_map(|(cell, difference)| Some((cell, difference?)))
+        .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median));
+    match (next, decided_by) {
+        (Some((cell, difference)), 2) => parts.push(format!(
+            "{} tied in {name}, {} of its CPU per delivery",
+            cell.label,
+            ratio(1.0 / difference.ratio.median)
+        )),
+        (Some((cell, difference)), _) => {
+            parts.push(format!("{} is next with {} of that", cell.label, ratio(difference.ratio.median)));
+        }
+        (None, _) if best.len() > 1 => parts.push("intervals overlap in latency and in CPU".to_owned()),
+        (None, _) => parts.push("the only one that qualifies".to_owned()),
+    }
+    let audit = leader.audit();
+    parts.push(match audit.lost() {
+        0 => format!("nothing lost of {} deliveries", count(audit.expected)),
+        lost => format!("{} of {} deliveries lost", count(lost), count(audit.expected)),
+    });
+    parts.extend(excluded.iter().map(|reason| format!("out: {reason}")));
+    parts.join("; ")
+}
+
+/// What speaks against a strategy elsewhere: measured failures first, then what it declares, then its price.
+fn reasons_against(
+    cell: &Cell<'_>,
+    here: &ScenarioTable<'_>,
+    all: &[ScenarioTable<'_>],
+    name_it: bool,
+) -> String {
+    let mut reasons = Vec::new();
+    for table in all.iter().filter(|table| table.name != here.name) {
+        let Some(there) = table.cell(&cell.label).filter(|there| there.valid_count() > 0) else { continue };
+        let (audit, p99_ms) = (there.audit(), there.median(delivery_ms_p99).unwrap_or(0.0));
+        if table.is_disturbed() {
+            if audit.lost() > 0 {
+                let told = if audit.lost_silent == 0 { ", all of them declared" } else { "" };
+                reasons.push(format!("{}: it lost {} deliveries{told}", table.name, count(audit.lost())));
+            }
+        } else if !there.kept() {
+            reasons.push(format!("{}: it {}", table.name, broken_promises(there)));
+        } else if p99_ms * 1e3 > table.target_us as f64 {
+            reasons.push(format!("{}: p99 {} misses the target", table.name, ms(p99_ms)));
+        }
+    }
+    reasons.extend(declared_against(cell));
+    if let Some(cheaper) = cheaper(cell, here) {
+        reasons.push(cheaper);
+    }
+    match (reasons.is_empty(), name_it) {
+        (true, _) => String::new(),
+        (false, true) => format!("{}: {}", cell.label, reasons.join(", ")),
+        (false, false) => reasons.join("; "),
+    }
+}
+
+fn declared_against(cell: &Cell<'_>) -> Option<String> {
+    let guarantees = &cell.runs.first()?.contender.guarantees;
+    let is = |key: &str, value: &str| guarantees.get(key).and_then(serde_json::Value::as_str) == Some(value);
+    let mut declared = Vec::new();
+    if is("replay", "none") {
+        declared.push("history must survive (it keeps no log)");
+    }
+    if is("delivery", "at-most-once") && is("replay", "none") {
+        declared.push("no message may be lost when a broker fails (at most once)");
+    }
+    (!declared.is_empty()).then(|| declared.join("; "))
+}
+
+/// Another contender that does the same job for clearly less CPU.
+fn cheaper(cell: &Cell<'_>, here: &ScenarioTable<'_>) -> Option<String> {
+    let others: Vec<&Cell<'_>> =
+        here.contenders().filter(|other| other.label != cell.label && other.kept()).collect();
+    let found = others
+        .iter()
+        .zip(differences(cell, &others, cpu_us_per_delivery_served))
+        .filter_map(|(other, difference)| Some((other, difference?)))
+        .filter(|(_, difference)| difference.call.is_smaller() && difference.ratio.median < 0.75)
+        .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median))?;
+    Some(format!("CPU is scarce ({} needs {} of it)", found.0.label, ratio(found.1.ratio.median)))
+}

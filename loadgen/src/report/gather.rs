@@ -1,0 +1,218 @@
+//! Records in, table out: one [`Cell`] per scenario and contender, with medians over runs and their intervals.
+//!
+//! Percentiles are taken per run and aggregated over runs; only the percentile plot pools samples.
+
+use std::collections::BTreeMap;
+
+use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord};
+use crate::stats::{Interval, median, median_interval};
+
+/// All runs of one contender in one scenario.
+#[derive(Debug, Clone)]
+pub struct Cell<'a> {
+    /// The contender, e.g. `kafka-keyed` or `kafka-keyed consume=demand`.
+    pub label: String,
+    /// Every run, valid or not, by block.
+    pub runs: Vec<&'a RunRecord>,
+}
+
+/// All contenders in one scenario.
+#[derive(Debug, Clone)]
+pub struct ScenarioTable<'a> {
+    /// Scenario name.
+    pub name: String,
+    /// The use that it stands for.
+    pub stands_for: String,
+    /// Limit for the 99th percentile of delivery, microseconds.
+    pub target_us: u64,
+    /// Contenders in the order of the registry that the records give: by label, floor first, counter-examples last.
+    pub cells: Vec<Cell<'a>>,
+}
+
+/// The comparison runs of a set of records, by scenario.
+pub fn tables(records: &[RunRecord]) -> Vec<ScenarioTable<'_>> {
+    by_scenario(records, Role::Comparison)
+}
+
+/// The runs of one role, by scenario and contender.
+pub fn by_scenario(records: &[RunRecord], role: Role) -> Vec<ScenarioTable<'_>> {
+    let mut scenarios: BTreeMap<&str, BTreeMap<(u8, &str), Vec<&RunRecord>>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.role == role) {
+        let rank = match () {
+            () if record.contender.floor => 0,
+            () if record.contender.counter_example => 2,
+            () => 1,
+        };
+        let key = (rank, record.contender.label.as_str());
+        scenarios.entry(&record.scenario.name).or_default().entry(key).or_default().push(record);
+    }
+    let mut tables: Vec<_> = scenarios.into_iter().filter_map(|(name, cells)| table(name, cells)).collect();
+    // Undisturbed scenarios first: they are what a reader looks for.
+    tables.sort_by_key(|table| table.cells.iter().any(Cell::is_disturbed));
+    tables
+}
+
+fn table<'a>(name: &str, cells: BTreeMap<(u8, &str), Vec<&'a RunRecord>>) -> Option<ScenarioTable<'a>> {
+    let scenario = &cells.values().next()?.first()?.scenario;
+    let (stands_for, target_us) = (scenario.stands_for.clone(), scenario.delivery_us_p99_target);
+    let cells = cells
+        .into_iter()
+        .map(|((_, label), mut runs)| {
+            runs.sort_by_key(|run| run.block);
+            Cell { label: label.to_owned(), runs }
+        })
+        .collect();
+    Some(ScenarioTable { name: name.to_owned(), stands_for, target_us, cells })
+}
+
+impl<'a> ScenarioTable<'a> {
+    /// The cell of a contender.
+    pub fn cell(&self, label: &str) -> Option<&Cell<'a>> {
+        self.cells.iter().find(|cell| cell.label == label)
+    }
+
+    /// Cells that may be ranked at all: no floor, no counter-example.
+    pub fn contenders(&self) -> impl Iterator<Item = &Cell<'a>> {
+        self.cells.iter().filter(|cell| !cell.is_floor() && !cell.is_counter_example())
+    }
+
+    /// Whether something was done to the system under test.
+    pub fn is_disturbed(&self) -> bool {
+        self.cells.iter().any(Cell::is_disturbed)
+    }
+}
+
+impl<'a> Cell<'a> {
+    /// Runs that passed the validity gates.
+    pub fn valid(&self) -> impl Iterator<Item = &'a RunRecord> + '_ {
+        self.runs.iter().copied().filter(|run| run.validity.valid)
+    }
+
+    /// How many of them there are.
+    pub fn valid_count(&self) -> usize {
+        self.valid().count()
+    }
+
+    /// Whether it runs on fewer nodes than the others, as a floor.
+    pub fn is_floor(&self) -> bool {
+        self.runs.iter().any(|run| run.contender.floor)
+    }
+
+    /// Whether it exists to show a mistake.
+    pub fn is_counter_example(&self) -> bool {
+        self.runs.iter().any(|run| run.contender.counter_example)
+    }
+
+    /// Whether a fault struck one of its processes.
+    pub fn is_disturbed(&self) -> bool {
+        self.runs.iter().any(|run| run.measured.faults.iter().any(|mark| !mark.whom.is_empty()))
+    }
+
+    /// Whether every valid run kept every declared promise that it could test.
+    pub fn kept(&self) -> bool {
+        self.runs.iter().all(|run| run.verdict.kept || !run.validity.valid) && self.valid_count() > 0
+    }
+
+    /// Median and interval of a figure over the valid runs.
+    pub fn interval(&self, figure: impl Fn(&RunRecord) -> Option<f64>) -> Option<Interval> {
+        median_interval(&self.valid().filter_map(figure).collect::<Vec<_>>())
+    }
+
+    /// Median of a figure over the valid runs.
+    pub fn median(&self, figure: impl Fn(&RunRecord) -> Option<f64>) -> Option<f64> {
+        median(&self.valid().filter_map(figure).collect::<Vec<_>>())
+    }
+
+    /// The figures of blocks in which both have a valid run.
+    pub fn pairs(&self, other: &Cell<'_>, figure: impl Fn(&RunRecord) -> Option<f64>) -> Vec<(f64, f64)> {
+        self.valid()
+            .filter_map(|run| {
+                let twin = other.valid().find(|twin| twin.block == run.block)?;
+                Some((figure(run)?, figure(twin)?))
+            })
+            .collect()
+    }
+
+    /// All samples of the valid runs in one histogram, for the percentile plot.
+    pub fn pooled_delivery(&self) -> Histogram {
+        let mut pooled = Histogram::new();
+        for run in self.valid() {
+            // Histograms of other bounds (another tool's record) can't be pooled and are left to their own run.
+            let _ = pooled.add(&run.measured.latencies.delivery);
+        }
+        pooled
+    }
+
+    /// The audit's columns summed over all runs, valid or not: a loss in an overloaded run is a loss.
+    pub fn audit(&self) -> Audit {
+        let mut sum = Audit { conserved: true, ..Audit::default() };
+        for audit in self.runs.iter().map(|run| &run.measured.audit) {
+            sum.acknowledged += audit.acknowledged;
+            sum.refused += audit.refused;
+            sum.unknown += audit.unknown;
+            sum.expected += audit.expected;
+            sum.delivered += audit.delivered;
+            sum.lost_declared += audit.lost_declared;
+            sum.lost_silent += audit.lost_silent;
+            sum.indeterminate += audit.indeterminate;
+            sum.duplicates += audit.duplicates;
+            sum.reordered += audit.reordered;
+            sum.leaked += audit.leaked;
+            sum.late += audit.late;
+            sum.recovered += audit.recovered;
+            sum.corrupt += audit.corrupt;
+            sum.gaps_declared += audit.gaps_declared;
+            sum.divergent_rooms += audit.divergent_rooms;
+            sum.compared_rooms += audit.compared_rooms;
+            sum.conserved &= audit.conserved;
+        }
+        sum
+    }
+}
+
+/// 99th percentile of delivery of a run, in milliseconds.
+pub fn delivery_ms_p99(run: &RunRecord) -> Option<f64> {
+    quantile_ms(run, 0.99)
+}
+
+/// A percentile of delivery of a run, in milliseconds.
+pub fn quantile_ms(run: &RunRecord, quantile: f64) -> Option<f64> {
+    run.measured.latencies.delivery.quantile_us(quantile).map(|value_us| value_us as f64 / 1e3)
+}
+
+/// CPU of a kind of component per delivery, in microseconds.
+pub fn cpu_us_per_delivery(run: &RunRecord, kind: ComponentKind) -> Option<f64> {
+    let deliveries = run.measured.load.delivered_per_s * run.measured.window_s;
+    let known = run.cost.components.iter().any(|component| component.kind == kind);
+    (deliveries > 0.0 && known).then(|| run.cost.cpu_s(kind) * 1e6 / deliveries)
+}
+
+/// CPU of nodes and brokers per delivery, in microseconds: what the operator pays. The generator is not in it.
+pub fn cpu_us_per_delivery_served(run: &RunRecord) -> Option<f64> {
+    let kinds = [ComponentKind::Node, ComponentKind::Kafka, ComponentKind::Redis];
+    let parts: Vec<f64> = kinds.iter().filter_map(|kind| cpu_us_per_delivery(run, *kind)).collect();
+    (!parts.is_empty()).then(|| parts.iter().sum())
+}
+
+/// Bytes that nodes and brokers wrote per delivery; absent where the kernel doesn't tell.
+pub fn written_bytes_per_delivery(run: &RunRecord) -> Option<f64> {
+    let deliveries = run.measured.load.delivered_per_s * run.measured.window_s;
+    let served = run.cost.components.iter().filter(|component| component.kind != ComponentKind::Generator);
+    let bytes: Option<u64> = served.map(|component| component.written_bytes).sum();
+    bytes.filter(|_| deliveries > 0.0).map(|bytes| bytes as f64 / deliveries)
+}
+
+/// Longest stretch without deliveries after a fault that struck, in milliseconds.
+pub fn silence_ms(run: &RunRecord) -> Option<f64> {
+    run.measured
+        .faults
+        .iter()
+        .filter(|mark| !mark.whom.is_empty())
+        .map(|mark| mark.silence_ms)
+        .reduce(f64::max)
+}
+
+/// A ratio from the nodes' counters.
+pub fn amplification(run: &RunRecord, ratio: impl Fn(&Amplification) -> Option<f64>) -> Option<f64> {
+    run.cost.amplification.as_ref().and_then(ratio)
+}

@@ -1,0 +1,59 @@
+//! From records to what people read: `REPORT.md`, `report.html`, the terminal table.
+//!
+//! Everything here is a pure function of the records: no clock, no files, no randomness without a fixed seed. A report
+//! can be rendered again from `run.json` alone and comes out the same to the byte.
+
+pub mod chart;
+pub mod decide;
+pub mod document;
+pub mod gather;
+pub mod html;
+pub mod markdown;
+pub mod recovery;
+mod sections;
+mod terminal;
+pub mod text;
+
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
+
+use crate::record::RunRecord;
+use document::{Block, Figure};
+
+pub use terminal::{Style, terminal};
+
+/// A rendered report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// `REPORT.md`.
+    pub markdown: String,
+    /// `report.html`: one file, no network.
+    pub html: String,
+    /// Figures for `figures/NAME.svg`, which `REPORT.md` refers to.
+    pub figures: Vec<(String, String)>,
+    /// The decision table alone, as Markdown, for the README.
+    pub decision_table: String,
+}
+
+/// Renders records. `paths` gives the file of each record relative to the report, in the same order, for the links to raw data.
+pub fn render(records: &[RunRecord], paths: &[String]) -> Rendered {
+    let title = "Which backplane for which chat?";
+    let blocks = sections::all(records, paths);
+    let figures = blocks.iter().filter_map(|block| match block {
+        Block::Figure(Figure { id, svg, .. }) => Some((id.clone(), chart::standalone(svg))),
+        _ => None,
+    });
+    let lead = sections::lead(records);
+    let mut with_lead = vec![Block::Text(lead.clone())];
+    with_lead.extend(blocks.iter().cloned());
+    Rendered {
+        markdown: markdown::markdown(title, &with_lead),
+        figures: figures.collect(),
+        html: html::html(title, &lead, &blocks),
+        decision_table: markdown::markdown_table(&sections::decision_table(&decide::decide(
+            &gather::tables(records),
+        ))),
+    }
+}

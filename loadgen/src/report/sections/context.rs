@@ -1,0 +1,281 @@
+//! What a reader needs in order to believe it: method, environment, validity, threats, raw data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::record::{Role, RunRecord};
+use crate::report::document::{Block, Entry, Table, Tone};
+use crate::report::text::{bytes, count, ms, per_s, percent};
+use crate::stats::{ALPHA, BLOCKS_MIN};
+
+pub(super) fn section(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
+    let mut blocks = method(records);
+    blocks.extend(environment(records));
+    blocks.extend(validity(records));
+    blocks.extend(threats(records));
+    blocks.extend(raw(records, paths));
+    blocks
+}
+
+fn method(records: &[RunRecord]) -> Vec<Block> {
+    let commands: BTreeSet<&str> = records.iter().map(|record| record.command.as_str()).collect();
+    let mut points = vec![
+        "**Load.** Open loop: each message has an intended send time on a seeded, precomputed schedule. Latency runs from *intended*, so a \
+         stall shows in full (no coordinated omission). Every delivery is timed and audited; nothing is sampled."
+            .to_owned(),
+        "**Blocks.** Each block runs every strategy once per scenario in a seeded random order, with topics and keys of its own and freshly \
+         started nodes. Brokers stay up across runs; Kafka is warmed before anything counts."
+            .to_owned(),
+        format!(
+            "**Statistics.** The run is the sample. Medians with bootstrap intervals (95 %); differences paired by block: median ratio with \
+             interval, Mann–Whitney corrected by Holm's method at {ALPHA}. Whatever can't be told apart is a tie. Fewer than {BLOCKS_MIN} blocks \
+             give an indication at most."
+        ),
+        "**Decision rule, healthy.** Candidates kept every promise, have a clean audit and meet the p99 target. The lowest p99 wins; who can't \
+         be told from it is tied with it; ties go to the lower CPU per delivery of nodes and brokers; what is tied then is a tie. The \
+         one-node floor and counter-examples are no candidates."
+            .to_owned(),
+        "**Decision rule, faults.** Promises kept, then fewest deliveries lost, then the shortest silence, then CPU.".to_owned(),
+    ];
+    if let Some(rules) = records.first().map(|record| record.validity.rules) {
+        points.push(format!(
+            "**Validity.** A run counts only if it offered at least {} of its target, send lag p99 stayed within {} of the latency target, no \
+             generator thread was more than {} busy, at least {} samples lie beyond each percentile, and the audit's columns add up.",
+            percent(rules.offered_share_min),
+            percent(rules.send_lag_share_max),
+            percent(rules.busy_share_max),
+            rules.samples_beyond_min
+        ));
+    }
+    let mut blocks = vec![Block::heading(2, "method", "Method"), Block::List(points)];
+    if !commands.is_empty() {
+        let text = commands.into_iter().collect::<Vec<_>>().join("\n");
+        blocks.push(Block::Verbatim { summary: "Commands that reproduce the runs".to_owned(), text });
+    }
+    blocks.push(Block::Table(scenarios(records)));
+    blocks
+}
+
+fn scenarios(records: &[RunRecord]) -> Table {
+    let mut seen: BTreeMap<(&str, &str), &RunRecord> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.role == Role::Comparison) {
+        // Figures of the load come from a contender: the floor has fewer nodes.
+        let entry = seen.entry((&record.scenario.name, &record.scenario.digest)).or_insert(record);
+        if entry.contender.floor && !record.contender.floor {
+            *entry = record;
+        }
+    }
+    let rows = seen.into_values().map(|record| {
+        let load = &record.measured.load;
+        vec![
+            Entry::text(&*record.scenario.name).toned(Tone::Strong),
+            Entry::number(count(load.nodes)),
+            Entry::number(count(load.rooms)),
+            Entry::number(count(load.members_max)),
+            Entry::number(count(load.connections)),
+            Entry::number(per_s(load.target_per_s)),
+            Entry::number(per_s(load.delivered_per_s)),
+            Entry::number(bytes(load.payload_bytes_mean as u64)),
+            Entry::number(format!("{:.0} s + {:.1} s", record.measured.window_s, record.measured.warm_up_s)),
+            Entry::number(ms(record.scenario.delivery_us_p99_target as f64 / 1e3)),
+        ]
+    });
+    Table {
+        caption: "Scenarios as they ran.".to_owned(),
+        head: [
+            "Scenario",
+            "Nodes",
+            "Rooms",
+            "Largest room",
+            "Connections",
+            "Publishes",
+            "Deliveries",
+            "Payload",
+            "Counted + warm-up",
+            "p99 target",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+fn environment(records: &[RunRecord]) -> Vec<Block> {
+    let Some(first) = records.first() else { return Vec::new() };
+    let (hardware, tool) = (&first.setting.hardware, &first.setting.tool);
+    let steal = records.iter().map(|record| record.setting.hardware.steal_share).fold(0.0, f64::max);
+    let mut points = vec![
+        format!(
+            "**Machine.** {}, {} logical processors, {}{}.",
+            hardware.cpu,
+            hardware.cores,
+            bytes(hardware.memory_bytes),
+            if hardware.virtual_machine { ", a virtual machine" } else { "" }
+        ),
+        format!(
+            "**System.** {}, kernel {}. CPU time stolen by the host: at most {} in a run.",
+            hardware.os,
+            hardware.kernel,
+            percent(steal)
+        ),
+        format!(
+            "**Load generator.** {} ({} build), commit `{}`{}.",
+            tool.version,
+            tool.profile,
+            tool.commit,
+            if tool.dirty { " with uncommitted changes" } else { "" }
+        ),
+    ];
+    let servers: BTreeSet<String> = records
+        .iter()
+        .filter(|record| record.role != Role::Null)
+        .map(|record| format!("{} (commit `{}`)", record.contender.version, record.contender.commit))
+        .collect();
+    if !servers.is_empty() {
+        points.push(format!("**Server.** {}.", servers.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    let mut blocks = vec![Block::heading(2, "environment", "Environment")];
+    let mut configurations: BTreeMap<&str, String> = BTreeMap::new();
+    for broker in records.iter().flat_map(|record| &record.setting.brokers) {
+        let text = format!("{}\n\n{}", broker.command, broker.configuration);
+        configurations.entry(&broker.name).or_insert_with(|| {
+            points.push(format!("**{}.** {}.", broker.name, broker.version));
+            text
+        });
+    }
+    blocks.push(Block::List(points));
+    for (name, text) in configurations {
+        blocks.push(Block::Verbatim { summary: format!("{name}: command line and configuration"), text });
+    }
+    blocks.push(Block::Table(settings(records)));
+    blocks
+}
+
+fn settings(records: &[RunRecord]) -> Table {
+    let mut seen: BTreeMap<&str, &RunRecord> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.role != Role::Null) {
+        seen.entry(&record.contender.label).or_insert(record);
+    }
+    let rows = seen.into_values().map(|record| {
+        let contender = &record.contender;
+        vec![
+            Entry::text(&*contender.label).toned(Tone::Strong),
+            Entry::text(&*contender.summary),
+            Entry::number(contender.nodes.to_string()),
+            Entry::text(pairs(&contender.settings)),
+        ]
+    });
+    Table {
+        caption: "Strategies with their effective settings, from `/info`.".to_owned(),
+        head: ["Strategy", "How", "Nodes", "Settings"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+/// A JSON object as `key=value` pairs.
+fn pairs(value: &serde_json::Value) -> String {
+    let Some(object) = value.as_object() else { return String::new() };
+    let pairs: Vec<String> = object.iter().map(|(key, value)| format!("`{key}={value}`")).collect();
+    pairs.join(" ")
+}
+
+fn validity(records: &[RunRecord]) -> Vec<Block> {
+    let mut blocks = vec![Block::heading(2, "validity", "Validity")];
+    for record in records.iter().filter(|record| record.role == Role::Null) {
+        blocks.push(null_run(record));
+    }
+    if records.iter().all(|record| record.role != Role::Null) {
+        blocks.push(Block::Note(
+            Tone::Warn,
+            "No null run: the generator's own ceiling and noise are not known.".to_owned(),
+        ));
+    }
+    let invalid: Vec<&RunRecord> = records.iter().filter(|record| !record.validity.valid).collect();
+    if invalid.is_empty() {
+        blocks.push(Block::Text(format!(
+            "All {} runs passed the validity gates.",
+            count(records.len() as u64)
+        )));
+        return blocks;
+    }
+    let rows = invalid.iter().flat_map(|record| {
+        record.validity.objections.iter().map(|objection| {
+            vec![
+                Entry::text(&*record.scenario.name),
+                Entry::text(&*record.contender.label).toned(Tone::Strong),
+                Entry::number(record.block.to_string()),
+                Entry::text(&*objection.found).toned(Tone::Bad),
+                Entry::text(&*objection.remedy),
+            ]
+        })
+    });
+    blocks.push(Block::Table(Table {
+        caption: format!(
+            "{} of {} runs are invalid: listed here, kept in the raw data, never ranked.",
+            invalid.len(),
+            records.len()
+        ),
+        head: ["Scenario", "Strategy", "Block", "Reason", "Remedy"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    }));
+    blocks
+}
+
+fn null_run(record: &RunRecord) -> Block {
+    let measured = &record.measured;
+    let quantile = |quantile| {
+        measured.latencies.delivery.quantile_us(quantile).map_or("–".to_owned(), |us| ms(us as f64 / 1e3))
+    };
+    let text = format!(
+        "**Null run** (a server that only echoes, no backplane): {} deliveries per second at {} busy, delivery p50 {}, p99 {}, send lag p99 {}. \
+         No figure in this report can be better than this one, and differences below it are noise.",
+        count(measured.load.delivered_per_s.round() as u64),
+        percent(measured.generator.busy_share_max),
+        quantile(0.5),
+        quantile(0.99),
+        measured.latencies.send_lag.quantile_us(0.99).map_or("–".to_owned(), |us| ms(us as f64 / 1e3)),
+    );
+    Block::Note(if record.validity.valid { Tone::Good } else { Tone::Bad }, text)
+}
+
+fn threats(records: &[RunRecord]) -> Vec<Block> {
+    let mut points = Vec::new();
+    if let Some(hardware) = records.first().map(|record| &record.setting.hardware) {
+        points.push(format!(
+            "**One small shared machine.** Generator, nodes and brokers share {} processors{}. Rankings under other ratios of cores to brokers, \
+             on real networks, or with replicated brokers may differ; a strategy that needs more processes suffers more here.",
+            hardware.cores,
+            if hardware.virtual_machine { " of a virtual machine, whose host may take time away" } else { "" }
+        ));
+    }
+    points.push("**Loopback.** No network latency, no loss, no bandwidth limit: what differs here is processing alone.".to_owned());
+    points.push("**Short runs.** Seconds, not hours: compaction, page-cache pressure, garbage collection of large heaps and log growth don't show.".to_owned());
+    points.push(
+        "**One broker of each kind**, not replicated: an acknowledgement means one log or one memory."
+            .to_owned(),
+    );
+    if let Some(runs) = records.iter().map(|record| record.block).max() {
+        points.push(format!(
+            "**{runs} blocks.** Rare events (rebalances, long pauses) may not have occurred in any."
+        ));
+    }
+    vec![Block::heading(2, "threats", "Threats to validity"), Block::List(points)]
+}
+
+fn raw(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
+    let rows = records.iter().zip(paths).map(|(record, path)| {
+        vec![
+            Entry::text(&*record.scenario.name),
+            Entry::text(&*record.contender.label),
+            Entry::number(record.block.to_string()),
+            Entry::number(record.seed.to_string()),
+            Entry::text(format!("[{path}]({path})")),
+        ]
+    });
+    let table = Table {
+        caption: "Each `run.json` holds the whole distribution, series, audit and configuration; `loadgen report` renders this page again from them."
+            .to_owned(),
+        head: ["Scenario", "Strategy", "Block", "Seed", "Record"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    };
+    vec![Block::heading(2, "raw", "Raw data"), Block::Table(table)]
+}

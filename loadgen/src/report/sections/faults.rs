@@ -1,0 +1,138 @@
+//! Faults: what was done, how long it took until things were as before, and what was lost.
+
+use super::key_of;
+use crate::record::RunRecord;
+use crate::report::chart::{Key, Mark, Timeline, timeline};
+use crate::report::document::{Block, Entry, Figure, Table, Tone};
+use crate::report::gather::{Cell, ScenarioTable, silence_ms};
+use crate::report::recovery::{describe, recoveries};
+use crate::report::text::{count, ms, with_interval};
+use crate::stats::median;
+
+pub(super) fn section(tables: &[ScenarioTable<'_>], keys: &[Key]) -> Vec<Block> {
+    let disturbed: Vec<&ScenarioTable<'_>> = tables.iter().filter(|table| table.is_disturbed()).collect();
+    let mut blocks = vec![Block::heading(2, "faults", "Faults")];
+    if disturbed.is_empty() {
+        blocks.push(Block::Text(
+            "**Not measured** in this campaign (`loadgen compare --full` does).".to_owned(),
+        ));
+        return blocks;
+    }
+    blocks.push(Block::Table(table(&disturbed)));
+    for table in disturbed {
+        blocks.push(Block::heading(
+            3,
+            &format!("fault-{}", table.name),
+            &format!("{}: {}", table.name, table.stands_for),
+        ));
+        blocks.extend(
+            table
+                .cells
+                .iter()
+                .filter(|cell| cell.is_disturbed())
+                .filter_map(|cell| figure(table, cell, keys)),
+        );
+    }
+    blocks
+}
+
+fn table(tables: &[&ScenarioTable<'_>]) -> Table {
+    let rows = tables
+        .iter()
+        .flat_map(|table| table.cells.iter().filter(|cell| cell.is_disturbed()).map(|cell| row(table, cell)));
+    Table {
+        caption: "*Silence*: longest stretch in which nobody received anything. *As before*: rate and p99 back to what they were, for three \
+                  intervals in a row."
+            .to_owned(),
+        head: ["Scenario", "Strategy", "Fault", "Silence", "As before after", "Lost, declared", "Lost, silent", "Twice", "Reconnects", "Runs"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
+    let audit = cell.audit();
+    let faults = cell.runs.first().map(|run| {
+        let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
+        struck.map(describe).collect::<Vec<_>>().join(", then ")
+    });
+    let toned = |value: u64| {
+        Entry::number(count(value)).toned(match (value, cell.kept()) {
+            (0, _) => Tone::Good,
+            (_, true) => Tone::Warn,
+            (_, false) => Tone::Bad,
+        })
+    };
+    vec![
+        Entry::text(&*table.name),
+        Entry::text(&*cell.label).toned(Tone::Strong),
+        Entry::text(faults.unwrap_or_default()),
+        Entry::number(
+            cell.interval(silence_ms).map_or("–".to_owned(), |interval| with_interval(&interval, ms)),
+        ),
+        Entry::number(back(table, cell)),
+        toned(audit.lost_declared),
+        toned(audit.lost_silent),
+        toned(audit.duplicates),
+        Entry::number(
+            cell.median(|run| Some(run.measured.load.reconnects as f64))
+                .map_or("–".to_owned(), |value| count(value as u64)),
+        ),
+        Entry::number(format!("{} of {} valid", cell.valid_count(), cell.runs.len())),
+    ]
+}
+
+/// Median time until things were as before, after the last fault; says how often they never were.
+fn back(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> String {
+    let last =
+        |run: &RunRecord| recoveries(&run.measured, table.target_us).pop().map(|(_, recovery)| recovery);
+    let all: Vec<_> = cell.valid().filter_map(last).collect();
+    let back: Vec<f64> = all.iter().filter_map(|recovery| recovery.recovered_s).collect();
+    match (median(&back), all.len() - back.len()) {
+        (Some(seconds), 0) => ms(seconds * 1e3),
+        (Some(seconds), never) => {
+            format!("{}; not within the run in {never} of {}", ms(seconds * 1e3), all.len())
+        }
+        (None, 0) => "–".to_owned(),
+        (None, _) => "not within the run".to_owned(),
+    }
+}
+
+/// The run with the median silence stands for its cell.
+fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Block> {
+    let mut runs: Vec<&RunRecord> = cell.valid().collect();
+    if runs.is_empty() {
+        runs.clone_from(&cell.runs);
+    }
+    runs.sort_by(|a, b| silence_ms(a).unwrap_or(0.0).total_cmp(&silence_ms(b).unwrap_or(0.0)));
+    let run = *runs.get(runs.len() / 2)?;
+    let interval_s = run.measured.series.interval_ms as f64 / 1e3;
+    let points = run.measured.series.points.iter().enumerate().map(|(index, point)| {
+        let p99_ms = point.delivery_us_p99.map(|us| us as f64 / 1e3);
+        (index as f64 * interval_s, point.delivered as f64 / interval_s, p99_ms)
+    });
+    let marks = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
+    let title = format!("{} in {}: deliveries per second and p99 around the fault", cell.label, table.name);
+    let drawing = Timeline {
+        name: cell.label.clone(),
+        style: keys[key_of(keys, &cell.label)?].style,
+        points: points.collect(),
+        window_s: run.measured.warm_up_s,
+        marks: marks.map(|mark| Mark { at_s: mark.began_s, text: describe(mark) }).collect(),
+    };
+    let audit = &run.measured.audit;
+    let reading = format!(
+        "Block {}: silence {}, {} lost and declared, {} lost silently. The shaded start is warm-up.",
+        run.block,
+        silence_ms(run).map_or("none".to_owned(), ms),
+        count(audit.lost_declared),
+        count(audit.lost_silent)
+    );
+    Some(Block::Figure(Figure {
+        id: format!("fault-{}-{}", table.name, cell.label.replace([' ', '='], "-")),
+        svg: timeline(&title, &drawing),
+        title,
+        reading,
+    }))
+}

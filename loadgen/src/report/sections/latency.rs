@@ -1,0 +1,225 @@
+//! Latency: the knee, the percentiles, the table of all four latencies.
+
+use std::collections::BTreeMap;
+
+use super::key_of;
+use crate::record::{Histogram, RunRecord};
+use crate::report::chart::{Curve, CurveAxes, Key, curves};
+use crate::report::document::{Block, Entry, Figure, Table, Tone};
+use crate::report::gather::{Cell, ScenarioTable, delivery_ms_p99, quantile_ms};
+use crate::report::text::{count, ms, per_s, with_interval};
+use crate::stats::median_interval;
+
+pub(super) fn section(
+    tables: &[ScenarioTable<'_>],
+    knees: &[ScenarioTable<'_>],
+    searches: &[ScenarioTable<'_>],
+    keys: &[Key],
+) -> Vec<Block> {
+    let mut blocks = vec![Block::heading(2, "latency", "Throughput and latency")];
+    if knees.is_empty() {
+        blocks.push(Block::Text(
+            "Throughput against p99: **not measured** in this campaign (`loadgen compare --capacity` measures it).".to_owned(),
+        ));
+    }
+    blocks.extend(capacity(searches));
+    blocks.extend(knees.iter().filter_map(|table| knee(table, keys)).map(Block::Figure));
+    for table in tables.iter().filter(|table| !table.is_disturbed()) {
+        blocks.extend(percentiles(table, keys).map(Block::Figure));
+    }
+    blocks.push(Block::Table(latencies(tables)));
+    blocks
+}
+
+/// The highest rate that held, from the steps of the search.
+fn capacity(searches: &[ScenarioTable<'_>]) -> Option<Block> {
+    let mut rows = Vec::new();
+    for table in searches {
+        for cell in &table.cells {
+            let held = |run: &&RunRecord| holds(run, table.target_us);
+            let best = cell
+                .runs
+                .iter()
+                .copied()
+                .filter(held)
+                .map(|run| run.measured.load.target_per_s)
+                .reduce(f64::max);
+            let failed = cell.runs.iter().copied().filter(|run| !holds(run, table.target_us));
+            let first_bad = failed
+                .map(|run| run.measured.load.target_per_s)
+                .filter(|rate| best.is_none_or(|best| *rate > best));
+            rows.push(vec![
+                Entry::text(&*table.name),
+                Entry::text(&*cell.label).toned(Tone::Strong),
+                Entry::number(best.map_or("below the search".to_owned(), per_s)),
+                Entry::number(first_bad.reduce(f64::min).map_or("not reached".to_owned(), per_s)),
+                Entry::number(cell.runs.len().to_string()),
+            ]);
+        }
+    }
+    let table = Table {
+        caption: "Capacity: highest publish rate with p99 within the target, a clean audit and a valid generator, by bracketed search. \
+                  Generator, nodes and brokers share the cores, so these are floors."
+            .to_owned(),
+        head: ["Scenario", "Strategy", "Held", "Did not hold", "Steps"].map(str::to_owned).to_vec(),
+        rows,
+    };
+    (!table.rows.is_empty()).then_some(Block::Table(table))
+}
+
+/// Whether a step of the search held: p99 within the target, audit clean, generator valid.
+pub(crate) fn holds(run: &RunRecord, target_us: u64) -> bool {
+    let p99 = run.measured.latencies.delivery.quantile_us(0.99);
+    run.validity.valid && run.verdict.clean && p99.is_some_and(|p99| p99 <= target_us)
+}
+
+fn knee(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
+    let lines: Vec<Curve> = table.cells.iter().filter_map(|cell| knee_curve(cell, keys)).collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let title = format!("{}: p99 against publish rate, to 1.05 of each strategy's capacity", table.name);
+    let axes = CurveAxes {
+        x: "publishes per second".to_owned(),
+        y: "delivery p99, ms (logarithmic)".to_owned(),
+        x_ticks: Vec::new(),
+        target: Some(table.target_us as f64 / 1e3),
+    };
+    let reading = table.cells.iter().map(|cell| {
+        let points = rates(cell).into_iter().map(|(rate, runs)| {
+            let p99 =
+                median_interval(&runs.iter().filter_map(|run| delivery_ms_p99(run)).collect::<Vec<_>>());
+            format!("{} at {}", p99.map_or("nothing".to_owned(), |p99| ms(p99.median)), per_s(rate as f64))
+        });
+        format!("{}: {}", cell.label, points.collect::<Vec<_>>().join(", "))
+    });
+    Some(Figure {
+        id: format!("knee-{}", table.name),
+        svg: curves(&title, &axes, keys, &lines),
+        title,
+        reading: format!("In words. {}.", reading.collect::<Vec<_>>().join(". ")),
+    })
+}
+
+/// Runs of a knee sweep by target rate.
+fn rates<'a>(cell: &Cell<'a>) -> BTreeMap<u64, Vec<&'a RunRecord>> {
+    let mut rates: BTreeMap<u64, Vec<&RunRecord>> = BTreeMap::new();
+    for run in &cell.runs {
+        rates.entry(run.measured.load.target_per_s.round() as u64).or_default().push(run);
+    }
+    rates
+}
+
+fn knee_curve(cell: &Cell<'_>, keys: &[Key]) -> Option<Curve> {
+    let points: Vec<_> = rates(cell)
+        .into_iter()
+        .filter_map(|(rate, runs)| {
+            let p99 =
+                median_interval(&runs.iter().filter_map(|run| delivery_ms_p99(run)).collect::<Vec<_>>())?;
+            Some((rate as f64, p99.low, p99.median, p99.high))
+        })
+        .collect();
+    (points.len() > 1).then_some(Curve { series: key_of(keys, &cell.label)?, points, markers: true })
+}
+
+const PERCENTILES: [(f64, &str); 6] = [
+    (0.5, "50 %"),
+    (0.9, "90 %"),
+    (0.99, "99 %"),
+    (0.999, "99.9 %"),
+    (0.9999, "99.99 %"),
+    (0.99999, "99.999 %"),
+];
+
+fn percentiles(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
+    let pooled: Vec<(usize, Histogram)> = table
+        .cells
+        .iter()
+        .filter(|cell| !cell.is_counter_example() && cell.valid_count() > 0)
+        .filter_map(|cell| Some((key_of(keys, &cell.label)?, cell.pooled_delivery())))
+        .collect();
+    // A percentile with fewer than ten samples beyond it is not drawn.
+    let deepest = pooled.iter().map(|(_, histogram)| histogram.count()).min()?;
+    let ticks: Vec<(f64, String)> = PERCENTILES
+        .iter()
+        .filter(|(quantile, _)| deepest as f64 * (1.0 - quantile) >= 10.0)
+        .map(|(quantile, text)| (nines(*quantile), (*text).to_owned()))
+        .collect();
+    let (first, last) = (ticks.first()?.0, ticks.last()?.0);
+    let lines = pooled.into_iter().map(|(series, histogram)| {
+        let points = (0..=60).filter_map(|step| {
+            let at = first + (last - first) * f64::from(step) / 60.0;
+            let value = histogram.quantile_us(1.0 - 10_f64.powf(-at))? as f64 / 1e3;
+            Some((at, value, value, value))
+        });
+        Curve { series, points: points.collect(), markers: false }
+    });
+    let title = format!("{}: delivery latency by percentile", table.name);
+    let axes = CurveAxes {
+        x: "percentile of deliveries, all valid runs pooled".to_owned(),
+        y: "ms (logarithmic)".to_owned(),
+        x_ticks: ticks,
+        target: Some(table.target_us as f64 / 1e3),
+    };
+    let legend: Vec<Key> = keys.iter().filter(|key| key.style != 5).cloned().collect();
+    Some(Figure {
+        id: format!("percentiles-{}", table.name),
+        svg: curves(&title, &axes, &legend, &lines.collect::<Vec<_>>()),
+        title,
+        reading: "The table “Latencies” has the same figures per run.".to_owned(),
+    })
+}
+
+/// A percentile's place on an axis of nines: 0.9 → 1, 0.99 → 2.
+fn nines(quantile: f64) -> f64 {
+    -(1.0 - quantile).log10()
+}
+
+fn latencies(tables: &[ScenarioTable<'_>]) -> Table {
+    let mut rows = Vec::new();
+    for table in tables {
+        for cell in &table.cells {
+            let latency = |figure: &dyn Fn(&RunRecord) -> Option<f64>| {
+                Entry::number(
+                    cell.interval(figure).map_or("–".to_owned(), |interval| with_interval(&interval, ms)),
+                )
+            };
+            let of = |pick: fn(&RunRecord) -> &Histogram| {
+                move |run: &RunRecord| pick(run).quantile_us(0.99).map(|us| us as f64 / 1e3)
+            };
+            let rate = cell.median(|run| Some(run.measured.load.delivered_per_s));
+            rows.push(vec![
+                Entry::text(&*table.name),
+                Entry::text(&*cell.label).toned(Tone::Strong),
+                Entry::number(format!("{}/{}", cell.valid_count(), cell.runs.len())),
+                Entry::number(rate.map_or("–".to_owned(), |rate| count(rate.round() as u64))),
+                latency(&|run| quantile_ms(run, 0.5)),
+                latency(&delivery_ms_p99),
+                latency(&|run| quantile_ms(run, 0.999)),
+                latency(&of(|run| &run.measured.latencies.last_member)),
+                latency(&of(|run| &run.measured.latencies.ack)),
+                latency(&of(|run| &run.measured.latencies.send_lag)),
+            ]);
+        }
+    }
+    Table {
+        caption: "Latencies: median over valid runs (95 % interval), from the *intended* send time, so that a stall of the system or of \
+                  the generator shows. Percentiles are taken per run."
+            .to_owned(),
+        head: [
+            "Scenario",
+            "Strategy",
+            "Valid runs",
+            "Deliveries/s",
+            "Delivery p50",
+            "Delivery p99",
+            "Delivery p99.9",
+            "Last member p99",
+            "Ack p99",
+            "Send lag p99",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows,
+    }
+}

@@ -1,0 +1,71 @@
+//! The parts of a report, answer first.
+
+mod answer;
+mod audit;
+mod context;
+mod cost;
+mod faults;
+mod latency;
+
+use super::chart::{Key, Standing};
+use super::decide::decide;
+use super::document::Block;
+use super::gather::{ScenarioTable, by_scenario, tables};
+use crate::claims::judge_claims;
+use crate::record::{Role, RunRecord};
+
+pub(super) use answer::{decision_table, lead};
+
+/// Every section, in the order in which people ask.
+pub(super) fn all(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
+    let tables = tables(records);
+    let keys = keys(&tables);
+    let decisions = decide(&tables);
+    let mut blocks = Vec::new();
+    blocks.extend(answer::section(records, &tables, &keys, &decisions));
+    blocks.extend(latency::section(
+        &tables,
+        &by_scenario(records, Role::Knee),
+        &by_scenario(records, Role::Capacity),
+        &keys,
+    ));
+    blocks.extend(audit::section(&tables));
+    blocks.extend(cost::section(&tables));
+    blocks.extend(faults::section(&tables, &keys));
+    blocks.extend(answer::claims(&judge_claims(records)));
+    blocks.extend(context::section(records, paths));
+    blocks
+}
+
+/// One key per contender, the same in every figure.
+fn keys(tables: &[ScenarioTable<'_>]) -> Vec<Key> {
+    let mut seen: Vec<(&str, Standing)> = Vec::new();
+    for cell in tables.iter().flat_map(|table| &table.cells) {
+        let standing = match () {
+            () if cell.is_floor() => Standing::Floor,
+            () if cell.is_counter_example() => Standing::CounterExample,
+            () => Standing::Contender,
+        };
+        if seen.iter().all(|(label, _)| *label != cell.label) {
+            seen.push((&cell.label, standing));
+        }
+    }
+    let rank = |standing: Standing| match standing {
+        Standing::Contender => 0,
+        Standing::Floor => 1,
+        Standing::CounterExample => 2,
+    };
+    seen.sort_by_key(|(label, standing)| (rank(*standing), *label));
+    let mut keys = Key::assign(seen.iter().copied());
+    for (key, (_, standing)) in keys.iter_mut().zip(&seen) {
+        if *standing == Standing::Floor {
+            key.name.push_str(" (one node)");
+        }
+    }
+    keys
+}
+
+/// The index of a contender's key.
+fn key_of(keys: &[Key], label: &str) -> Option<usize> {
+    keys.iter().position(|key| key.name == label || key.name.strip_suffix(" (one node)") == Some(label))
+}

@@ -1,0 +1,141 @@
+//! The report in a terminal: the answer, one table, and what went wrong.
+
+use std::fmt::Write as _;
+
+use super::decide::{Outcome, decide};
+use super::gather::{
+    Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99, quantile_ms, silence_ms, tables,
+};
+use super::text::{count, ms, us, with_interval};
+use crate::record::RunRecord;
+
+/// How a terminal shows things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Whether escape codes for colour may be used.
+    pub colour: bool,
+}
+
+impl Style {
+    /// Wraps text in an escape code, where those may be used.
+    pub fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    fn soft(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}
+
+const COLUMNS: [(&str, usize); 7] = [
+    ("strategy", 26),
+    ("runs", 5),
+    ("p50", 10),
+    ("p99", 30),
+    ("CPU/delivery", 12),
+    ("lost", 10),
+    ("audit", 20),
+];
+
+/// The decision per scenario, then a table per scenario.
+pub fn terminal(records: &[RunRecord], style: Style) -> String {
+    let tables = tables(records);
+    let mut out = String::new();
+    for (decision, table) in decide(&tables).iter().zip(&tables) {
+        let who = match &decision.outcome {
+            Outcome::Winner(label) => style.good(label),
+            Outcome::Tie(labels) => style.good(&format!("tie: {}", labels.join(", "))),
+            Outcome::Nobody => style.bad("none qualifies"),
+            Outcome::NotMeasured => style.soft("not measured"),
+        };
+        let grade = if decision.provisional { style.soft(" (provisional)") } else { String::new() };
+        let _ = writeln!(out, "\n{}  {}", style.bold(&table.name), style.soft(&table.stands_for));
+        let _ = writeln!(out, "→ {who}{grade}");
+        table_of(&mut out, table, style);
+    }
+    invalid(&mut out, records, style);
+    out
+}
+
+fn table_of(out: &mut String, table: &ScenarioTable<'_>, style: Style) {
+    let head: String = COLUMNS.iter().map(|(name, width)| format!("{name:<width$}  ")).collect();
+    let _ = writeln!(out, "  {}", style.soft(head.trim_end()));
+    for cell in &table.cells {
+        let values = row(cell, table.is_disturbed());
+        let mut line = String::from("  ");
+        for ((text, (_, width)), column) in values.iter().zip(COLUMNS).zip(0..) {
+            let padded = format!("{text:<width$}  ");
+            let trouble = column >= 5 && !cell.kept();
+            line.push_str(&if trouble { style.bad(&padded) } else { padded });
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+fn row(cell: &Cell<'_>, disturbed: bool) -> [String; 7] {
+    let absent = || "–".to_owned();
+    let audit = cell.audit();
+    let name = if cell.is_floor() { format!("{} (one node)", cell.label) } else { cell.label.clone() };
+    let p99 = cell.interval(delivery_ms_p99).map_or_else(absent, |interval| with_interval(&interval, ms));
+    let silence = cell.median(silence_ms).filter(|_| disturbed);
+    [
+        name,
+        format!("{}/{}", cell.valid_count(), cell.runs.len()),
+        cell.median(|run| quantile_ms(run, 0.5)).map_or_else(absent, ms),
+        p99,
+        cell.median(cpu_us_per_delivery_served).map_or_else(absent, us),
+        if audit.lost_declared > 0 {
+            format!("{} ({} told)", count(audit.lost()), count(audit.lost_declared))
+        } else {
+            count(audit.lost())
+        },
+        match (cell.kept(), audit.is_clean(), silence) {
+            (_, true, None) => "clean".to_owned(),
+            (true, _, Some(silence)) => format!("as promised, silent {}", ms(silence)),
+            (true, _, None) => "as promised".to_owned(),
+            (false, ..) if cell.is_counter_example() => "fails, as declared".to_owned(),
+            (false, ..) if cell.valid_count() == 0 => "no valid run".to_owned(),
+            (false, ..) => "promise broken".to_owned(),
+        },
+    ]
+}
+
+fn invalid(out: &mut String, records: &[RunRecord], style: Style) {
+    let invalid: Vec<&RunRecord> = records.iter().filter(|record| !record.validity.valid).collect();
+    if invalid.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\n{}",
+        style.bad(&format!("{} of {} runs are invalid and not ranked:", invalid.len(), records.len()))
+    );
+    for record in invalid {
+        let objections: Vec<String> = record
+            .validity
+            .objections
+            .iter()
+            .map(|objection| format!("{} — {}", objection.found, objection.remedy))
+            .collect();
+        let _ = writeln!(
+            out,
+            "  {} {} block {}: {}",
+            record.scenario.name,
+            record.contender.label,
+            record.block,
+            objections.join("; ")
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The report as a whole, from generated records.
+
+use super::decide::{Outcome, decide};
+use super::gather::tables;
+use super::sample::{Sample, campaign};
+use super::*;
+
+fn paths(records: &[RunRecord]) -> Vec<String> {
+    records.iter().map(|record| format!("{}/{}/run.json", record.scenario.name, record.cell)).collect()
+}
+
+#[test]
+fn a_full_campaign_renders_the_same_every_time() {
+    let records = campaign(5);
+    let rendered = render(&records, &paths(&records));
+    assert_eq!(rendered, render(&records, &paths(&records)));
+    insta::assert_snapshot!("markdown", rendered.markdown);
+    insta::assert_snapshot!("headline", rendered.figures[0].1);
+    insta::assert_snapshot!("decision_table", rendered.decision_table);
+    insta::assert_snapshot!("terminal", terminal(&records, Style { colour: false }));
+}
+
+#[test]
+fn the_page_needs_nothing_from_outside() {
+    let records = campaign(2);
+    let html = render(&records, &paths(&records)).html;
+    for outside in ["<script", "<link", "<img", "@import", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    // Namespaces are names, not addresses.
+    assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("http://"));
+    if let Some(path) = std::env::var_os("MANIFOLD_SAMPLE_REPORT") {
+        std::fs::write(path, &html).unwrap();
+    }
+}
+
+#[test]
+fn nothing_to_report_is_said_and_does_not_fail() {
+    let rendered = render(&[], &[]);
+    assert!(rendered.markdown.contains("No comparison was run"));
+}
+
+#[test]
+fn five_clear_blocks_decide_and_two_only_indicate() {
+    let records = campaign(5);
+    let decisions = decide(&tables(&records));
+    let of = |scenario: &str| decisions.iter().find(|decision| decision.scenario == scenario).unwrap();
+    // redis-pubsub and hybrid are tied in latency (0.30 and 0.31 ms); Redis alone is cheaper.
+    assert_eq!(of("small-rooms").outcome, Outcome::Winner("redis-pubsub".into()));
+    assert!(!of("small-rooms").provisional);
+    assert!(of("small-rooms").not_when.contains("redis-restart"), "{}", of("small-rooms").not_when);
+    assert_eq!(of("redis-restart").outcome, Outcome::Winner("hybrid".into()));
+    let records = campaign(2);
+    assert!(decide(&tables(&records)).iter().all(|decision| decision.provisional));
+}
+
+#[test]
+fn what_overlaps_is_a_tie() {
+    let records: Vec<RunRecord> = (1..=5)
+        .flat_map(|block| {
+            ["hybrid", "redis-pubsub"]
+                .map(|strategy| Sample::new(strategy, "small-rooms", block, 0.3).record())
+        })
+        .map(|mut record| {
+            // The same figures in both, so that nothing can tell them apart.
+            let twin = Sample::new("hybrid", "small-rooms", record.block, 0.3).record();
+            record.measured.latencies = twin.measured.latencies;
+            record.cost = twin.cost;
+            record
+        })
+        .collect();
+    let decisions = decide(&tables(&records));
+    assert_eq!(decisions[0].outcome, Outcome::Tie(vec!["hybrid".into(), "redis-pubsub".into()]));
+}
+
+#[test]
+fn a_broken_promise_is_never_ranked_however_fast() {
+    let mut records = campaign(5);
+    for record in records.iter_mut().filter(|record| record.contender.label == "redis-pubsub") {
+        record.verdict.kept = false;
+    }
+    let decisions = decide(&tables(&records));
+    assert_eq!(
+        decisions.iter().find(|one| one.scenario == "small-rooms").unwrap().outcome,
+        Outcome::Winner("hybrid".into())
+    );
+}
+
+#[test]
+fn invalid_runs_are_listed_and_not_ranked() {
+    let mut records = campaign(5);
+    for record in records.iter_mut().filter(|record| record.scenario.name == "giant-room") {
+        record.validity.valid = false;
+        record.validity.objections.push(crate::record::Objection {
+            gate: crate::record::Gate::Busy,
+            found: "a generator thread was 97 % busy".into(),
+            remedy: "lower the rate".into(),
+        });
+    }
+    let decisions = decide(&tables(&records));
+    let giant = decisions.iter().find(|decision| decision.scenario == "giant-room").unwrap();
+    assert_eq!(giant.outcome, Outcome::NotMeasured);
+    let rendered = render(&records, &paths(&records));
+    assert!(rendered.markdown.contains("97 % busy"));
+}

@@ -1,0 +1,144 @@
+//! Is one of two contenders better, or is it a tie?
+
+use serde::Serialize;
+
+use super::bootstrap::{Interval, median_interval};
+use super::rank::{holm, mann_whitney};
+use super::{ALPHA, BLOCKS_MIN};
+
+/// Two contenders under one metric, paired by block.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Median over blocks of `b ÷ a`, with its interval. Above 1: `b` is larger.
+    pub ratio: Interval,
+    /// Mann–Whitney's p, corrected over the family by [`correct`].
+    pub p: f64,
+    /// What may be said.
+    pub call: Call,
+}
+
+/// What may be said of two contenders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// `b` is larger: at least [`BLOCKS_MIN`] blocks, the interval excludes 1, and the corrected p is below [`ALPHA`].
+    Larger,
+    /// `b` is smaller, likewise.
+    Smaller,
+    /// As `Larger`, from fewer blocks, all of which agree: an indication, no evidence.
+    LikelyLarger,
+    /// As `Smaller`, likewise.
+    LikelySmaller,
+    /// Neither.
+    Tie,
+}
+
+impl Call {
+    /// Whether `b` is larger, surely or likely.
+    pub fn is_larger(self) -> bool {
+        matches!(self, Self::Larger | Self::LikelyLarger)
+    }
+
+    /// Whether `b` is smaller, surely or likely.
+    pub fn is_smaller(self) -> bool {
+        matches!(self, Self::Smaller | Self::LikelySmaller)
+    }
+
+    /// Whether the number of blocks allows a statement at all.
+    pub fn is_firm(self) -> bool {
+        matches!(self, Self::Larger | Self::Smaller)
+    }
+}
+
+/// Compares `b` with `a`; each pair is one block. `None` without a pair or where a value isn't positive.
+///
+/// The p-value is uncorrected and the call provisional until [`correct`] has seen the whole family.
+pub fn compare_paired(pairs: &[(f64, f64)]) -> Option<Difference> {
+    if pairs.iter().any(|(a, b)| *a <= 0.0 || *b <= 0.0) {
+        return None;
+    }
+    let logarithms: Vec<f64> = pairs.iter().map(|(a, b)| (b / a).ln()).collect();
+    let interval = median_interval(&logarithms)?;
+    let ratio = Interval {
+        low: interval.low.exp(),
+        median: interval.median.exp(),
+        high: interval.high.exp(),
+        samples: interval.samples,
+    };
+    let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let p = mann_whitney(&a, &b);
+    Some(Difference { call: call(&ratio, p, &logarithms), ratio, p })
+}
+
+/// Corrects the p-values of a family of comparisons by Holm's method and settles the calls.
+pub fn correct(family: &mut [Difference]) {
+    let corrected = holm(&family.iter().map(|difference| difference.p).collect::<Vec<_>>());
+    for (difference, p) in family.iter_mut().zip(corrected) {
+        difference.p = p;
+        if difference.call.is_firm() && p >= ALPHA {
+            difference.call = Call::Tie;
+        }
+    }
+}
+
+fn call(ratio: &Interval, p: f64, logarithms: &[f64]) -> Call {
+    let agree = |sign: f64| logarithms.iter().all(|value| value * sign > 0.0);
+    if logarithms.len() < BLOCKS_MIN {
+        // One run has no spread to compare with.
+        return match logarithms.len() {
+            0 | 1 => Call::Tie,
+            _ if agree(1.0) => Call::LikelyLarger,
+            _ if agree(-1.0) => Call::LikelySmaller,
+            _ => Call::Tie,
+        };
+    }
+    match () {
+        () if p >= ALPHA => Call::Tie,
+        () if ratio.low > 1.0 => Call::Larger,
+        () if ratio.high < 1.0 => Call::Smaller,
+        () => Call::Tie,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_clear_blocks_make_a_difference() {
+        let pairs = [(1.0, 2.0), (1.1, 2.1), (0.9, 1.9), (1.2, 2.2), (1.0, 2.05)];
+        let difference = compare_paired(&pairs).unwrap();
+        assert_eq!(difference.call, Call::Larger);
+        assert!(difference.ratio.median > 1.8 && difference.ratio.low > 1.0);
+        let reversed: Vec<_> = pairs.iter().map(|(a, b)| (*b, *a)).collect();
+        assert_eq!(compare_paired(&reversed).unwrap().call, Call::Smaller);
+    }
+
+    #[test]
+    fn overlap_is_a_tie() {
+        let pairs = [(1.0, 1.1), (1.1, 1.0), (0.9, 1.05), (1.2, 1.0), (1.0, 1.0)];
+        assert_eq!(compare_paired(&pairs).unwrap().call, Call::Tie);
+    }
+
+    #[test]
+    fn few_blocks_are_an_indication_and_one_is_nothing() {
+        assert_eq!(compare_paired(&[(1.0, 2.0), (1.0, 3.0)]).unwrap().call, Call::LikelyLarger);
+        assert_eq!(compare_paired(&[(1.0, 2.0), (3.0, 1.0)]).unwrap().call, Call::Tie);
+        assert_eq!(compare_paired(&[(1.0, 2.0)]).unwrap().call, Call::Tie);
+        assert_eq!(compare_paired(&[]), None);
+        assert_eq!(compare_paired(&[(0.0, 2.0)]), None);
+    }
+
+    #[test]
+    fn a_large_family_takes_back_what_one_comparison_gave() {
+        let pairs = [(1.0, 2.0), (1.1, 2.1), (0.9, 1.9), (1.2, 2.2), (1.0, 2.05)];
+        let clear = compare_paired(&pairs).unwrap();
+        let mut family = vec![clear; 7];
+        correct(&mut family);
+        assert!(family.iter().all(|difference| difference.call == Call::Tie), "7 × 0.0079 is above 0.05");
+        let mut family = family[..1].to_vec();
+        family[0] = compare_paired(&pairs).unwrap();
+        correct(&mut family);
+        assert_eq!(family[0].call, Call::Larger);
+    }
+}
