@@ -276,6 +276,8 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Asks until every partition has answered: a partition that was just created, or whose leader just moved, first
+    /// answers "not the leader".
     fn offsets_blocking(
         &self,
         topic: &str,
@@ -286,6 +288,19 @@ impl Cluster {
             list.add_partition_offset(topic, partition, raw_offset(timestamp))
                 .map_err(|source| self.fail("offsets", source))?;
         }
+        let deadline = Instant::now() + QUERY_TIMEOUT;
+        loop {
+            match self.offsets_once(topic, list.clone()) {
+                Err(error) if error.kind() == ErrorKind::Broker && Instant::now() < deadline => {
+                    tracing::debug!(%error, "asking for offsets again");
+                    std::thread::sleep(TOPIC_POLL);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn offsets_once(&self, topic: &str, list: TopicPartitionList) -> Result<Vec<(i32, i64)>> {
         if list.count() == 0 {
             return Ok(Vec::new());
         }
