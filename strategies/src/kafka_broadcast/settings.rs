@@ -150,9 +150,11 @@ impl Settings {
         }
     }
 
-    /// The control log's producer: few records, each sent at once, given up long before the lease ends.
+    /// The control log's producer: few records, each sent at once, given up long before the lease ends. A repeated or
+    /// overtaken record changes nothing there, so it does without idempotence, which would cost time at the start.
     pub(super) fn control_producer(&self) -> ProducerSettings {
         ProducerSettings {
+            idempotent: false,
             message_timeout: Duration::from_millis(self.lease_ms / 2),
             queue_records_max: 1_000,
             ..ProducerSettings::default()

@@ -1,0 +1,54 @@
+//! Nodes that die without a word.
+
+use std::time::{Duration, Instant};
+
+use manifold_strategies::Backplane;
+
+use crate::brokers::{address, shared};
+use crate::node::{Node, Stream, namespace, run};
+
+/// What the room may see after a crash.
+const PAUSE_MAX: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_crashed_node_is_expelled_and_nobody_else_notices() {
+    let environment = shared();
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let survivor = Node::start(&kafka, &namespace, "survivor", "").await;
+        let victim = Node::start(&kafka, &namespace, "victim", "").await;
+        let witness = Node::start(&kafka, &namespace, "witness", "").await;
+        let stream = Stream::start(&survivor);
+        survivor.inbox.wait_for(100).await;
+        // Dropped without a shutdown, its signs of life just end.
+        drop(victim);
+        let crashed = Instant::now();
+        // It is a member until its lease ends: a node that joins meanwhile waits for its acknowledgement in vain.
+        let joins = Node::start(&kafka, &namespace, "joins", "").await;
+        let waited = crashed.elapsed();
+        let from = stream.next();
+        println!("a node that joined after the crash was effective {waited:?} after it");
+        assert!(waited < PAUSE_MAX);
+        let stats = survivor.backplane.stats();
+        let (writes, publishes) = (stats.broker_writes.get(), stats.publishes.get());
+        survivor.inbox.wait_for(stream.next() + 200).await;
+        let (wrote, published) = (stats.broker_writes.get() - writes, stats.publishes.get() - publishes);
+        assert!(
+            wrote <= 3 * published + 3,
+            "{wrote} writes for {published} publishes: the dead is still written to"
+        );
+        let last = stream.finish().await;
+        for (who, node, from) in
+            [("survivor", &survivor, 0), ("witness", &witness, 0), ("joins", &joins, from)]
+        {
+            node.inbox.wait_for(last).await;
+            node.inbox.assert_complete(who, from, last);
+        }
+        let pause = survivor.inbox.longest_pause().max(witness.inbox.longest_pause());
+        println!("longest pause that the room saw around the crash: {pause:?}");
+        assert!(pause < Duration::from_secs(1), "survivors read their own partitions and do not wait");
+        survivor.shutdown().await;
+        witness.shutdown().await;
+        joins.shutdown().await;
+    });
+}

@@ -1,0 +1,10 @@
+//! What is particular to `kafka-broadcast`, on a real broker: ownership of partitions through join, leave, crash and
+//! expulsion, and writes that reach some partitions only. What every strategy must do is in the conformance suite.
+#![cfg(feature = "kafka-broadcast")]
+
+mod brokers;
+mod crash;
+mod faults;
+mod hold;
+mod membership;
+mod node;
