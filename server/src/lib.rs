@@ -1,1 +1,35 @@
-//! server
+//! The chat server: WebSocket clients on one side, a pluggable backplane on the other.
+//!
+//! A tour, from the socket inwards:
+//!
+//! - `http`: the accept loop, the server API, `/health`, `/metrics`, `/info`, the chat page, and the WebSocket upgrade;
+//! - `connection`: one small task per client, which reads frames and runs commands;
+//! - `session` and `outbox`: the same client as everybody else sees it, a socket that whoever has something writes to;
+//! - `hub`: rooms, their members, the interest that they cause, and the fan-out, which is the one
+//!   [`Entrance`](manifold_strategies::Entrance) of messages;
+//! - `sweep`: pings and deadlines of all sessions;
+//! - [`config`], `metrics`, [`Node`], which ties them together, and [`Server`], which runs it.
+//!
+//! Nothing here knows a broker: that is the business of `manifold-strategies`.
+
+pub mod config;
+
+mod clock;
+mod connection;
+mod epoch;
+mod frame;
+mod http;
+mod hub;
+mod logging;
+mod metrics;
+mod node;
+mod outbox;
+mod publish;
+mod rooms;
+mod server;
+mod session;
+mod sweep;
+
+pub use logging::init as init_logging;
+pub use node::Node;
+pub use server::{Server, ServerError};

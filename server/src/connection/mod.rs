@@ -1,0 +1,234 @@
+//! A session's own task: it reads the socket, runs the commands, and writes only what others could not.
+//!
+//! The future is written by hand: it keeps nothing but what a connection needs while it is idle. There is no read buffer of its
+//! own (one per thread, used within a poll), no timer (the [sweep](crate::sweep) has them), no channel.
+
+mod commands;
+mod pending;
+mod publish;
+mod rate;
+mod subscribe;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use manifold_protocol::DisconnectCode;
+use manifold_protocol::websocket::{
+    CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header,
+};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::frame;
+use crate::hub::Cork;
+use crate::node::Admission;
+use crate::outbox::Standing;
+use crate::session::Session;
+use commands::Client;
+pub(crate) use publish::reply_code;
+
+/// Bytes read at once, into the thread's buffer.
+const READ_BYTES: usize = 64 * 1024;
+/// Full reads in one turn before other tasks get theirs.
+const READS_PER_TURN: usize = 2;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Why the server ends a connection: what its close frame says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disconnect {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+}
+
+impl From<DisconnectCode> for Disconnect {
+    fn from(code: DisconnectCode) -> Self {
+        Self { code: code.into(), reason: code.reason().to_owned() }
+    }
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our close frame is the last in the outbox; the peer's is awaited.
+    Closing,
+    /// Both sides have said goodbye; what waits is still to be written.
+    Closed,
+}
+
+/// The task of one session.
+pub(crate) struct Connection {
+    reader: Reader,
+    phase: Phase,
+    /// Bytes that came in one packet with the handshake.
+    first: Bytes,
+    client: Client,
+}
+
+impl Connection {
+    pub(crate) fn new(admission: Admission, session: Arc<Session>, first: Bytes) -> Self {
+        let message_bytes_max = admission.node().config().message_bytes_max;
+        let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
+        Self { reader: Reader::server(limits), phase: Phase::Open, first, client: Client::new(admission, session) }
+    }
+
+    /// One turn: everything that can be done without waiting. Ready: the connection is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over() {
+            return Poll::Ready(());
+        }
+        if self.phase == Phase::Open {
+            if let Some(code) = self.client.session().close_wanted() {
+                self.close(code.into());
+            } else {
+                self.client.poll_pending(cx);
+            }
+        }
+        if !self.first.is_empty() {
+            let mut first = std::mem::take(&mut self.first).to_vec();
+            self.take_bytes(&mut first, cx);
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| self.read(buffer, cx))
+    }
+
+    /// Whether there is nobody to talk to any more. Notes on the way that the client turned out to be slow.
+    fn is_over(&mut self) -> bool {
+        let session = self.client.session();
+        if session.is_cut() {
+            return true;
+        }
+        match session.standing() {
+            Standing::Broken => true,
+            Standing::Slow if self.phase == Phase::Open => {
+                // The close frame is in the outbox already.
+                self.begin_closing(DisconnectCode::SLOW.into());
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
+        let mut full_reads = 0;
+        loop {
+            let session = Arc::clone(self.client.session());
+            let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else { return Poll::Ready(()) };
+            match rustix::net::recv(session.stream().get_ref(), &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Poll::Ready(()),
+                Ok((count, _)) => {
+                    // A short read emptied the socket: what comes later raises a new event.
+                    let short = count < buffer.len();
+                    if short {
+                        readiness.clear_ready();
+                    }
+                    self.take_bytes(&mut buffer[..count], cx);
+                    full_reads += usize::from(!short);
+                    if full_reads == READS_PER_TURN {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                Err(Errno::AGAIN) => readiness.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn take_bytes(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if self.reader.pending_bytes() == 0 && is_one_command(bytes) {
+            self.client.expect_single_command();
+        }
+        let mut ending = None;
+        let mut input = self.reader.feed(bytes);
+        loop {
+            match input.next() {
+                Ok(None) => break,
+                Ok(Some(Event::Close(frame))) => {
+                    let echo = frame::control(Opcode::Close, ClosePayload::echo(frame).as_bytes());
+                    self.client.session().append_close(&echo);
+                    self.phase = Phase::Closed;
+                    return;
+                }
+                Ok(Some(_)) if self.phase != Phase::Open => {}
+                Ok(Some(event)) => {
+                    if let Err(disconnect) = self.client.take_event(event, cx) {
+                        ending = Some(disconnect);
+                        break;
+                    }
+                }
+                Err(error) => {
+                    ending = Some(Disconnect { code: error.close_code(), reason: error.to_string() });
+                    break;
+                }
+            }
+        }
+        if let Some(disconnect) = ending
+            && self.phase == Phase::Open
+        {
+            tracing::debug!(client = %self.client.session().client_id(), ?disconnect, "closing");
+            self.close(disconnect);
+        }
+    }
+
+    fn close(&mut self, disconnect: Disconnect) {
+        self.client.session().append_close(&frame::close(disconnect.code, &disconnect.reason));
+        self.begin_closing(disconnect.code);
+    }
+
+    fn begin_closing(&mut self, code: CloseCode) {
+        self.phase = Phase::Closing;
+        self.client.node().metrics().count_close(code.0);
+        self.client.node().sweep().expect_closed(self.client.session());
+        self.client.leave_all();
+    }
+
+    /// Writes what is owed. Ready: all is written and no more will come.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let session = Arc::clone(self.client.session());
+        while session.is_scheduled() {
+            // Readiness first, then the attempt: clearing it afterwards cannot swallow an event in between.
+            let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else { return Poll::Ready(()) };
+            if !session.flush_scheduled() {
+                readiness.clear_ready();
+            }
+        }
+        let over = self.phase == Phase::Closed || session.standing() == Standing::Broken;
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let session = Arc::clone(this.client.session());
+        session.waker().register(cx.waker());
+        // Replies and the client's own pushes leave together, after those of everybody else.
+        session.hold();
+        let cork = Cork::new();
+        let turn = this.turn(cx);
+        drop(cork);
+        session.flush();
+        if turn.is_ready() { Poll::Ready(()) } else { this.write(cx) }
+    }
+}
+
+/// Whether `bytes` are exactly one frame with one command, so that nothing follows it in this turn.
+fn is_one_command(bytes: &[u8]) -> bool {
+    match parse_header(bytes) {
+        Ok(Some((header, length))) => header.fin && header.payload_len == (bytes.len() - length) as u64,
+        _ => false,
+    }
+}

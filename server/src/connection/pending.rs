@@ -1,0 +1,94 @@
+//! Commands that wait for the backplane. Their number is bounded; they are polled by the session's task.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use manifold_strategies::{BoxFuture, Position, Result};
+
+use super::commands::Client;
+use crate::hub::{JoinFailed, Ticket};
+
+pub(super) type PendingSet = FuturesUnordered<Pending>;
+
+/// A command on its way.
+pub(super) enum Pending {
+    Publish(PendingPublish),
+    Join(Pin<Box<dyn Future<Output = FinishedJoin> + Send>>),
+}
+
+/// A publish whose acknowledgement has not come.
+pub(super) struct PendingPublish {
+    pub(super) id: u32,
+    pub(super) received_at_us: u64,
+    pub(super) outcome: BoxFuture<'static, Result<Position>>,
+}
+
+/// A subscribe whose room is joined, or is not going to be.
+pub(super) struct FinishedJoin {
+    pub(super) id: u32,
+    pub(super) positioned: bool,
+    pub(super) ticket: Ticket,
+    pub(super) outcome: Result<(), JoinFailed>,
+}
+
+/// What came of a pending command.
+pub(super) enum Finished {
+    Publish { id: u32, received_at_us: u64, outcome: Result<Position> },
+    Join(FinishedJoin),
+}
+
+impl Future for PendingPublish {
+    type Output = Finished;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
+        self.outcome.as_mut().poll(cx).map(|outcome| Finished::Publish {
+            id: self.id,
+            received_at_us: self.received_at_us,
+            outcome,
+        })
+    }
+}
+
+impl Future for Pending {
+    type Output = Finished;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
+        match self.get_mut() {
+            Self::Publish(publish) => Pin::new(publish).poll(cx),
+            Self::Join(join) => join.as_mut().poll(cx).map(Finished::Join),
+        }
+    }
+}
+
+impl Client {
+    /// Answers what has finished since the last turn.
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) {
+        let Some(mut pending) = self.pending.take() else { return };
+        while let Poll::Ready(Some(finished)) = pending.poll_next_unpin(cx) {
+            self.finish(finished);
+        }
+        if !pending.is_empty() {
+            self.pending = Some(pending);
+        }
+    }
+
+    /// Keeps a command until the backplane has answered. The task is woken when it has.
+    pub(super) fn wait_for(&mut self, pending: Pending, cx: &mut Context<'_>) {
+        self.pending.get_or_insert_default().push(pending);
+        // The set polls new entries only when it is polled itself.
+        self.poll_pending(cx);
+    }
+
+    pub(super) fn pending_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.len())
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        match finished {
+            Finished::Publish { id, received_at_us, outcome } => self.acknowledge(id, received_at_us, outcome),
+            Finished::Join(join) => self.finish_join(join),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The server API: `POST /api/<method>`, or `POST /api` with `{"method": …, "params": …}`.
+//!
+//! Replies are 200 with `{"result": …}` or `{"error": {"code": …, "message": …}}`; a body that is no JSON of the right shape
+//! is 400, a missing or wrong key 401. `info` and `channels` speak of this node alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use manifold_protocol::ErrorCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::header::ALLOW;
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::reply::Response;
+
+use super::info::JSON;
+use super::{api_key, origin, respond};
+use crate::clock::unix_us;
+use crate::node::Node;
+use crate::publish::{ApiPublish, publish};
+
+/// Rooms of one broadcast at most.
+const BROADCAST_ROOMS_MAX: usize = 1000;
+
+/// A request that cannot be read, or names no method.
+enum Refusal {
+    Status(StatusCode, String),
+    Error(ErrorCode),
+}
+
+#[derive(Deserialize)]
+struct PublishRequest<'a> {
+    #[serde(default)]
+    channel: String,
+    #[serde(borrow, flatten)]
+    message: MessageFields<'a>,
+}
+
+#[derive(Deserialize)]
+struct BroadcastRequest<'a> {
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(borrow, flatten)]
+    message: MessageFields<'a>,
+}
+
+#[derive(Deserialize)]
+struct MessageFields<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    b64data: String,
+    #[serde(default)]
+    idempotency_key: String,
+}
+
+#[derive(Deserialize)]
+struct ChannelsRequest {
+    #[serde(default)]
+    pattern: String,
+}
+
+#[derive(Deserialize)]
+struct MethodCall<'a> {
+    method: String,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
+    let body_bytes_max = node.config().api_body_bytes_max;
+    let with_node = warp::any().map(move || Arc::clone(&node));
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let method = warp::path!("api" / String).or(warp::path!("api").map(String::new)).unify();
+    let refused_body = warp::any().map(|| None);
+    let body = warp::body::content_length_limit(body_bytes_max).and(warp::body::bytes()).map(Some);
+    method
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(query)
+        .and(body.or(refused_body).unify())
+        .and(with_node)
+        .then(|api_method: String, method, headers, query, body, node| async move {
+            answer(&node, &api_method, &method, &headers, query, body).await
+        })
+        .boxed()
+}
+
+async fn answer(
+    node: &Arc<Node>,
+    api_method: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    query: String,
+    body: Option<Bytes>,
+) -> Response {
+    if !api_key::is_authorized(node.config().api_key.as_deref(), headers, &query) {
+        return respond(StatusCode::UNAUTHORIZED, JSON, "{\"error\":\"unauthorized\"}");
+    }
+    if method != Method::POST {
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, JSON, "{\"error\":\"the API is POST\"}");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let Some(body) = body else {
+        let message = "the body is too large, or its length is unknown";
+        return refuse(Refusal::Status(StatusCode::PAYLOAD_TOO_LARGE, message.to_owned()));
+    };
+    let result = if api_method.is_empty() {
+        call_in_body(node, &body).await
+    } else {
+        call(node, api_method, &body).await
+    };
+    match result {
+        Ok(result) => respond(StatusCode::OK, JSON, json!({ "result": result }).to_string()),
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Status(status, message) => respond(status, JSON, json!({ "error": message }).to_string()),
+        Refusal::Error(code) => respond(StatusCode::OK, JSON, json!({ "error": error_value(code) }).to_string()),
+    }
+}
+
+fn error_value(code: ErrorCode) -> Value {
+    // The server API calls 104 "not found".
+    let message = if code == ErrorCode::METHOD_NOT_FOUND { "not found" } else { code.message() };
+    json!({ "code": code.0, "message": message })
+}
+
+async fn call_in_body(node: &Arc<Node>, body: &[u8]) -> Result<Value, Refusal> {
+    let MethodCall { method, params } = parse(body)?;
+    call(node, &method, params.map_or(b"{}".as_slice(), |params| params.get().as_bytes())).await
+}
+
+async fn call(node: &Arc<Node>, method: &str, body: &[u8]) -> Result<Value, Refusal> {
+    match method {
+        "publish" => {
+            let PublishRequest { channel, message } = parse(body)?;
+            let message = message.into_message()?;
+            publish(node, &channel, &message).await.map_err(Refusal::Error)
+        }
+        "broadcast" => broadcast(node, parse(body)?).await,
+        "info" => Ok(node_info(node)),
+        "channels" => Ok(channels(node, &parse_or_empty::<ChannelsRequest>(body)?.pattern)),
+        _ => Err(Refusal::Error(ErrorCode::METHOD_NOT_FOUND)),
+    }
+}
+
+impl<'a> MessageFields<'a> {
+    fn into_message(self) -> Result<ApiPublish<'a>, Refusal> {
+        // Bytes that are no JSON have no place in the JSON framing, the only one spoken here.
+        let data = self.data.filter(|_| self.b64data.is_empty());
+        let data = data.ok_or(Refusal::Error(ErrorCode::BAD_REQUEST))?;
+        Ok(ApiPublish { data: data.get(), idempotency_key: self.idempotency_key })
+    }
+}
+
+/// Publishes into every room, in order, before it waits for the first acknowledgement.
+async fn broadcast(node: &Arc<Node>, request: BroadcastRequest<'_>) -> Result<Value, Refusal> {
+    if request.channels.is_empty() || request.channels.len() > BROADCAST_ROOMS_MAX {
+        return Err(Refusal::Error(ErrorCode::BAD_REQUEST));
+    }
+    let message = request.message.into_message()?;
+    let publishes: Vec<_> = request.channels.iter().map(|channel| publish(node, channel, &message)).collect();
+    let outcomes = futures_util::future::join_all(publishes).await;
+    let responses = outcomes.into_iter().map(|outcome| match outcome {
+        Ok(result) => json!({ "result": result }),
+        Err(code) => json!({ "error": error_value(code) }),
+    });
+    Ok(json!({ "responses": responses.collect::<Vec<_>>() }))
+}
+
+fn node_info(node: &Node) -> Value {
+    let rooms = node.hub().rooms();
+    let clients = node.connection_count();
+    json!({ "nodes": [{
+        "uid": node.config().node,
+        "name": node.config().node,
+        "version": env!("CARGO_PKG_VERSION"),
+        "num_clients": clients,
+        // All clients are anonymous, which counts as one user.
+        "num_users": usize::from(clients > 0),
+        "num_channels": rooms.len(),
+        "num_subs": rooms.iter().map(|(_, members)| members).sum::<usize>(),
+        "uptime": unix_us().saturating_sub(node.started_at_us()) / 1_000_000,
+    }] })
+}
+
+fn channels(node: &Node, pattern: &str) -> Value {
+    let rooms = node.hub().rooms().into_iter();
+    let wanted = rooms.filter(|(room, _)| {
+        pattern.is_empty() || origin::matches(pattern.as_bytes(), room.as_str().as_bytes())
+    });
+    let channels: BTreeMap<_, _> =
+        wanted.map(|(room, members)| (room.to_string(), json!({ "num_clients": members }))).collect();
+    json!({ "channels": channels })
+}
+
+fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::Status(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// An empty body stands for an empty object.
+fn parse_or_empty<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    parse(if body.trim_ascii().is_empty() { b"{}" } else { body })
+}

@@ -1,0 +1,79 @@
+//! `/health`, `/metrics` and `/info`.
+
+use std::sync::Arc;
+
+use manifold_strategies::Guarantees;
+use serde::Serialize;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::Response;
+
+use super::respond;
+use crate::metrics;
+use crate::node::Node;
+
+pub(super) const JSON: &str = "application/json";
+
+/// What this node is: read by people, by the page, and by the load generator.
+#[derive(Debug, Serialize)]
+struct Info<'a> {
+    node: &'a str,
+    version: &'static str,
+    commit: &'static str,
+    strategy: &'a str,
+    summary: &'a str,
+    counter_example: bool,
+    guarantees: Guarantees,
+    settings: &'a toml::Table,
+    namespace: &'a str,
+    started_at_ms: u64,
+}
+
+pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
+    let with_node = warp::any().map(move || Arc::clone(&node));
+    let health = warp::path!("health").and(with_node.clone()).map(|node: Arc<Node>| health(&node));
+    let metrics = warp::path!("metrics").and(with_node.clone()).map(|node: Arc<Node>| metrics(&node));
+    let info = warp::path!("info").and(with_node).map(|node: Arc<Node>| info(&node));
+    let routes = health.or(metrics).unify().or(info).unify();
+    warp::get().or(warp::head()).unify().and(routes).boxed()
+}
+
+/// A node that goes down says so, that balancers stop sending clients.
+fn health(node: &Node) -> Response {
+    let status = if node.is_draining() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    respond(status, JSON, "{}")
+}
+
+fn metrics(node: &Node) -> Response {
+    match metrics::render(node.metrics(), node.gauges(), node.backplane()) {
+        Ok(text) => respond(StatusCode::OK, metrics::CONTENT_TYPE, text),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be rendered");
+            respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "the metrics cannot be rendered\n")
+        }
+    }
+}
+
+fn info(node: &Node) -> Response {
+    let config = node.config();
+    let Ok(strategy) = config.strategy() else {
+        return respond(StatusCode::INTERNAL_SERVER_ERROR, JSON, "{}");
+    };
+    let info = Info {
+        node: &config.node,
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("MANIFOLD_BUILD_COMMIT"),
+        strategy: strategy.name,
+        summary: strategy.summary,
+        counter_example: strategy.counter_example,
+        guarantees: node.backplane().guarantees(),
+        settings: node.effective(),
+        namespace: &config.namespace,
+        started_at_ms: node.started_at_us() / 1000,
+    };
+    let body = serde_json::to_vec(&info).expect("tables and literals are valid JSON");
+    let response = respond(StatusCode::OK, JSON, body);
+    // Pages served by other nodes ask as well; there is nothing secret in it.
+    warp::Reply::into_response(warp::reply::with_header(response, "access-control-allow-origin", "*"))
+}

@@ -1,0 +1,108 @@
+//! Everything that is HTTP: the accept loop, and warp's filters for what is not a WebSocket.
+//!
+//! The accept loop is our own, because `warp::serve` leaves Nagle's algorithm on (a second message would wait for the
+//! first one's acknowledgement, 40 ms) and does not give the raw socket back after an upgrade.
+
+mod api;
+mod api_key;
+mod info;
+mod origin;
+mod page;
+mod upgrade;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use crate::node::Node;
+
+/// Time for the header of a request, and between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Plain HTTP requests that may be open beside the WebSocket connections.
+const REQUESTS_MAX: usize = 1024;
+/// Pause after the system refused a connection (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until `stop` turns true, then lets open requests finish.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let routes = routes(Arc::clone(&node));
+    let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                node.metrics().count_error("accept");
+                if !is_of_one_connection(&error) {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&requests).try_acquire_owned() else {
+            node.metrics().count_error("requests_max");
+            continue;
+        };
+        let request = serve_connection(stream, routes.clone(), stop.clone());
+        tokio::spawn(async move {
+            request.await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_connection(stream: TcpStream, routes: BoxedFilter<(Response,)>, mut stop: watch::Receiver<bool>) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = TowerToHyperService::new(warp::service(routes));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    // Clients that break off or speak no HTTP are not errors of ours.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Whether the failure concerns a connection that broke while it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
+    let socket = upgrade::route(Arc::clone(&node));
+    let api = api::routes(Arc::clone(&node));
+    let info = info::routes(Arc::clone(&node));
+    let page = page::routes(node.config().page);
+    let found = socket.or(api).unify().or(info).unify().or(page).unify();
+    let other = warp::any().map(|| StatusCode::NOT_FOUND.into_response());
+    found.or(other).unify().boxed()
+}
+
+/// A response with a body and its type.
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response {
+    let reply = warp::reply::with_header(body.into().to_vec(), "content-type", content_type);
+    warp::reply::with_status(reply, status).into_response()
+}

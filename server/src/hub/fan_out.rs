@@ -1,0 +1,211 @@
+//! The one entrance: every message reaches local members here, whichever node and thread it comes from.
+//!
+//! A batch is appended to the members' outboxes first; each touched session is then flushed once, outside the room
+//! locks. The last message of a batch that touched nobody before is written straight to the sockets instead: the
+//! common case of a quiet room costs no copy and wakes nobody.
+//!
+//! A [`Cork`] makes one batch of several deliveries on one thread: the publishes of one read, where the backplane
+//! delivers within `publish`.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use manifold_protocol::websocket::{FrameBuilder, Opcode};
+use manifold_strategies::{Entrance, Event, Message, Position, RoomId};
+use parking_lot::MutexGuard;
+
+use super::Hub;
+use super::room::{Advance, Room, State};
+use crate::clock::unix_us;
+use crate::session::Session;
+
+/// Flush at the latest when this much was appended: a burst must not look like a slow consumer.
+const UNFLUSHED_BYTES_MAX: usize = 32 * 1024;
+
+/// A thread's frame builder keeps this much memory between messages.
+const FRAME_KEPT_BYTES: usize = 72 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// What a delivering thread reuses.
+#[derive(Default)]
+struct Scratch {
+    frame: FrameBuilder,
+    touched: Vec<Arc<Session>>,
+    appended_bytes: usize,
+    corked: bool,
+    /// Under a cork: no further delivery will follow.
+    last: bool,
+}
+
+/// While it lives, deliveries on this thread are appended, and flushed when it is dropped. It cannot leave its thread, and so
+/// cannot be held across an await.
+pub(crate) struct Cork(PhantomData<*const ()>);
+
+impl Cork {
+    pub(crate) fn new() -> Self {
+        SCRATCH.with_borrow_mut(|scratch| {
+            debug_assert!(!scratch.corked, "corks do not nest");
+            scratch.corked = true;
+            scratch.last = false;
+        });
+        Self(PhantomData)
+    }
+
+    /// What follows is the last delivery under this thread's cork: it may be written at once.
+    pub(crate) fn last() {
+        SCRATCH.with_borrow_mut(|scratch| scratch.last = true);
+    }
+}
+
+impl Drop for Cork {
+    fn drop(&mut self) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.corked = false;
+            scratch.flush();
+        });
+    }
+}
+
+impl Scratch {
+    fn flush(&mut self) {
+        self.appended_bytes = 0;
+        for session in self.touched.drain(..) {
+            session.flush();
+        }
+    }
+}
+
+impl Entrance for Hub {
+    fn deliver(&self, batch: &mut Vec<Event>) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let now_us = unix_us();
+            let count = batch.len();
+            for (index, event) in batch.drain(..).enumerate() {
+                let last = index + 1 == count && (!scratch.corked || scratch.last);
+                match event {
+                    Event::Message(message) => self.deliver_message(scratch, &message, last, now_us),
+                    Event::Gap { room, from, to } => self.declare_gap(&room, from, to),
+                    Event::Reconnected => tracing::info!("the link to the broker is back"),
+                }
+            }
+            if !scratch.corked {
+                scratch.flush();
+            }
+        });
+    }
+}
+
+impl Hub {
+    fn deliver_message(&self, scratch: &mut Scratch, message: &Message, last: bool, now_us: u64) {
+        let envelope = &message.envelope;
+        let Some(room) = self.find(envelope.room.as_str()) else { return };
+        let mut state = room.lock();
+        let mut offset = 0;
+        if self.dense() {
+            offset = message.position.offset;
+            match state.advance(message.position) {
+                Advance::Next => {}
+                Advance::Jump => self.dismiss(&room, &mut state, "a message is missing"),
+                Advance::Stale => {
+                    self.metrics.count_error("stale_position");
+                    return;
+                }
+            }
+        }
+        state.serial += 1;
+        let members = state.members.len();
+        if members == 0 {
+            self.tend_if_unwanted(&room, state);
+            return;
+        }
+        self.metrics.count_deliveries(members);
+        let Scratch { frame, touched, appended_bytes, .. } = scratch;
+        frame.clear_within(FRAME_KEPT_BYTES);
+        room.prefix.append(frame.payload_mut(), &envelope.payload, &envelope.info, offset, "");
+        let frame = frame.finish(Opcode::Text);
+        if state.giant.is_some() || members >= self.settings.giant_members_min {
+            self.enqueue(&room, state, frame, envelope.published_at_us);
+            return;
+        }
+        if last && touched.is_empty() {
+            for member in state.members.iter() {
+                member.session.send(frame);
+            }
+        } else {
+            for member in state.members.iter() {
+                if member.session.append(frame) {
+                    touched.push(Arc::clone(&member.session));
+                }
+            }
+            *appended_bytes += frame.len();
+        }
+        drop(state);
+        self.metrics.observe_delivery(now_us.saturating_sub(envelope.published_at_us), members);
+        if scratch.appended_bytes > UNFLUSHED_BYTES_MAX {
+            scratch.flush();
+        }
+    }
+
+    /// Hands a message to the room's own task, or helps it where the queue is full.
+    fn enqueue(&self, room: &Arc<Room>, mut state: MutexGuard<'_, State>, frame: &[u8], published_at_us: u64) {
+        let serial = state.serial;
+        let idle = state.giant.is_none();
+        let giant = state.giant.get_or_insert_default();
+        giant.push(serial, published_at_us, frame);
+        let full = giant.queued_bytes() > self.settings.giant_queue_bytes_max;
+        drop(state);
+        if idle {
+            self.runtime.spawn(Arc::clone(room).take_turns(Arc::clone(&self.metrics)));
+        }
+        if full {
+            self.metrics.count_error("giant_queue_full");
+            while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {}
+        }
+    }
+
+    /// The backplane lost messages of a room on their way here.
+    fn declare_gap(&self, room: &RoomId, from: u64, to: u64) {
+        tracing::warn!(%room, from, to, "messages were lost on the way to this node");
+        let Some(room) = self.find(room.as_str()) else { return };
+        let mut state = room.lock();
+        self.dismiss(&room, &mut state, "a gap was declared");
+        if let Some(top) = &mut state.top {
+            // What comes next is `to`, and no second reason to send anybody away.
+            top.offset = top.offset.max(to.saturating_sub(1));
+        }
+        self.tend_if_unwanted(&room, state);
+    }
+
+    fn dismiss(&self, room: &Room, state: &mut State, reason: &'static str) {
+        let members = state.dismiss_positioned(&room.id);
+        if members > 0 {
+            self.metrics.add_insufficient_state(members);
+            tracing::debug!(room = %room.id, members, reason, "positioned members must subscribe again");
+        }
+    }
+
+    fn tend_if_unwanted(&self, room: &Arc<Room>, state: MutexGuard<'_, State>) {
+        let unwanted = !state.wanted() && !state.driven;
+        drop(state);
+        if unwanted && let Some(hub) = self.handle.upgrade() {
+            // Not here: the caller is the backplane, and a leave would call back into it.
+            let room = Arc::clone(room);
+            self.runtime.spawn(async move { hub.tend(&room) });
+        }
+    }
+}
+
+impl Room {
+    fn queued_bytes(&self) -> usize {
+        self.lock().giant.as_ref().map_or(0, |giant| giant.queued_bytes())
+    }
+
+    /// Where the room stands, for a subscriber that wants to know.
+    pub(super) fn position(state: &State) -> Position {
+        state.top.unwrap_or_default()
+    }
+}

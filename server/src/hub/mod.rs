@@ -1,0 +1,166 @@
+//! The hub: this node's rooms and who is in them.
+//!
+//! What lives here: membership, the interest it causes, and the fan-out of a message to the members. What does not: the
+//! client protocol's commands, sockets' reading side, and any knowledge of what carries messages between nodes.
+//!
+//! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox. None is held while the backplane is called.
+
+mod fan_out;
+mod giant;
+mod interest;
+mod members;
+mod room;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use manifold_strategies::guarantees::Positions;
+use manifold_strategies::{Backplane, Position, RoomId};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+
+pub(crate) use fan_out::Cork;
+pub(crate) use interest::{Reservation, Ticket};
+use members::Member;
+pub(crate) use room::{JoinFailed, Room};
+
+use crate::metrics::Metrics;
+use crate::session::Session;
+
+/// Shards of the room table: enough that threads rarely meet.
+const SHARDS: usize = 64;
+
+type Shard = RwLock<HashMap<RoomId, Arc<Room>>>;
+
+/// What the hub is configured with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HubSettings {
+    /// How long an empty room stays joined.
+    pub(crate) leave_linger: Duration,
+    /// Rooms with this many members get a task of their own.
+    pub(crate) giant_members_min: usize,
+    /// Bytes that may wait in a giant room's queue.
+    pub(crate) giant_queue_bytes_max: usize,
+}
+
+/// This node's rooms.
+pub(crate) struct Hub {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    /// Set once, when the node has started it: the backplane needs the hub first, as its entrance.
+    backplane: OnceLock<(Arc<dyn Backplane>, bool)>,
+    settings: HubSettings,
+    metrics: Arc<Metrics>,
+    runtime: Handle,
+    handle: Weak<Hub>,
+}
+
+impl Hub {
+    /// A hub without rooms. Must be called within the runtime that its tasks shall run on.
+    pub(crate) fn new(settings: HubSettings, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new_cyclic(|handle| Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            hasher: RandomState::new(),
+            backplane: OnceLock::new(),
+            settings,
+            metrics,
+            runtime: Handle::current(),
+            handle: Weak::clone(handle),
+        })
+    }
+
+    /// Connects the hub with what carries its messages. The first call counts.
+    pub(crate) fn set_backplane(&self, backplane: Arc<dyn Backplane>) {
+        let dense = backplane.guarantees().positions == Positions::Dense;
+        // A second backplane would be a programming error that the first survives.
+        let _ = self.backplane.set((backplane, dense));
+    }
+
+    /// What carries messages between nodes.
+    pub(crate) fn backplane(&self) -> &Arc<dyn Backplane> {
+        let (backplane, _) = self.backplane.get().expect("the node connects the backplane before it serves");
+        backplane
+    }
+
+    /// Whether positions count up by one, so that members can be told of losses.
+    pub(crate) fn dense(&self) -> bool {
+        self.backplane.get().is_some_and(|(_, dense)| *dense)
+    }
+
+    /// Makes a reserved place a membership. `reply` is called under the room's lock with the room's position; it has to put
+    /// the subscriber's reply into the outbox, so that the reply comes before every push and nothing after it is missed.
+    pub(crate) fn attach(
+        &self,
+        ticket: Ticket,
+        session: &Arc<Session>,
+        positioned: bool,
+        reply: impl FnOnce(Position),
+    ) -> (Arc<Room>, u32) {
+        let room = Arc::clone(&ticket.room);
+        let mut state = room.lock();
+        reply(Room::position(&state));
+        let member = Member { session: Arc::clone(session), joined_serial: state.serial, positioned };
+        let slot = state.members.insert(member);
+        drop(state);
+        ticket.redeem();
+        (room, slot)
+    }
+
+    /// Ends a membership. `reply` is called when no further push will follow.
+    pub(crate) fn detach(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        slot: u32,
+        session: &Arc<Session>,
+        reply: impl FnOnce(),
+    ) {
+        let turn = room.turn.lock();
+        let mut state = room.lock();
+        let removed = state.members.remove(slot, session);
+        reply();
+        let unwanted = removed && !state.wanted();
+        drop(state);
+        drop(turn);
+        if unwanted {
+            self.tend(room);
+        }
+    }
+
+    /// The room, if anybody here is in it.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Room>> {
+        self.shard(name).read().get(name).map(Arc::clone)
+    }
+
+    /// Rooms with members on this node.
+    pub(crate) fn room_count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Every room with its number of members here, in no order.
+    pub(crate) fn rooms(&self) -> Vec<(RoomId, usize)> {
+        let rooms = self.shards.iter().flat_map(|shard| shard.read().values().map(Arc::clone).collect::<Vec<_>>());
+        rooms.map(|room| (room.id.clone(), room.len())).filter(|(_, members)| *members > 0).collect()
+    }
+
+    fn find_or_create(&self, name: &str) -> Arc<Room> {
+        if let Some(room) = self.find(name) {
+            return room;
+        }
+        let mut shard = self.shard(name).write();
+        let id = RoomId::new(name);
+        Arc::clone(shard.entry(id.clone()).or_insert_with(|| Arc::new(Room::new(id))))
+    }
+
+    fn shard(&self, name: &str) -> &Shard {
+        let hash = usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("a shard's index is small");
+        &self.shards[hash]
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("rooms", &self.room_count()).finish_non_exhaustive()
+    }
+}

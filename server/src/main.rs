@@ -1,0 +1,93 @@
+//! `chat-server`: reads the settings, starts a node, serves until it is told to stop.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use manifold_server::config::{self, Config, ConfigError};
+use manifold_server::{Node, Server};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+fn main() -> ExitCode {
+    let invocation = match config::from_command_line(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(ConfigError::CommandLine(error)) => error.exit(),
+        Err(error) => return fail(&error.into()),
+    };
+    let outcome = if invocation.print_config { print(&invocation.config) } else { run(invocation.config) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("chat-server: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn print(config: &Config) -> anyhow::Result<()> {
+    let text = toml::to_string_pretty(&config.effective()?)?;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    manifold_server::init_logging(&config)?;
+    raise_file_limit();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        runtime.worker_threads(usize::try_from(config.worker_threads)?);
+    }
+    runtime.enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Bound first: a port that is taken is known before the cluster hears of this node.
+    let listener = Server::bind(&config.listen).await?;
+    let strategy = config.strategy.clone();
+    let node = Node::new(config)?;
+    tokio::select! {
+        connected = node.connect() => connected.with_context(|| format!("cannot start strategy {strategy}"))?,
+        () = either(&mut terminate, &mut interrupt) => return Ok(()),
+    }
+    let server = Server::start(node, listener)?;
+    announce(&server)?;
+    either(&mut terminate, &mut interrupt).await;
+    tracing::info!("going down; a second signal ends this at once");
+    tokio::select! {
+        drained = server.drain() => drained.context("the backplane did not leave in order")?,
+        () = either(&mut terminate, &mut interrupt) => anyhow::bail!("ended by a second signal"),
+    }
+    tracing::info!("down");
+    Ok(())
+}
+
+/// The one line on stdout, for whoever started this.
+fn announce(server: &Server) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "listening on http://{}", server.address())?;
+    stdout.flush()?;
+    let config = server.node().config();
+    tracing::info!(node = %config.node, strategy = %config.strategy, address = %server.address(), "serving");
+    Ok(())
+}
+
+async fn either(first: &mut Signal, second: &mut Signal) {
+    tokio::select! {
+        _ = first.recv() => {}
+        _ = second.recv() => {}
+    }
+}
+
+/// Every client is an open file: take all that the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,149 @@
+//! Running a node: from a listening socket to the last goodbye.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_protocol::DisconnectCode;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::http;
+use crate::node::Node;
+
+/// Time between two goodbyes when there are few clients.
+const GOODBYE_INTERVAL_MAX: Duration = Duration::from_millis(20);
+/// Time between two looks at how many connections are left.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Server {
+    node: Arc<Node>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+}
+
+/// Why a node cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address is not one, or its name is not known.
+    #[error("cannot resolve the address {address:?}: {source}")]
+    Resolve {
+        /// As it was given.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("{address} is in use: stop what listens there, or give another --listen address (port 0 takes a free one)")]
+    InUse {
+        /// The address.
+        address: String,
+    },
+    /// Another failure to listen.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Server {
+    /// Binds the address of the node's settings.
+    ///
+    /// # Errors
+    /// When the address is wrong or taken.
+    pub async fn bind(address: &str) -> Result<TcpListener, ServerError> {
+        let of = address.to_owned();
+        let resolved = match tokio::net::lookup_host(address).await {
+            Ok(addresses) => addresses.collect::<Vec<_>>(),
+            Err(source) => return Err(ServerError::Resolve { address: of, source }),
+        };
+        TcpListener::bind(&*resolved).await.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::InUse { address: of },
+            _ => ServerError::Listen { address: of, source },
+        })
+    }
+
+    /// Serves on `listener`. The node's backplane must have been set.
+    ///
+    /// # Errors
+    /// When the listener's address cannot be read.
+    pub fn start(node: Arc<Node>, listener: TcpListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(http::serve(Arc::clone(&node), listener, stopped));
+        let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
+        Ok(Self { node, address, stop, accepting, sweeping })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Goes down in order: accepts nobody any more, tells every client to connect elsewhere, spread over the drain window,
+    /// sends what waits for them, lets the backplane flush and leave.
+    ///
+    /// Bounded by the drain window, the close timeout and the shutdown timeout.
+    ///
+    /// # Errors
+    /// When the backplane did not leave in order.
+    pub async fn drain(self) -> manifold_strategies::Result<()> {
+        let config = self.node.config();
+        self.node.begin_draining();
+        // Nobody is left to tell when the task is gone already.
+        let _ = self.stop.send(true);
+        let _ = self.accepting.await;
+        let window = Duration::from_millis(config.drain_window_ms);
+        say_goodbye(&self.node, window).await;
+        let patience = Duration::from_millis(config.close_timeout_ms) + Duration::from_millis(500);
+        let deadline = Instant::now() + patience;
+        while self.node.connection_count() > 0 && Instant::now() < deadline {
+            // A session that was just opened, or just looked at, may have been passed over.
+            for session in self.node.sweep().sessions() {
+                session.request_close(DisconnectCode::SHUTDOWN);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        self.sweeping.abort();
+        let timeout = Duration::from_millis(config.shutdown_timeout_ms);
+        match tokio::time::timeout(timeout, self.node.backplane().shutdown()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(manifold_strategies::Error::new(
+                manifold_strategies::ErrorKind::Timeout,
+                "shutdown",
+                "the backplane did not leave within shutdown_timeout_ms",
+            )),
+        }
+    }
+}
+
+/// Asks all clients to go, evenly over the window at most: they come back to the other nodes one after the other.
+async fn say_goodbye(node: &Node, window: Duration) {
+    let sessions = node.sweep().sessions();
+    let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+    let interval = (window / count).min(GOODBYE_INTERVAL_MAX);
+    let start = Instant::now();
+    tracing::info!(clients = sessions.len(), over = ?(interval * count), "telling clients to connect elsewhere");
+    for (index, session) in (0_u32..).zip(sessions) {
+        let due = start + interval * index;
+        if due > Instant::now() {
+            tokio::time::sleep_until(due).await;
+        }
+        session.request_close(DisconnectCode::SHUTDOWN);
+    }
+}
