@@ -9,6 +9,7 @@
 
 mod cache;
 mod claim;
+pub mod detached;
 mod environment;
 mod error;
 mod kafka;

@@ -1,3 +1,0 @@
-//! The `compose` command.
-
-fn main() {}
