@@ -41,11 +41,13 @@ pub struct ComponentCost {
     pub cpu_s: f64,
     /// Peak resident memory.
     pub rss_bytes_max: u64,
-    /// Bytes written through `write`, `send` and their like (sockets and files), from `/proc/PID/io`; absent where
-    /// the kernel doesn't tell.
+    /// Bytes written through `write` and its like (files, and sockets unless `send` is used), from `/proc/PID/io`;
+    /// absent where the kernel doesn't tell.
     pub written_bytes: Option<u64>,
     /// Bytes read, likewise.
     pub read_bytes: Option<u64>,
+    /// Bytes that went towards a disk.
+    pub disk_bytes: Option<u64>,
 }
 
 /// What a component is.

@@ -209,12 +209,12 @@ fn because(
         .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median));
     match (next, decided_by) {
         (Some((cell, difference)), 2) => parts.push(format!(
-            "{} tied in {name}, {} of its CPU per delivery",
+            "{} can't be told from it in {name}, but needs {} the CPU per delivery",
             cell.label,
-            ratio(1.0 / difference.ratio.median)
+            ratio(difference.ratio.median)
         )),
         (Some((cell, difference)), _) => {
-            parts.push(format!("{} is next with {} of that", cell.label, ratio(difference.ratio.median)));
+            parts.push(format!("next is {} with {} that", cell.label, ratio(difference.ratio.median)));
         }
         (None, _) if best.len() > 1 => parts.push("intervals overlap in latency and in CPU".to_owned()),
         (None, _) => parts.push("the only one that qualifies".to_owned()),

@@ -194,12 +194,13 @@ pub fn cpu_us_per_delivery_served(run: &RunRecord) -> Option<f64> {
     (!parts.is_empty()).then(|| parts.iter().sum())
 }
 
-/// Bytes that nodes and brokers wrote per delivery; absent where the kernel doesn't tell.
-pub fn written_bytes_per_delivery(run: &RunRecord) -> Option<f64> {
+/// Bytes that brokers wrote per delivery, to sockets and files; absent where there are none or the kernel doesn't tell.
+pub fn broker_bytes_per_delivery(run: &RunRecord) -> Option<f64> {
     let deliveries = run.measured.load.delivered_per_s * run.measured.window_s;
-    let served = run.cost.components.iter().filter(|component| component.kind != ComponentKind::Generator);
-    let bytes: Option<u64> = served.map(|component| component.written_bytes).sum();
-    bytes.filter(|_| deliveries > 0.0).map(|bytes| bytes as f64 / deliveries)
+    let is_broker = |kind| matches!(kind, ComponentKind::Kafka | ComponentKind::Redis);
+    let brokers = run.cost.components.iter().filter(|component| is_broker(component.kind));
+    let bytes: Option<u64> = brokers.map(|component| component.written_bytes).sum();
+    bytes.filter(|bytes| deliveries > 0.0 && *bytes > 0).map(|bytes| bytes as f64 / deliveries)
 }
 
 /// Longest stretch without deliveries after a fault that struck, in milliseconds.

@@ -85,7 +85,7 @@ fn render_entry(entry: &Entry, head: &str) -> String {
     let number = if entry.number { " num" } else { "" };
     // Narrow screens turn rows into cards; the head then stands before each entry.
     format!(
-        "<td class=\"{}{number}\" data-head=\"{}\">{}</td>",
+        "<td class=\"{}{number}\" data-head=\"{}\"><span>{}</span></td>",
         class(entry.tone),
         escape(head),
         inline(&entry.text).replace('\n', "<br>")
@@ -120,7 +120,8 @@ fn inline(text: &str) -> String {
     let escaped = escape(text);
     let linked = links(&escaped);
     let strong = paired(&linked, "**", "<strong>", "</strong>");
-    paired(&strong, "`", "<code>", "</code>")
+    let emphasised = paired(&strong, "*", "<em>", "</em>");
+    paired(&emphasised, "`", "<code>", "</code>")
 }
 
 fn paired(text: &str, mark: &str, open: &str, close: &str) -> String {
@@ -172,6 +173,7 @@ mod tests {
             inline("a `b<c` **d** [e](f/g.json)"),
             "a <code>b&lt;c</code> <strong>d</strong> <a href=\"f/g.json\">e</a>"
         );
-        assert_eq!(inline("2 ** 3 [x] <script>"), "2 ** 3 [x] &lt;script&gt;");
+        assert_eq!(inline("2 * 3 [x] <script>"), "2 * 3 [x] &lt;script&gt;");
+        assert_eq!(inline("*a* **b**"), "<em>a</em> <strong>b</strong>");
     }
 }

@@ -186,6 +186,7 @@ impl Sample {
             rss_bytes_max: 30 << 20,
             written_bytes: Some((deliveries * 250.0) as u64),
             read_bytes: None,
+            disk_bytes: Some((deliveries * 20.0) as u64),
         };
         let mut components = vec![component("n1", ComponentKind::Node, self.cpu_us[0])];
         if self.strategy.contains("kafka") || self.strategy == "hybrid" {

@@ -15,6 +15,15 @@ pub fn us(value_us: f64) -> String {
     format!("{} µs", significant(value_us))
 }
 
+/// A number at an axis: three significant digits without idle zeros, thousands grouped.
+pub fn tick(value: f64) -> String {
+    if value.abs() >= 1_000.0 {
+        return count(value.round() as u64);
+    }
+    let text = significant(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// A ratio: `2.3×`.
 pub fn ratio(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}×") } else { format!("{value:.2}×").replace(".00×", "×") }
@@ -93,6 +102,7 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(123_456), "123,456");
+        assert_eq!([tick(10.0), tick(0.1), tick(2.5), tick(20_000.0)], ["10", "0.1", "2.5", "20,000"]);
         assert_eq!(ratio(2.0), "2×");
         assert_eq!(ratio(2.345), "2.35×");
         assert_eq!(percent(0.995), "99.5 %");

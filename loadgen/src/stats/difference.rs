@@ -17,6 +17,9 @@ pub struct Difference {
     pub call: Call,
 }
 
+/// With few blocks, a smaller median ratio than this is not even an indication.
+pub const LIKELY_RATIO_MIN: f64 = 1.1;
+
 /// What may be said of two contenders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -25,7 +28,7 @@ pub enum Call {
     Larger,
     /// `b` is smaller, likewise.
     Smaller,
-    /// As `Larger`, from fewer blocks, all of which agree: an indication, no evidence.
+    /// As `Larger`, from fewer blocks, all of which agree, and by [`LIKELY_RATIO_MIN`]: an indication, no evidence.
     LikelyLarger,
     /// As `Smaller`, likewise.
     LikelySmaller,
@@ -82,7 +85,8 @@ pub fn correct(family: &mut [Difference]) {
 }
 
 fn call(ratio: &Interval, p: f64, logarithms: &[f64]) -> Call {
-    let agree = |sign: f64| logarithms.iter().all(|value| value * sign > 0.0);
+    let far = ratio.median.ln().abs() >= LIKELY_RATIO_MIN.ln();
+    let agree = |sign: f64| far && logarithms.iter().all(|value| value * sign > 0.0);
     if logarithms.len() < BLOCKS_MIN {
         // One run has no spread to compare with.
         return match logarithms.len() {
@@ -124,6 +128,7 @@ mod tests {
     fn few_blocks_are_an_indication_and_one_is_nothing() {
         assert_eq!(compare_paired(&[(1.0, 2.0), (1.0, 3.0)]).unwrap().call, Call::LikelyLarger);
         assert_eq!(compare_paired(&[(1.0, 2.0), (3.0, 1.0)]).unwrap().call, Call::Tie);
+        assert_eq!(compare_paired(&[(1.0, 1.02), (1.0, 1.03)]).unwrap().call, Call::Tie);
         assert_eq!(compare_paired(&[(1.0, 2.0)]).unwrap().call, Call::Tie);
         assert_eq!(compare_paired(&[]), None);
         assert_eq!(compare_paired(&[(0.0, 2.0)]), None);

@@ -8,7 +8,7 @@ mod difference;
 mod rank;
 
 pub use bootstrap::{Interval, median, median_interval};
-pub use difference::{Call, Difference, compare_paired, correct};
+pub use difference::{Call, Difference, LIKELY_RATIO_MIN, compare_paired, correct};
 pub use rank::{holm, mann_whitney};
 
 /// Chance of calling a difference where there is none, over a whole family of comparisons.

@@ -4,7 +4,7 @@ use super::Key;
 use super::axis::Scale;
 use super::dots::{draw_legend, legend_height};
 use super::svg::Svg;
-use crate::report::text::significant;
+use crate::report::text;
 
 /// One contender's line.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub fn curves(title: &str, axes: &CurveAxes, legend: &[Key], curves: &[Curve]) -
     svg.text("soft small", "start", (4.0, top - 8.0), &axes.y);
     for tick in y.ticks() {
         svg.line("grid", (LEFT, y.at(tick)), (right, y.at(tick)));
-        svg.text("soft small", "end", (LEFT - 8.0, y.at(tick) + 4.0), &significant(tick).replace(".00", ""));
+        svg.text("soft small", "end", (LEFT - 8.0, y.at(tick) + 4.0), &text::tick(tick));
     }
     draw_x(&mut svg, axes, &x, (top, bottom));
     if let Some(target) = axes.target {
@@ -72,7 +72,7 @@ pub fn curves(title: &str, axes: &CurveAxes, legend: &[Key], curves: &[Curve]) -
 }
 
 fn draw_x(svg: &mut Svg, axes: &CurveAxes, x: &Scale, (top, bottom): (f64, f64)) {
-    let own: Vec<(f64, String)> = x.ticks().into_iter().map(|tick| (tick, format!("{tick:.0}"))).collect();
+    let own: Vec<(f64, String)> = x.ticks().into_iter().map(|tick| (tick, text::tick(tick))).collect();
     for (tick, text) in if axes.x_ticks.is_empty() { &own } else { &axes.x_ticks } {
         svg.line("grid", (x.at(*tick), top), (x.at(*tick), bottom));
         svg.text("soft small", "middle", (x.at(*tick), bottom + 16.0), text);

@@ -3,7 +3,7 @@
 use super::Key;
 use super::axis::Scale;
 use super::svg::Svg;
-use crate::report::text::{ms, significant};
+use crate::report::text::{self, ms, significant};
 use crate::stats::Interval;
 
 /// A row: one scenario.
@@ -48,12 +48,7 @@ pub fn dots(title: &str, axis: &str, legend: &[Key], rows: &[DotRow]) -> String 
     draw_legend(&mut svg, legend, LEFT);
     for tick in scale.ticks() {
         svg.line("grid", (scale.at(tick), top), (scale.at(tick), bottom));
-        svg.text(
-            "soft small",
-            "middle",
-            (scale.at(tick), bottom + 16.0),
-            &significant(tick).replace(".00", ""),
-        );
+        svg.text("soft small", "middle", (scale.at(tick), bottom + 16.0), &text::tick(tick));
     }
     svg.text("soft small", "middle", ((LEFT + WIDTH - RIGHT) / 2.0, bottom + 34.0), axis);
     let mut y = top;

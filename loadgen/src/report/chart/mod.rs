@@ -3,12 +3,12 @@
 //! Colours come from CSS variables, so one drawing serves light, dark and print; a strategy is told apart by colour
 //! *and* marker shape *and* its name at the line. Every figure has a title that says what to see in it.
 
-mod axis;
-mod curves;
-mod dots;
-mod stack;
-mod svg;
-mod timeline;
+pub mod axis;
+pub mod curves;
+pub mod dots;
+pub mod stack;
+pub mod svg;
+pub mod timeline;
 
 pub use curves::{Curve, CurveAxes, curves};
 pub use dots::{Dot, DotRow, dots};

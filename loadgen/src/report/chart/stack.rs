@@ -2,7 +2,7 @@
 
 use super::axis::Scale;
 use super::svg::Svg;
-use crate::report::text::significant;
+use crate::report::text::{self, significant};
 
 /// One bar.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub fn stacks(title: &str, axis: &str, parts: &[&str], bars: &[Stack]) -> String
     let scale = Scale::linear(bars.iter().map(|bar| bar.parts.iter().sum()), (LEFT, WIDTH - RIGHT));
     for tick in scale.ticks() {
         svg.line("grid", (scale.at(tick), top), (scale.at(tick), bottom));
-        svg.text("soft small", "middle", (scale.at(tick), bottom + 16.0), &trimmed(tick));
+        svg.text("soft small", "middle", (scale.at(tick), bottom + 16.0), &text::tick(tick));
     }
     for (index, bar) in bars.iter().enumerate() {
         let y = top + index as f64 * PITCH + (PITCH - BAR) / 2.0;
@@ -52,8 +52,4 @@ pub fn stacks(title: &str, axis: &str, parts: &[&str], bars: &[Stack]) -> String
     svg.line("axis", (LEFT, top), (LEFT, bottom));
     svg.text("soft small", "middle", ((LEFT + WIDTH - RIGHT) / 2.0, bottom + 34.0), axis);
     svg.finish(WIDTH, bottom + 42.0, title)
-}
-
-fn trimmed(value: f64) -> String {
-    if value.fract() == 0.0 { format!("{value:.0}") } else { significant(value) }
 }

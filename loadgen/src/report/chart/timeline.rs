@@ -2,7 +2,7 @@
 
 use super::axis::Scale;
 use super::svg::Svg;
-use crate::report::text::{count, significant};
+use crate::report::text;
 
 /// One run over time.
 #[derive(Debug, Clone)]
@@ -51,9 +51,7 @@ pub fn timeline(title: &str, run: &Timeline) -> String {
         let every = ticks.len().div_ceil(4).max(1);
         for tick in ticks.into_iter().step_by(every) {
             svg.line("grid", (LEFT, scale.at(tick)), (right, scale.at(tick)));
-            let text =
-                if tick >= 1_000.0 { count(tick as u64) } else { significant(tick).replace(".00", "") };
-            svg.text("soft small", "end", (LEFT - 6.0, scale.at(tick) + 4.0), &text);
+            svg.text("soft small", "end", (LEFT - 6.0, scale.at(tick) + 4.0), &text::tick(tick));
         }
         svg.line("axis", (LEFT, y + PANE), (right, y + PANE));
     }

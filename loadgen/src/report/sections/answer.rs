@@ -100,12 +100,7 @@ fn headline(tables: &[ScenarioTable<'_>], keys: &[Key]) -> Option<Figure> {
     Some(Figure {
         id: "headline".to_owned(),
         title: title.to_owned(),
-        svg: dots(
-            title,
-            "p99 from intended send to each member, ms (logarithmic); whiskers: 95 % interval over runs; dashed: target; hollow: broke a promise",
-            &legend,
-            &rows,
-        ),
+        svg: dots(title, "delivery p99, ms (logarithmic)", &legend, &rows),
         reading: reading(tables),
     })
 }
@@ -144,7 +139,10 @@ fn reading(tables: &[ScenarioTable<'_>]) -> String {
             values.iter().map(|(value, label)| format!("{label} {}", ms(*value))).collect();
         format!("{}: {}", table.name, values.join(", "))
     });
-    format!("In words, median p99 per strategy, best first. {}.", lines.collect::<Vec<_>>().join(". "))
+    format!(
+        "Latency from intended send to each member; whiskers: 95 % interval over runs; dashed: target; hollow: broke a promise. In words, median p99 per strategy, best first. {}.",
+        lines.collect::<Vec<_>>().join(". ")
+    )
 }
 
 /// The table of claims.

@@ -4,8 +4,8 @@ use crate::record::{Amplification, ComponentKind};
 use crate::report::chart::{Stack, stacks};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
 use crate::report::gather::{
-    Cell, ScenarioTable, amplification, cpu_us_per_delivery, cpu_us_per_delivery_served,
-    written_bytes_per_delivery,
+    Cell, ScenarioTable, amplification, broker_bytes_per_delivery, cpu_us_per_delivery,
+    cpu_us_per_delivery_served,
 };
 use crate::report::text::{bytes, count, significant, us, with_interval};
 
@@ -70,7 +70,7 @@ fn table(tables: &[&ScenarioTable<'_>]) -> Table {
             "Kafka",
             "Redis",
             "Generator",
-            "Bytes written per delivery",
+            "Broker bytes per delivery",
             "Peak memory, nodes",
             "Peak memory, brokers",
             "Writes per publish",
@@ -107,7 +107,7 @@ fn row(scenario: &str, cell: &Cell<'_>) -> Vec<Entry> {
         Entry::number(cpu(ComponentKind::Redis)),
         Entry::number(cpu(ComponentKind::Generator)),
         Entry::number(
-            cell.median(written_bytes_per_delivery).map_or_else(absent, |value| bytes(value as u64)),
+            cell.median(broker_bytes_per_delivery).map_or_else(absent, |value| bytes(value as u64)),
         ),
         Entry::number(memory(&[ComponentKind::Node])),
         Entry::number(memory(&[ComponentKind::Kafka, ComponentKind::Redis])),
