@@ -138,6 +138,13 @@ impl Ledger {
         *self.covered.entry((stream, opened, end)).or_default() += 1;
     }
 
+    /// What an open window lacks of the messages below `end`: whether the last one has not come, and how many before
+    /// the last that came are missing.
+    pub fn lacking(&self, window: u32, end: u32) -> (bool, u64) {
+        let (reached, holes) = self.windows[window as usize].reach();
+        (reached < end, holes + self.missing.get(&window).map_or(0, Ranges::count))
+    }
+
     /// A delivery that needs no window: at an edge, to a stranger, late, damaged.
     pub fn tally_mut(&mut self) -> &mut Tally {
         &mut self.tally

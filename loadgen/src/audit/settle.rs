@@ -41,7 +41,7 @@ pub struct Settled {
 /// `interval_us` is the length of the intervals in [`Sent::marks`]; a message that a member misses counts as lost only
 /// if it was sent more than `edge_us` before that member's connection broke or left (rounded up to a whole interval);
 /// younger ones may have been under way and are indeterminate.
-pub fn settle(ledgers: &[Ledger], streams: &[Sent], interval_us: u64, edge_us: u64) -> Settled {
+pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: u64) -> Settled {
     let mut tally = Tally::default();
     ledgers.iter().for_each(|ledger| tally.add(&ledger.tally));
     let mut books = Books { streams, interval_us, edge_us, settled: Settled::default() };
@@ -90,8 +90,9 @@ pub fn settle(ledgers: &[Ledger], streams: &[Sent], interval_us: u64, edge_us: u
     audit.corrupt = tally.corrupt;
     audit.gaps_declared = tally.gaps;
     // Two independent counts: what came in one by one, and what the windows say at the end.
-    audit.conserved =
-        covered == tally.first + missing && audit.closes() && !ledgers.iter().any(Ledger::has_overflowed);
+    audit.conserved = covered == tally.first + missing
+        && audit.closes()
+        && !ledgers.iter().any(|ledger| ledger.has_overflowed());
     Settled { audit, lost_by_interval }
 }
 

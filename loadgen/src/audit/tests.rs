@@ -198,7 +198,7 @@ impl Bench {
     fn finish(mut self) -> (Audit, Settled) {
         (0..MEMBERS).for_each(|member| self.leave(member, Closing::Drained));
         self.oracle.conserved = true;
-        (self.oracle, settle(&[self.ledger], &self.sent, INTERVAL_US, EDGE_US))
+        (self.oracle, settle(&[&self.ledger], &self.sent, INTERVAL_US, EDGE_US))
     }
 }
 
@@ -225,7 +225,7 @@ fn any_rate_of_loss_is_counted_exactly() {
         }
         ledger.close(window, 0, count, Closing::Drained);
         let sent = Sent { count, marks: vec![(0, 0)], ..Sent::default() };
-        let audit = settle(&[ledger], &[sent], INTERVAL_US, EDGE_US).audit;
+        let audit = settle(&[&ledger], &[sent], INTERVAL_US, EDGE_US).audit;
         assert_eq!(audit.lost_silent, u64::from(count.div_ceil(every)), "one in {every}");
         assert!(audit.conserved);
     }
@@ -251,7 +251,7 @@ fn what_was_sent_before_the_join_is_at_the_edge() {
     assert_eq!(ledger.observe(window, 10), Arrived::First);
     ledger.close(window, 0, 11, Closing::Drained);
     let sent = Sent { count: 11, marks: vec![(0, 0)], ..Sent::default() };
-    let audit = settle(&[ledger], &[sent], INTERVAL_US, EDGE_US).audit;
+    let audit = settle(&[&ledger], &[sent], INTERVAL_US, EDGE_US).audit;
     assert_eq!((audit.expected, audit.delivered, audit.indeterminate), (2, 1, 1));
     assert!(audit.conserved);
 }
@@ -264,5 +264,5 @@ fn a_wrong_count_does_not_close() {
     ledger.tally_mut().first += 1;
     ledger.close(window, 0, 1, Closing::Drained);
     let sent = Sent { count: 1, marks: vec![(0, 0)], ..Sent::default() };
-    assert!(!settle(&[ledger], &[sent], INTERVAL_US, EDGE_US).audit.conserved);
+    assert!(!settle(&[&ledger], &[sent], INTERVAL_US, EDGE_US).audit.conserved);
 }

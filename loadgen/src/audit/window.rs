@@ -81,6 +81,12 @@ impl Window {
         self.seen = self.seen.checked_shr(settled).unwrap_or(0);
     }
 
+    /// The end of what has been delivered, and how much is missing in the window before it.
+    pub(super) const fn reach(&self) -> (u32, u64) {
+        let span = 64 - self.seen.leading_zeros();
+        (self.base + span, (span - self.seen.count_ones()) as u64)
+    }
+
     /// Ends the window before `end`: what is owed and not delivered is missing.
     pub(super) fn close(mut self, end: u32, mut miss: impl FnMut(u32, u32)) {
         if end > self.base {

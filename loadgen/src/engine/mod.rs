@@ -1,6 +1,20 @@
 //! The engine: drives servers with an open-loop load over the client protocol, and times and audits every delivery.
 
+mod agenda;
+mod books;
+mod client;
+mod conductor;
+mod faults;
+mod link;
 mod payload;
+mod plan;
+mod process;
+mod receive;
+mod recorder;
+mod shared;
+mod upkeep;
+mod wire;
+mod worker;
 
 pub use payload::{PAYLOAD_BYTES_MIN, Stamp};
 
@@ -49,6 +63,14 @@ pub enum RunError {
         /// The last failure that any of them saw.
         last: String,
     },
+    /// A fault of the scenario could not be done.
+    #[error("fault at {at_s} s: {source:#}")]
+    Fault {
+        /// When it was to happen, seconds after the warm-up.
+        at_s: f64,
+        /// What the surroundings said.
+        source: anyhow::Error,
+    },
     /// The surroundings asked for an end.
     #[error("cancelled")]
     Cancelled,
@@ -72,6 +94,10 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(spec: &RunSpec, surroundings: &dyn Surroundings) -> Result<Measured, RunError> {
-    let _ = (spec, surroundings);
-    Err(RunError::Cancelled)
+    conductor::Conductor::new(spec, surroundings)?.conduct()
+}
+
+/// Wraps an error of the operating system.
+fn system<E: Into<std::io::Error>>(what: &'static str) -> impl FnOnce(E) -> RunError {
+    move |source| RunError::System { what, source: source.into() }
 }

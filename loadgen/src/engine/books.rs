@@ -1,0 +1,236 @@
+//! What one thread writes down: the audit's ledger, latencies, and the figures of the current interval.
+
+use std::sync::atomic::Ordering;
+
+use super::payload::Stamp;
+use super::shared::Shared;
+use crate::audit::{Arrived, Closing, Ledger, OrderTrack, Sent, Stretch};
+use crate::latency::{Activity, LastMember};
+use crate::record::{Histogram, Latencies};
+
+/// A message that was sent and not yet answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) id: u32,
+    pub(super) stream: u32,
+    pub(super) sequence: u32,
+    pub(super) intended_us: u64,
+}
+
+/// How a publish that was not acknowledged ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unacknowledged {
+    Refused,
+    Unknown,
+}
+
+/// The figures of one interval of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Interval {
+    pub(super) index: u32,
+    pub(super) scheduled: u64,
+    pub(super) sent: u64,
+    pub(super) failed: u64,
+    pub(super) delivered: u64,
+    pub(super) gaps: u64,
+    pub(super) reconnects: u64,
+    pub(super) connections: u64,
+    /// Missing by now, all intervals together.
+    pub(super) missing: u64,
+    pub(super) delivery: Histogram,
+    /// Messages that reached all members of this thread, while other threads have members too.
+    pub(super) reached: Vec<Reached>,
+    pub(super) stretches: Vec<Stretch>,
+}
+
+/// A message reached all members of one thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached {
+    pub(super) stream: u32,
+    pub(super) sequence: u32,
+    pub(super) longest_us: u32,
+    /// Whether its intended time lies in the counted window.
+    pub(super) counted: bool,
+}
+
+/// Sums of the counted window.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) scheduled: u64,
+    pub(super) sent: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) delivered: u64,
+    /// When the last message was sent, on the run's clock.
+    pub(super) last_sent_us: u64,
+}
+
+/// One thread's books. Times are on the run's clock: microseconds from the first intended send.
+#[derive(Debug)]
+pub(super) struct Books<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) ledger: Ledger,
+    /// By the thread's own streams.
+    pub(super) sent: Vec<Sent>,
+    /// By all streams.
+    last_member: Vec<LastMember>,
+    /// By room: members of this thread that have joined and read at full speed.
+    pub(super) readers: Vec<u32>,
+    pub(super) latencies: Latencies,
+    pub(super) activity: Activity,
+    pub(super) interval: Interval,
+    pub(super) sums: Sums,
+    warm_up_us: u64,
+    deadline_us: u64,
+}
+
+impl<'a> Books<'a> {
+    pub(super) fn new(shared: &'a Shared, thread: usize) -> Self {
+        let plan = &shared.plan;
+        Self {
+            ledger: Ledger::default(),
+            sent: vec![Sent::default(); plan.streams_by_thread[thread] as usize],
+            last_member: plan.streams.iter().map(|_| LastMember::default()).collect(),
+            readers: vec![0; plan.rooms.len()],
+            latencies: Latencies::default(),
+            activity: Activity::default(),
+            interval: Interval::default(),
+            sums: Sums::default(),
+            warm_up_us: super::plan::seconds_us(shared.scenario.warm_up_s),
+            deadline_us: shared.scenario.deadline_ms * 1_000,
+            shared,
+        }
+    }
+
+    fn is_counted(&self, intended_us: u64) -> bool {
+        intended_us >= self.warm_up_us
+    }
+
+    /// A message of the schedule fell due.
+    pub(super) fn scheduled(&mut self, intended_us: u64) {
+        self.interval.scheduled += 1;
+        self.sums.scheduled += u64::from(self.is_counted(intended_us));
+    }
+
+    /// A message gets its sequence and is about to be written.
+    #[inline]
+    pub(super) fn send(&mut self, stream: u32, intended_us: u64, now_us: u64, bytes: usize) -> u32 {
+        // One writer: a plain load and a store that publishes it to the members' threads.
+        let next = &self.shared.next[stream as usize];
+        let sequence = next.load(Ordering::Relaxed);
+        next.store(sequence + 1, Ordering::Release);
+        let interval = (now_us / self.shared.interval_us) as u32;
+        let sent = &mut self.sent[self.shared.plan.streams[stream as usize].local as usize];
+        sent.count = sequence + 1;
+        if sent.marks.last().is_none_or(|mark| mark.0 < interval) {
+            sent.marks.push((interval, sequence));
+        }
+        self.interval.sent += 1;
+        if self.is_counted(intended_us) {
+            self.sums.sent += 1;
+            self.sums.payload_bytes += bytes as u64;
+        }
+        self.sums.last_sent_us = now_us;
+        sequence
+    }
+
+    /// A message was written `lag_us` after it could have been.
+    pub(super) fn written(&mut self, intended_us: u64, lag_us: u64) {
+        if self.is_counted(intended_us) {
+            self.latencies.send_lag.record_us(lag_us);
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, pending: &Pending, now_us: u64) {
+        if self.is_counted(pending.intended_us) {
+            self.latencies.ack.record_us(now_us.saturating_sub(pending.intended_us));
+        }
+    }
+
+    pub(super) fn not_acknowledged(&mut self, pending: &Pending, how: Unacknowledged) {
+        self.interval.failed += 1;
+        let sent = &mut self.sent[self.shared.plan.streams[pending.stream as usize].local as usize];
+        match how {
+            Unacknowledged::Refused => sent.refused.insert(pending.sequence),
+            Unacknowledged::Unknown => sent.unknown.insert(pending.sequence),
+        }
+    }
+
+    /// A message arrived at a member. `windows` is the membership's first audit window.
+    #[inline]
+    pub(super) fn delivered(
+        &mut self,
+        stamp: &Stamp,
+        windows: u32,
+        order: &mut OrderTrack,
+        slow: bool,
+        now_us: u64,
+    ) {
+        self.interval.delivered += 1;
+        let room = &self.shared.plan.rooms[stamp.room as usize];
+        if stamp.sender >= room.streams {
+            self.ledger.tally_mut().corrupt += 1;
+            return;
+        }
+        let stream = room.first_stream + stamp.sender;
+        let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
+        if !matches!(arrived, Arrived::First | Arrived::Reordered) {
+            return;
+        }
+        if let Some(stretch) = order.take(stamp.room, stream, stamp.sequence) {
+            self.interval.stretches.push(stretch);
+        }
+        let latency_us = now_us.saturating_sub(stamp.intended_us);
+        if latency_us > self.deadline_us {
+            self.ledger.tally_mut().late += 1;
+        }
+        let counted = self.is_counted(stamp.intended_us);
+        self.sums.delivered += u64::from(counted);
+        if slow {
+            // It is slow because the scenario makes it so: audited, but no measure of the server's latency.
+            return;
+        }
+        self.interval.delivery.record_us(latency_us);
+        if counted {
+            self.latencies.delivery.record_us(latency_us);
+            self.latencies.delivery_raw.record_us(latency_us.saturating_sub(stamp.lag_us));
+        }
+        let readers = self.readers[stamp.room as usize];
+        let latency_us = latency_us.min(u64::from(u32::MAX)) as u32;
+        let reached = self.last_member[stream as usize].reached(stamp.sequence, latency_us, readers);
+        let Some(longest_us) = reached else { return };
+        if room.threads > 1 {
+            self.interval.reached.push(Reached { stream, sequence: stamp.sequence, longest_us, counted });
+        } else if counted {
+            self.latencies.last_member.record_us(u64::from(longest_us));
+        }
+    }
+
+    /// A member's join was confirmed: what is sent from now on is owed to it.
+    pub(super) fn opened(&mut self, room: u32, windows: u32, slow: bool) {
+        let place = &self.shared.plan.rooms[room as usize];
+        for sender in 0..place.streams {
+            self.ledger.open(windows + sender, self.shared.sent_of(place.first_stream + sender));
+        }
+        self.readers[room as usize] += u32::from(!slow);
+    }
+
+    /// A member's time in its room is over.
+    pub(super) fn closed(&mut self, room: u32, windows: u32, slow: bool, closing: Closing) {
+        let place = &self.shared.plan.rooms[room as usize];
+        for sender in 0..place.streams {
+            let stream = place.first_stream + sender;
+            self.ledger.close(windows + sender, stream, self.shared.sent_of(stream), closing);
+        }
+        self.readers[room as usize] -= u32::from(!slow);
+    }
+
+    /// What a member lacks: streams whose last message has not come, and messages missing before those.
+    pub(super) fn lacking(&self, room: u32, windows: u32) -> (u64, u64) {
+        let place = &self.shared.plan.rooms[room as usize];
+        (0..place.streams).fold((0, 0), |(tails, holes), sender| {
+            let sent = self.shared.sent_of(place.first_stream + sender);
+            let (tail, missing) = self.ledger.lacking(windows + sender, sent);
+            (tails + u64::from(tail), holes + missing)
+        })
+    }
+}

@@ -1,0 +1,430 @@
+//! One client: what it is a member of, what it has said and waits for. No sockets: bytes to send go into a buffer.
+
+use std::collections::VecDeque;
+
+use manifold_protocol::{Error, PushBody, Reply, ReplyBody, json};
+
+use super::books::{Books, Pending, Unacknowledged};
+use super::payload::Stamp;
+use super::wire::{self, Line};
+use crate::audit::{Closing, OrderTrack};
+use crate::schedule::{Intent, mix};
+
+/// Where a client stands with a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Out,
+    /// Asked to join; not confirmed.
+    Joining,
+    In,
+    /// Asked to leave; not confirmed.
+    Leaving,
+}
+
+/// A membership in a room.
+#[derive(Debug)]
+struct Membership {
+    room: u32,
+    /// First of its audit windows.
+    windows: u32,
+    standing: Standing,
+    /// Command that waits for an answer.
+    id: u32,
+    order: OrderTrack,
+}
+
+/// A client across all of its connections.
+#[derive(Debug)]
+pub(super) struct Client {
+    index: u32,
+    memberships: Box<[Membership]>,
+    pending: VecDeque<Pending>,
+    /// Messages that fell due while there was no connection that could take them.
+    pub(super) waiting: VecDeque<Intent>,
+    next_id: u32,
+    connect_id: u32,
+    connected: bool,
+    pongs: bool,
+    /// Has left its rooms for a while (churn).
+    pub(super) away: bool,
+    /// The scenario makes it read slowly or not at all.
+    slow: bool,
+}
+
+/// What followed from what a server said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Effects {
+    /// It may be fully joined now: something was confirmed.
+    pub(super) confirmed: bool,
+    /// A join was refused for now: ask again later.
+    pub(super) join_later: bool,
+}
+
+/// The server broke the protocol, or refused what the client cannot do without.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) String);
+
+impl Client {
+    pub(super) fn new(index: u32, books: &mut Books<'_>) -> Self {
+        let plan = &books.shared.plan;
+        let memberships = plan.clients[index as usize]
+            .rooms
+            .iter()
+            .map(|&room| Membership {
+                room,
+                windows: books.ledger.allocate(plan.rooms[room as usize].streams),
+                standing: Standing::Out,
+                id: 0,
+                order: OrderTrack::new(0),
+            })
+            .collect();
+        Self {
+            index,
+            memberships,
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+            next_id: 1,
+            connect_id: 0,
+            connected: false,
+            pongs: false,
+            away: false,
+            slow: false,
+        }
+    }
+
+    fn take_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        id
+    }
+
+    /// Connected, and in all of its rooms (or away from them on purpose).
+    pub(super) fn is_live(&self) -> bool {
+        self.connected && (self.away || self.memberships.iter().all(|one| one.standing == Standing::In))
+    }
+
+    /// The first frame of a connection: connect and all joins at once, as the browser SDK does.
+    pub(super) fn greet(&mut self, books: &Books<'_>, out: &mut Vec<u8>, key: [u8; 4]) {
+        self.connect_id = self.take_id();
+        let id = self.connect_id;
+        wire::append_frame(out, key, |out| {
+            wire::append_connect(out, id);
+            if !self.away {
+                self.ask_to_join(books, out);
+            }
+        });
+    }
+
+    /// Asks to join the rooms that it is out of.
+    pub(super) fn join(&mut self, books: &Books<'_>, out: &mut Vec<u8>, key: [u8; 4]) {
+        if self.connected && !self.away && self.memberships.iter().any(|one| one.standing == Standing::Out) {
+            wire::append_frame(out, key, |out| self.ask_to_join(books, out));
+        }
+    }
+
+    fn ask_to_join(&mut self, books: &Books<'_>, out: &mut Vec<u8>) {
+        let positioned = books.shared.scenario.positioned;
+        for place in 0..self.memberships.len() {
+            if self.memberships[place].standing == Standing::Out {
+                let id = self.take_id();
+                let membership = &mut self.memberships[place];
+                membership.standing = Standing::Joining;
+                membership.id = id;
+                separate(out);
+                let channel = &books.shared.plan.rooms[membership.room as usize].channel;
+                wire::append_subscribe(out, id, channel, positioned);
+            }
+        }
+    }
+
+    /// Leaves all rooms, on purpose.
+    pub(super) fn leave(&mut self, books: &mut Books<'_>, now_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
+        self.away = true;
+        let Self { memberships, next_id, slow, .. } = self;
+        if !memberships.iter().any(|one| one.standing == Standing::In) {
+            return;
+        }
+        wire::append_frame(out, key, |out| {
+            for membership in memberships.iter_mut().filter(|one| one.standing == Standing::In) {
+                books.closed(membership.room, membership.windows, *slow, Closing::Cut { at_us: now_us });
+                membership.standing = Standing::Leaving;
+                membership.id = *next_id;
+                *next_id = next_id.wrapping_add(1).max(1);
+                separate(out);
+                let channel = &books.shared.plan.rooms[membership.room as usize].channel;
+                wire::append_unsubscribe(out, membership.id, channel);
+            }
+        });
+    }
+
+    /// Publishes a message of the schedule. Times are on the run's clock.
+    #[inline]
+    pub(super) fn publish(
+        &mut self,
+        intent: &Intent,
+        now_us: u64,
+        books: &mut Books<'_>,
+        out: &mut Vec<u8>,
+        key: [u8; 4],
+    ) {
+        let shared = books.shared;
+        let stream = &shared.plan.streams[intent.stream as usize];
+        let room = &shared.plan.rooms[stream.room as usize];
+        let bytes = shared.scenario.traffic.payload[intent.size as usize].bytes;
+        let id = self.take_id();
+        let sequence = books.send(intent.stream, intent.at_us, now_us, bytes);
+        let stamp = Stamp {
+            run: shared.plan.run,
+            room: stream.room,
+            sender: intent.stream - room.first_stream,
+            sequence,
+            intended_us: intent.at_us,
+            lag_us: now_us.saturating_sub(intent.at_us),
+        };
+        wire::append_frame(out, key, |out| wire::append_publish(out, id, &room.channel, &stamp, bytes));
+        self.pending.push_back(Pending { id, stream: intent.stream, sequence, intended_us: intent.at_us });
+    }
+
+    /// Takes a received text frame. Answers go to `out`.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        text: &str,
+        now_us: u64,
+        books: &mut Books<'_>,
+        out: &mut Vec<u8>,
+        key: [u8; 4],
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (text, after) = match memchr::memchr(b'\n', rest.as_bytes()) {
+                Some(end) => (&rest[..end], &rest[end + 1..]),
+                None => (rest, ""),
+            };
+            rest = after;
+            match wire::line(text) {
+                Line::Publication { channel, stamp } => self.publication(channel, &stamp, now_us, books),
+                Line::Published(id) => {
+                    if let Some(pending) = self.answered(id) {
+                        books.acknowledged(&pending, now_us);
+                    }
+                }
+                Line::Ping if self.pongs => wire::append_frame(out, key, |out| out.extend_from_slice(b"{}")),
+                Line::Ping => {}
+                Line::Other(text) => self.take_other(text, now_us, books, out, key, effects)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn membership(&mut self, room: u32) -> Option<&mut Membership> {
+        match &mut self.memberships[..] {
+            [only] => (only.room == room).then_some(only),
+            many => {
+                let place = many.binary_search_by_key(&room, |one| one.room).ok()?;
+                Some(&mut many[place])
+            }
+        }
+    }
+
+    #[inline]
+    fn publication(&mut self, channel: &[u8], stamp: &Stamp, now_us: u64, books: &mut Books<'_>) {
+        let plan = &books.shared.plan;
+        let Some(room) = plan.rooms.get(stamp.room as usize).filter(|_| stamp.run == plan.run) else {
+            books.ledger.tally_mut().corrupt += 1;
+            return;
+        };
+        let slow = self.slow;
+        let belongs = room.channel.as_bytes() == channel;
+        match self.membership(stamp.room) {
+            Some(one) if belongs && one.standing == Standing::In => {
+                books.delivered(stamp, one.windows, &mut one.order, slow, now_us);
+            }
+            // Between asking and being told, either may be true.
+            Some(one) if belongs && one.standing != Standing::Out => books.ledger.tally_mut().edge += 1,
+            _ => books.ledger.tally_mut().leaked += 1,
+        }
+    }
+
+    /// The publish that `id` answers. Replies mostly come in order.
+    #[inline]
+    fn answered(&mut self, id: u32) -> Option<Pending> {
+        if self.pending.front()?.id == id {
+            return self.pending.pop_front();
+        }
+        let place = self.pending.iter().position(|pending| pending.id == id)?;
+        self.pending.remove(place)
+    }
+
+    fn take_other(
+        &mut self,
+        text: &str,
+        now_us: u64,
+        books: &mut Books<'_>,
+        out: &mut Vec<u8>,
+        key: [u8; 4],
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        for reply in json::replies(text) {
+            let Reply { id, body } = reply.map_err(|error| Refusal(format!("{error} in {text:.200}")))?;
+            match body {
+                ReplyBody::Connect(connect) if id == self.connect_id => {
+                    self.connected = true;
+                    self.pongs = connect.pong;
+                    effects.confirmed = true;
+                }
+                ReplyBody::Subscribe(_) => self.joined(id, books, effects),
+                ReplyBody::Unsubscribe => {
+                    self.memberships.iter_mut().filter(|one| one.id == id).for_each(Membership::end);
+                    self.join(books, out, key);
+                }
+                ReplyBody::Error(error) => self.refused(id, &error, books, effects)?,
+                ReplyBody::Publish => {
+                    if let Some(pending) = self.answered(id) {
+                        books.acknowledged(&pending, now_us);
+                    }
+                }
+                ReplyBody::Push(push) => match push.body {
+                    PushBody::Publication(publication) => {
+                        let data = publication.data.map_or("", json::Json::as_str);
+                        match Stamp::read(data.as_bytes()) {
+                            Some(stamp) => self.publication(push.channel.as_bytes(), &stamp, now_us, books),
+                            None => books.ledger.tally_mut().corrupt += 1,
+                        }
+                    }
+                    PushBody::Unsubscribe(unsubscribe) => {
+                        let told = unsubscribe.code.resubscribe();
+                        self.unsubscribed(&push.channel, told, now_us, books);
+                        if told {
+                            self.join(books, out, key);
+                        }
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn joined(&mut self, id: u32, books: &mut Books<'_>, effects: &mut Effects) {
+        let slow = self.slow;
+        // Members that were there before the first message can be compared from it on.
+        let since = match books.shared.start_us() {
+            None => 0,
+            Some(_) => mix(u64::from(self.index) << 32 | u64::from(id)),
+        };
+        let joining = |one: &&mut Membership| one.id == id && one.standing == Standing::Joining;
+        if let Some(one) = self.memberships.iter_mut().find(joining) {
+            one.standing = Standing::In;
+            one.order = OrderTrack::new(since);
+            books.opened(one.room, one.windows, slow);
+            effects.confirmed = true;
+        }
+    }
+
+    fn refused(
+        &mut self,
+        id: u32,
+        error: &Error<'_>,
+        books: &mut Books<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        if let Some(pending) = self.answered(id) {
+            books.shared.note_failure(format_args!("publish refused: {}: {}", error.code, error.message));
+            books.not_acknowledged(&pending, Unacknowledged::Refused);
+            return Ok(());
+        }
+        if let Some(one) = self.memberships.iter_mut().find(|one| one.id == id) {
+            books.shared.note_failure(format_args!("join refused: {}: {}", error.code, error.message));
+            one.end();
+            effects.join_later = true;
+            return Ok(());
+        }
+        Err(Refusal(format!("connect refused: {}: {}", error.code, error.message)))
+    }
+
+    /// The server ended a membership.
+    fn unsubscribed(&mut self, channel: &str, told: bool, now_us: u64, books: &mut Books<'_>) {
+        let rooms = &books.shared.plan.rooms;
+        let slow = self.slow;
+        let Some(one) = self.memberships.iter_mut().find(|one| rooms[one.room as usize].channel == channel)
+        else {
+            return;
+        };
+        if one.standing == Standing::In {
+            let closing = if told { Closing::Told } else { Closing::Cut { at_us: now_us } };
+            books.closed(one.room, one.windows, slow, closing);
+        }
+        one.end();
+        if told {
+            books.ledger.tally_mut().gaps += 1;
+            books.interval.gaps += 1;
+        } else {
+            books.shared.note_failure(format_args!("the server ended the subscription to {channel}"));
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn lost(&mut self, closing: Closing, books: &mut Books<'_>) {
+        self.connected = false;
+        let slow = self.slow;
+        for one in &mut self.memberships {
+            if one.standing == Standing::In {
+                books.closed(one.room, one.windows, slow, closing);
+            }
+            one.end();
+        }
+        for pending in std::mem::take(&mut self.pending) {
+            books.not_acknowledged(&pending, Unacknowledged::Unknown);
+        }
+    }
+
+    /// From now on its latencies say nothing about the server.
+    pub(super) fn slow_down(&mut self, books: &mut Books<'_>) {
+        if !std::mem::replace(&mut self.slow, true) {
+            for one in self.memberships.iter().filter(|one| one.standing == Standing::In) {
+                books.readers[one.room as usize] -= 1;
+            }
+        }
+    }
+
+    /// What it still waits for while the run drains: see [`Books::lacking`]. Publishes without an answer count as
+    /// tails.
+    pub(super) fn lacking(&self, books: &Books<'_>) -> (u64, u64) {
+        let unsent = (self.pending.len() + self.waiting.len()) as u64;
+        self.memberships.iter().filter(|one| one.standing == Standing::In).fold(
+            (unsent, 0),
+            |(tails, holes), one| {
+                let (tail, hole) = books.lacking(one.room, one.windows);
+                (tails + tail, holes + hole)
+            },
+        )
+    }
+
+    /// The run is over: the last stretches of order, and every window, are closed.
+    pub(super) fn settle(&mut self, books: &mut Books<'_>) {
+        for one in &mut self.memberships {
+            if one.standing == Standing::In {
+                books.interval.stretches.extend(one.order.finish(one.room));
+            }
+        }
+        self.lost(Closing::Drained, books);
+    }
+}
+
+impl Membership {
+    fn end(&mut self) {
+        self.standing = Standing::Out;
+        self.id = 0;
+    }
+}
+
+/// Puts a newline between two commands of one frame.
+fn separate(out: &mut Vec<u8>) {
+    // A frame under construction ends in its reserved header (zeros) or in the command before.
+    if out.last() == Some(&b'}') {
+        out.push(b'\n');
+    }
+}

@@ -1,0 +1,335 @@
+//! One run from beginning to end: threads, start, timeline, drain, settlement.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::books::Interval;
+use super::faults::Faults;
+use super::plan::{Plan, seconds_us};
+use super::process::{self, Cpu};
+use super::recorder::Recorder;
+use super::shared::{Node, Shared};
+use super::worker::{Harvest, Worker};
+use super::{RunError, RunSpec};
+use crate::audit::{self, Sent};
+use crate::latency::{self, Activity};
+use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase};
+use crate::surroundings::Surroundings;
+
+/// How often the conductor looks up.
+const TURN: Duration = Duration::from_millis(20);
+/// From all being joined to the first message.
+const LEAD_US: u64 = 50_000;
+/// Joining may take this long, and longer with many clients.
+const JOIN_US: u64 = 20_000_000;
+/// Clients per second that any server should manage to take.
+const JOINS_PER_S: u64 = 200;
+/// Messages sent this long before a connection broke have had their time; younger ones are indeterminate.
+const EDGE_US: u64 = 1_000_000;
+/// While draining, when nothing has come for so long and only messages in between are missing, they won't come.
+const QUIET_US: u64 = 1_500_000;
+const INTERVAL_US: u64 = 1_000_000;
+/// Faults deserve a finer series.
+const INTERVAL_FAULTS_US: u64 = 250_000;
+
+/// Conducts one run.
+pub(super) struct Conductor<'a> {
+    shared: Shared,
+    surroundings: &'a dyn Surroundings,
+    recorder: Recorder,
+    /// The scenario's faults that are still to come, last first.
+    faults: Vec<Fault>,
+    cpu_began: Option<Cpu>,
+    cpu: Option<Cpu>,
+    progress_us: u64,
+}
+
+impl<'a> Conductor<'a> {
+    pub(super) fn new(spec: &RunSpec, surroundings: &'a dyn Surroundings) -> Result<Self, RunError> {
+        let nodes = spec.urls.iter().map(|url| Node::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            return Err(RunError::Address { url: String::new(), problem: "none was given".to_owned() });
+        }
+        let threads = spec.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+        let scenario = spec.scenario.clone();
+        // Two runs of one seed against one server must not hear each other.
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nonce = time.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
+        let plan = Plan::new(&scenario, &spec.room_prefix, nonce, threads.unwrap_or(1).clamp(1, 64))?;
+        process::allow_files(plan.clients.len() as u64)?;
+        let disturbed = !scenario.faults.is_empty() || !scenario.clients.is_empty();
+        let interval_us = if disturbed { INTERVAL_FAULTS_US } else { INTERVAL_US };
+        let mut faults = scenario.faults.clone();
+        faults.sort_by(|one, other| other.at_s.total_cmp(&one.at_s));
+        Ok(Self {
+            shared: Shared::new(plan, scenario, spec.seed, interval_us, nodes),
+            surroundings,
+            recorder: Recorder::default(),
+            faults,
+            cpu_began: None,
+            cpu: None,
+            progress_us: 0,
+        })
+    }
+
+    /// Runs it.
+    pub(super) fn conduct(mut self) -> Result<Measured, RunError> {
+        let Self { shared, surroundings, recorder, faults, cpu_began, cpu, progress_us } = &mut self;
+        let (shared, surroundings): (&Shared, &dyn Surroundings) = (shared, *surroundings);
+        let (harvest, marks, end_us) = std::thread::scope(|scope| {
+            let (reports, intervals) = channel();
+            let mut threads = Vec::new();
+            // Whatever goes wrong below, the threads must end, or the scope waits for ever.
+            let guard = Guard(shared);
+            for thread in 0..shared.plan.threads {
+                let worker = Worker::new(shared, thread, reports.clone())?;
+                threads.push(scope.spawn(move || {
+                    let guard = Guard(shared);
+                    let harvest = worker.run();
+                    drop(guard);
+                    harvest
+                }));
+            }
+            drop(reports);
+            let mut stage =
+                Stage { shared, surroundings, recorder, faults, cpu_began, cpu, progress_us, intervals };
+            stage.join()?;
+            let injected = Faults::start(scope, shared, surroundings);
+            let (injected, end_us) = stage.perform(injected)?;
+            drop(guard);
+            let marks = injected.finish()?;
+            let mut harvest = Vec::new();
+            for thread in threads {
+                let died = |panic: Box<dyn std::any::Any + Send>| {
+                    RunError::Thread(panic.downcast_ref::<String>().cloned().unwrap_or_default())
+                };
+                harvest.push(thread.join().map_err(died)??);
+            }
+            stage.take_intervals();
+            Ok::<_, RunError>((harvest, marks, end_us))
+        })?;
+        Ok(self.settle(&harvest, marks, end_us))
+    }
+
+    /// Makes the record of what the threads brought home.
+    fn settle(self, harvest: &[Harvest], mut marks: Vec<FaultMark>, end_us: u64) -> Measured {
+        let Self { shared, recorder, cpu, .. } = self;
+        let scenario = &shared.scenario;
+        let mut latencies = Latencies::default();
+        let mut activity = Activity::default();
+        for thread in harvest {
+            latency::add(&mut latencies, &thread.latencies);
+            activity.add(&thread.activity);
+        }
+        latencies
+            .last_member
+            .add(&recorder.last_member)
+            .expect("all histograms of a run have the same bounds");
+        let ledgers: Vec<_> = harvest.iter().map(|thread| &thread.ledger).collect();
+        let streams: Vec<Sent> = (shared.plan.streams.iter())
+            .map(|one| harvest[shared.plan.thread_of(one.client)].sent[one.local as usize].clone())
+            .collect();
+        let mut settled = audit::settle(&ledgers, &streams, shared.interval_us, EDGE_US);
+        settled.audit.compared_rooms = recorder.order.compared_rooms();
+        settled.audit.divergent_rooms = recorder.order.divergent_rooms();
+        mark_silences(&mut marks, &activity, end_us / 1_000);
+        let cpu = cpu.unwrap_or_default();
+        let busiest = harvest.iter().map(|thread| thread.busy_share).fold(0.0, f64::max);
+        let sending_us = seconds_us(scenario.warm_up_s + scenario.duration_s);
+        Measured {
+            warm_up_s: scenario.warm_up_s,
+            window_s: scenario.duration_s,
+            drain_s: end_us.saturating_sub(sending_us) as f64 / 1e6,
+            load: load(&shared, harvest, recorder.reconnects),
+            latencies,
+            audit: settled.audit,
+            series: recorder.series(shared.interval_us, &settled.lost_by_interval),
+            faults: marks,
+            generator: Generator {
+                threads: shared.plan.threads as u64,
+                busy_share_max: busiest.min(1.0),
+                cpu_s: cpu.user_s + cpu.system_s,
+                cpu_user_s: cpu.user_s,
+                rss_bytes_max: process::rss_bytes_max(),
+            },
+        }
+    }
+}
+
+/// Tells the threads to end when it goes.
+struct Guard<'a>(&'a Shared);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+    }
+}
+
+/// The conductor at work: what it needs while the threads run.
+struct Stage<'a> {
+    shared: &'a Shared,
+    surroundings: &'a dyn Surroundings,
+    recorder: &'a mut Recorder,
+    faults: &'a mut Vec<Fault>,
+    cpu_began: &'a mut Option<Cpu>,
+    cpu: &'a mut Option<Cpu>,
+    progress_us: &'a mut u64,
+    intervals: Receiver<Box<Interval>>,
+}
+
+impl Stage<'_> {
+    /// One turn: takes what the threads report, for a moment. An error ends the run.
+    fn turn(&mut self, phase: Phase) -> Result<(), RunError> {
+        match self.intervals.recv_timeout(TURN) {
+            Ok(interval) => {
+                self.recorder.take(*interval, self.shared);
+                self.take_intervals();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            // A thread has ended on an error, which is found when it is joined.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(RunError::Thread("all ended early".to_owned()));
+            }
+        }
+        if self.surroundings.cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        if self.shared.stop.load(Ordering::Acquire) {
+            return Err(RunError::Thread("one ended early".to_owned()));
+        }
+        self.tell(phase);
+        Ok(())
+    }
+
+    fn take_intervals(&mut self) {
+        while let Ok(interval) = self.intervals.try_recv() {
+            self.recorder.take(*interval, self.shared);
+        }
+    }
+
+    /// Waits until every client has joined, and decides the start.
+    fn join(&mut self) -> Result<(), RunError> {
+        let wanted = self.shared.plan.clients.len() as u64;
+        let limit_us = JOIN_US + wanted * 1_000_000 / JOINS_PER_S;
+        while self.shared.joined.load(Ordering::Acquire) < wanted {
+            let now_us = self.shared.now_us();
+            if now_us > limit_us {
+                return Err(RunError::Join {
+                    joined: self.shared.joined.load(Ordering::Acquire),
+                    wanted,
+                    waited_s: now_us as f64 / 1e6,
+                    last: self.shared.last_failure(),
+                });
+            }
+            self.turn(Phase::Connect)?;
+        }
+        self.shared.decide_start(self.shared.now_us() + LEAD_US);
+        Ok(())
+    }
+
+    /// Warm-up, window, drain. Returns when the run ended, on its own clock.
+    fn perform<'s>(&mut self, mut injected: Faults<'s>) -> Result<(Faults<'s>, u64), RunError> {
+        let start_us = self.shared.start_us().unwrap_or_default();
+        let warm_up_us = seconds_us(self.shared.scenario.warm_up_s);
+        let end_us = warm_up_us + seconds_us(self.shared.scenario.duration_s);
+        let drained_us = end_us + seconds_us(self.shared.scenario.drain_s);
+        loop {
+            let run_us = self.shared.now_us().saturating_sub(start_us);
+            if run_us >= warm_up_us && self.cpu_began.is_none() {
+                *self.cpu_began = Some(Cpu::now());
+                self.surroundings.window_opened();
+            }
+            while self.faults.last().is_some_and(|fault| warm_up_us + seconds_us(fault.at_s) <= run_us) {
+                self.faults.pop().into_iter().for_each(|fault| injected.order(fault));
+            }
+            injected.check()?;
+            if run_us >= end_us && self.cpu.is_none() {
+                *self.cpu = self.cpu_began.map(|began| Cpu::now().since(&began));
+                self.surroundings.window_closed();
+            }
+            if run_us >= end_us && (run_us >= drained_us || self.is_drained(run_us)) {
+                return Ok((injected, run_us));
+            }
+            self.turn(match run_us {
+                _ if run_us < warm_up_us => Phase::WarmUp,
+                _ if run_us < end_us => Phase::Window,
+                _ => Phase::Drain,
+            })?;
+        }
+    }
+
+    /// Nothing is missing; or it has been quiet for a while and what is missing was overtaken.
+    fn is_drained(&self, run_us: u64) -> bool {
+        let sum = |part: fn(&super::shared::Lacking) -> u64| {
+            self.shared.lacking.iter().fold(0_u64, |sum, one| sum.saturating_add(part(one)))
+        };
+        let tails = sum(|one| one.tails.load(Ordering::Acquire));
+        let holes = sum(|one| one.holes.load(Ordering::Acquire));
+        let quiet = self.recorder.latest(self.shared.plan.threads).is_some_and(|(index, point, _)| {
+            let interval_end_us = (index as u64 + 1) * self.shared.interval_us;
+            point.delivered == 0 && run_us < interval_end_us + QUIET_US
+        });
+        tails == 0 && (holes == 0 || quiet)
+    }
+
+    /// Tells the surroundings how it goes, once a second.
+    fn tell(&mut self, phase: Phase) {
+        let now_us = self.shared.now_us();
+        if now_us < *self.progress_us + 1_000_000 {
+            return;
+        }
+        *self.progress_us = now_us;
+        let scenario = &self.shared.scenario;
+        let latest = self.recorder.latest(self.shared.plan.threads);
+        let per_s = |count: u64| count as f64 * 1e6 / self.shared.interval_us as f64;
+        let since_us = self.shared.start_us().unwrap_or_default();
+        self.surroundings.progress(&Live {
+            phase,
+            elapsed_s: now_us.saturating_sub(since_us) as f64 / 1e6,
+            total_s: scenario.warm_up_s + scenario.duration_s + scenario.drain_s,
+            sent_per_s: latest.map_or(0.0, |(_, point, _)| per_s(point.sent)),
+            delivered_per_s: latest.map_or(0.0, |(_, point, _)| per_s(point.delivered)),
+            delivery_us_p99: latest.and_then(|(_, _, p99)| p99),
+            lost: self.recorder.missing(),
+            connections: latest.map_or_else(
+                || self.shared.joined.load(Ordering::Acquire),
+                |(_, point, _)| point.connections,
+            ),
+        });
+    }
+}
+
+fn load(shared: &Shared, harvest: &[Harvest], reconnects: u64) -> Load {
+    let plan = &shared.plan;
+    let sum = |part: fn(&Harvest) -> u64| harvest.iter().map(part).sum::<u64>();
+    let (scheduled, sent) = (sum(|one| one.sums.scheduled), sum(|one| one.sums.sent));
+    let window_s = shared.scenario.duration_s;
+    // A generator that falls behind takes longer than the window to send what the window holds.
+    let last_sent_us = harvest.iter().map(|one| one.sums.last_sent_us).max().unwrap_or(0);
+    let sending_s = (last_sent_us as f64 / 1e6 - shared.scenario.warm_up_s).max(window_s);
+    Load {
+        connections: plan.clients.len() as u64,
+        rooms: plan.rooms.len() as u64,
+        memberships: plan.memberships(),
+        members_max: plan.rooms.iter().map(|room| u64::from(room.members)).max().unwrap_or(0),
+        nodes: shared.nodes_at_start as u64,
+        scheduled,
+        sent,
+        target_per_s: scheduled as f64 / window_s,
+        offered_per_s: sent as f64 / sending_s,
+        delivered_per_s: sum(|one| one.sums.delivered) as f64 / window_s,
+        payload_bytes_mean: sum(|one| one.sums.payload_bytes) as f64 / sent.max(1) as f64,
+        connections_failed: sum(|one| one.failed),
+        reconnects,
+    }
+}
+
+fn mark_silences(marks: &mut [FaultMark], activity: &Activity, end_ms: u64) {
+    marks.sort_by(|one, other| one.began_s.total_cmp(&other.began_s));
+    let began: Vec<u64> = marks.iter().map(|mark| (mark.began_s * 1e3) as u64).collect();
+    for (index, mark) in marks.iter_mut().enumerate() {
+        let until_ms = began.get(index + 1).copied().unwrap_or(end_ms);
+        mark.silence_ms = activity.longest_silence_ms(began[index], until_ms, end_ms) as f64;
+    }
+}

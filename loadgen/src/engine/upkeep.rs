@@ -1,0 +1,195 @@
+//! What happens to connections besides messages: they break, come back, leave, and are made slow.
+
+use manifold_protocol::DisconnectCode;
+
+use super::agenda::{Timer, What};
+use super::link::{Reading, Stage};
+use super::worker::Worker;
+use crate::audit::Closing;
+use crate::scenario::ClientDeed;
+
+/// Clients that a balancer moves come over this long, spread evenly.
+const MOVE_SPREAD_US: u64 = 1_000_000;
+
+impl Worker<'_> {
+    /// A connection is gone, or could not be made. `code` is the server's close code, if it sent one.
+    pub(super) fn lost(&mut self, local: u32, code: Option<u16>, why: &str) {
+        let run_us = self.run_us(self.shared.now_us());
+        self.shared.note_failure(why);
+        // These codes tell the client that it has missed messages.
+        let told = matches!(
+            code.map(|code| DisconnectCode(u32::from(code))),
+            Some(
+                DisconnectCode::SLOW | DisconnectCode::INSUFFICIENT_STATE | DisconnectCode::STATE_INVALIDATED
+            )
+        );
+        let again = code.is_none_or(|code| DisconnectCode(u32::from(code)).reconnect());
+        let was_joined = self.connections[local as usize].client.is_live();
+        if told && was_joined {
+            self.books.ledger.tally_mut().gaps += 1;
+            self.books.interval.gaps += 1;
+        }
+        let closing = if told { Closing::Told } else { Closing::Cut { at_us: run_us } };
+        let wait_us = if again { self.backoff_us(local) } else { 0 };
+        let nodes = self.shared.node_count();
+        let node = self.random.below(nodes as u64) as usize;
+        let connection = &mut self.connections[local as usize];
+        if again {
+            // The closing frame's answer is worth one try; what it came to doesn't matter any more.
+            let _ = connection.link.flush();
+        }
+        connection.client.lost(closing, &mut self.books);
+        connection.link.close(if again { Stage::Down } else { Stage::Gone });
+        connection.link.generation = connection.link.generation.wrapping_add(1);
+        connection.attempt += 1;
+        if again {
+            // A balancer would choose any node; after a failure certainly another one.
+            let failed = connection.link.node;
+            connection.link.node = if node % nodes == failed % nodes { node + 1 } else { node };
+            self.reconnect_in(local, wait_us);
+        }
+    }
+
+    fn reconnect_in(&mut self, local: u32, wait_us: u64) {
+        let at_us = self.shared.now_us() + wait_us;
+        let generation = self.connections[local as usize].link.generation;
+        self.timers.push(Timer { at_us, local, generation, what: What::Reconnect });
+    }
+
+    /// Exponential backoff with full jitter, as the official SDKs do it.
+    fn backoff_us(&mut self, local: u32) -> u64 {
+        let reconnect = &self.shared.scenario.reconnect;
+        let attempt = self.connections[local as usize].attempt.min(20);
+        let bound_ms = (reconnect.min_ms << attempt).min(reconnect.max_ms);
+        let wait_ms = reconnect.min_ms + self.random.below(bound_ms.max(1));
+        // Before the load starts nobody gains from waiting long.
+        let limit_ms = if self.agenda.start_us.is_some() { reconnect.max_ms } else { 1_000 };
+        wait_ms.min(limit_ms) * 1_000
+    }
+
+    pub(super) fn join_later(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        connection.attempt += 1;
+        let generation = connection.link.generation;
+        let at_us = self.shared.now_us() + self.backoff_us(local);
+        self.timers.push(Timer { at_us, local, generation, what: What::Join });
+    }
+
+    pub(super) fn run_timers(&mut self, now_us: u64) {
+        while let Some(timer) = self.timers.peek().copied().filter(|timer| timer.at_us <= now_us) {
+            self.timers.pop();
+            let local = timer.local;
+            let connection = &mut self.connections[local as usize];
+            let current = connection.link.generation == timer.generation;
+            match timer.what {
+                What::Reconnect if current && matches!(connection.link.stage, Stage::Down) => {
+                    self.books.interval.reconnects += u64::from(connection.was_live);
+                    self.connect(local, now_us);
+                }
+                What::Timeout if current && !connection.client.is_live() => {
+                    self.lost(local, None, "not joined within 10 s");
+                }
+                What::SlowRead if current => self.read_slowly(local, now_us),
+                What::Join if current => self.join(local),
+                What::Return => {
+                    connection.client.away = false;
+                    self.join(local);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn join(&mut self, local: u32) {
+        let key = self.key();
+        let connection = &mut self.connections[local as usize];
+        connection.client.join(&self.books, &mut connection.link.out, key);
+        self.touch(local);
+    }
+
+    /// The scenario's steps and churn, as they fall due.
+    pub(super) fn run_agenda(&mut self, now_us: u64) {
+        if self.agenda.start_us.is_none() {
+            return;
+        }
+        let run_us = self.run_us(now_us);
+        while let Some(&(at_us, step)) = self.agenda.steps.last().filter(|(at_us, _)| *at_us <= run_us) {
+            self.agenda.steps.pop();
+            debug_assert!(at_us <= run_us);
+            let deed = self.shared.scenario.clients[step];
+            for local in 0..self.connections.len() as u32 {
+                if self.is_struck(step, local, deed.share) {
+                    self.strike(local, deed.deed);
+                }
+            }
+        }
+        self.churn(run_us);
+    }
+
+    fn strike(&mut self, local: u32, deed: ClientDeed) {
+        match deed {
+            ClientDeed::Disconnect => {
+                if self.connections[local as usize].link.is_open() {
+                    self.lost(local, None, "the scenario broke the connection");
+                }
+            }
+            ClientDeed::Move => self.move_over(local),
+            ClientDeed::ReadSlowly | ClientDeed::StopReading => {
+                let slowly = deed == ClientDeed::ReadSlowly;
+                let connection = &mut self.connections[local as usize];
+                connection.client.slow_down(&mut self.books);
+                connection.link.reading = if slowly { Reading::Slowly } else { Reading::Stopped };
+                self.watch(local);
+                self.read_slowly(local, self.shared.now_us());
+            }
+            ClientDeed::Read => {
+                self.connections[local as usize].link.reading = Reading::AtOnce;
+                self.watch(local);
+            }
+        }
+    }
+
+    /// Leaves the node for the one that was added last; without one, for the next.
+    fn move_over(&mut self, local: u32) {
+        if !self.connections[local as usize].link.is_open() {
+            return;
+        }
+        let run_us = self.run_us(self.shared.now_us());
+        let wait_us = self.random.below(MOVE_SPREAD_US);
+        let nodes = self.shared.node_count();
+        let grown = nodes > self.shared.nodes_at_start;
+        let connection = &mut self.connections[local as usize];
+        connection.client.lost(Closing::Cut { at_us: run_us }, &mut self.books);
+        connection.link.close(Stage::Down);
+        connection.link.generation = connection.link.generation.wrapping_add(1);
+        connection.link.node = if grown { nodes - 1 } else { connection.link.node + 1 };
+        self.reconnect_in(local, wait_us);
+    }
+
+    fn churn(&mut self, run_us: u64) {
+        let churn = self.shared.scenario.churn;
+        let clients = self.agenda.churners.len() as f64;
+        let gap_us = 60e6 / (churn.share_per_min * clients).max(f64::MIN_POSITIVE);
+        if churn.share_per_min <= 0.0 || clients == 0.0 {
+            return;
+        }
+        if self.agenda.churn_us == 0.0 {
+            self.agenda.churn_us = gap_us * self.random.exponential();
+        }
+        while self.agenda.churn_us <= run_us as f64 && run_us < self.agenda.window_us.1 {
+            self.agenda.churn_us += gap_us * self.random.exponential();
+            let pick = self.random.below(self.agenda.churners.len() as u64) as usize;
+            let local = self.agenda.churners[pick];
+            let key = self.key();
+            let connection = &mut self.connections[local as usize];
+            if !connection.client.is_live() || connection.client.away {
+                continue;
+            }
+            connection.client.leave(&mut self.books, run_us, &mut connection.link.out, key);
+            let generation = connection.link.generation;
+            self.touch(local);
+            let at_us = self.shared.now_us() + super::plan::seconds_us(churn.away_s);
+            self.timers.push(Timer { at_us, local, generation, what: What::Return });
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! A generator thread: its own epoll, its share of the clients, its part of the schedule.
+//!
+//! The loop sends what is due, flushes each touched connection once, and waits for sockets until the next message is
+//! due: the kernel's timer for most of the wait, polling for the last stretch.
+
+use std::collections::BinaryHeap;
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::agenda::{Agenda, Timer};
+use super::books::{Books, Interval};
+use super::client::Client;
+use super::link::{Link, Reading, Stage};
+use super::shared::Shared;
+use super::{RunError, system};
+use crate::audit::Ledger;
+use crate::latency::Activity;
+use crate::record::Latencies;
+use crate::schedule::{Random, mix};
+
+/// Bytes that one read takes at most. One buffer per thread.
+const READ_BYTES: usize = 128 << 10;
+/// Bytes that a slow reader takes every [`SLOW_READ_US`]: 80 KB/s.
+const SLOW_READ_BYTES: usize = 4 << 10;
+const SLOW_READ_US: u64 = 50_000;
+/// Longest wait for sockets, so that orders from other threads are seen.
+const WAIT_US_MAX: u64 = 10_000;
+/// The last stretch before a due message is polled, not slept.
+const SPIN_US: u64 = 15;
+/// Connections of one thread that may be on their way at once before the load starts.
+const CONNECTING_MAX: u32 = 64;
+/// Events taken from epoll at once.
+const EVENTS_MAX: usize = 256;
+/// How often a draining thread looks at what is lacking.
+const LACKING_US: u64 = 50_000;
+
+/// A client and its connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Link,
+    pub(super) client: Client,
+    /// Failed attempts in a row.
+    pub(super) attempt: u32,
+    /// Whether it has been live before.
+    pub(super) was_live: bool,
+    pub(super) is_touched: bool,
+}
+
+/// What a thread leaves behind.
+#[derive(Debug)]
+pub(super) struct Harvest {
+    pub(super) ledger: Ledger,
+    pub(super) sent: Vec<crate::audit::Sent>,
+    pub(super) latencies: Latencies,
+    pub(super) activity: Activity,
+    pub(super) sums: super::books::Sums,
+    /// Share of the counted window's wall time that the thread was not waiting.
+    pub(super) busy_share: f64,
+    /// Clients without a connection at the end.
+    pub(super) failed: u64,
+}
+
+/// One thread.
+pub(super) struct Worker<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) thread: usize,
+    epoll: OwnedFd,
+    pub(super) connections: Vec<Connection>,
+    pub(super) books: Books<'a>,
+    pub(super) agenda: Agenda,
+    pub(super) timers: BinaryHeap<Timer>,
+    /// Connections with something to flush.
+    touched: Vec<u32>,
+    /// (intended, since when it could have been written) of messages in this turn's flush.
+    unflushed: Vec<(u64, u64)>,
+    buffer: Box<[u8]>,
+    /// Answers that come up while a frame is being read.
+    answers: Vec<u8>,
+    pub(super) random: Random,
+    reports: Sender<Box<Interval>>,
+    connecting: u32,
+    connect_next: u32,
+    /// Thread CPU time and wall time when the counted window began, then how busy the thread was in it.
+    window_began: Option<(u64, u64)>,
+    busy_share: f64,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        thread: usize,
+        reports: Sender<Box<Interval>>,
+    ) -> Result<Self, RunError> {
+        let mut books = Books::new(shared, thread);
+        let plan = &shared.plan;
+        let nodes = shared.node_count();
+        let connections = (thread..plan.clients.len())
+            .step_by(plan.threads)
+            .map(|index| Connection {
+                link: Link::new(index % nodes),
+                client: Client::new(index as u32, &mut books),
+                attempt: 0,
+                was_live: false,
+                is_touched: false,
+            })
+            .collect();
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll"))?,
+            connections,
+            books,
+            agenda: Agenda::new(shared, thread),
+            timers: BinaryHeap::new(),
+            touched: Vec::new(),
+            unflushed: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            answers: Vec::new(),
+            random: Random::new(shared.seed ^ u64::from(plan.run), 100 + thread as u64),
+            reports,
+            connecting: 0,
+            connect_next: 0,
+            window_began: None,
+            busy_share: 0.0,
+            shared,
+            thread,
+        })
+    }
+
+    /// The client that a local index stands for.
+    pub(super) fn client_of(&self, local: u32) -> u32 {
+        local * self.shared.plan.threads as u32 + self.thread as u32
+    }
+
+    /// The run's clock; 0 before its start.
+    pub(super) fn run_us(&self, now_us: u64) -> u64 {
+        self.agenda.start_us.map_or(0, |start_us| now_us.saturating_sub(start_us))
+    }
+
+    pub(super) fn key(&mut self) -> [u8; 4] {
+        (self.random.next_u64() as u32).to_ne_bytes()
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) -> Result<Harvest, RunError> {
+        // Without it, a wait ends up to 50 µs late. Where the kernel refuses, send lag shows it.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
+        let mut look_us = 0;
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let now_us = self.shared.now_us();
+            self.agenda.start_us = self.agenda.start_us.or_else(|| self.shared.start_us());
+            self.connect_some(now_us);
+            self.send_due(now_us);
+            self.run_timers(now_us);
+            self.run_agenda(now_us);
+            self.flush_touched();
+            self.close_interval(now_us);
+            if self.agenda.is_over(now_us) && now_us >= look_us {
+                look_us = now_us + LACKING_US;
+                self.look_for_lacking();
+            }
+            self.wait(&mut events)?;
+            for (at, event) in events.iter().enumerate() {
+                self.handle(event);
+                // Reading must not make sending late.
+                if at % 8 == 7 {
+                    let now_us = self.shared.now_us();
+                    self.send_due(now_us);
+                    self.flush_touched();
+                }
+            }
+        }
+        Ok(self.settle())
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), RunError> {
+        events.clear();
+        let now_us = self.shared.now_us();
+        let due_us = self
+            .agenda
+            .due_us()
+            .unwrap_or(u64::MAX)
+            .min(self.timers.peek().map_or(u64::MAX, |one| one.at_us));
+        let wait_us = due_us.saturating_sub(now_us).saturating_sub(SPIN_US).min(WAIT_US_MAX);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: (wait_us * 1_000) as i64 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(system("epoll")(error)),
+        }
+    }
+
+    /// Opens connections at the start, some at a time.
+    fn connect_some(&mut self, now_us: u64) {
+        while self.connecting < CONNECTING_MAX && (self.connect_next as usize) < self.connections.len() {
+            let local = self.connect_next;
+            self.connect_next += 1;
+            self.connecting += 1;
+            self.connect(local, now_us);
+        }
+    }
+
+    /// Starts to connect a client.
+    pub(super) fn connect(&mut self, local: u32, now_us: u64) {
+        let client = self.client_of(local);
+        let connection = &mut self.connections[local as usize];
+        let node = self.shared.node(connection.link.node);
+        match connection.link.connect(&node, client, &self.epoll, local) {
+            Ok(()) => {
+                let generation = connection.link.generation;
+                self.timers.push(Timer::timeout(now_us, local, generation));
+            }
+            Err(error) => self.lost(local, None, &format!("cannot connect to {}: {error}", node.host)),
+        }
+    }
+
+    /// Sends what is due.
+    fn send_due(&mut self, now_us: u64) {
+        while let Some(intent) = self.agenda.take_due(now_us) {
+            self.books.scheduled(intent.at_us);
+            let stream = &self.shared.plan.streams[intent.stream as usize];
+            let local = stream.client / self.shared.plan.threads as u32;
+            let run_us = self.run_us(self.shared.now_us());
+            let key = self.key();
+            let connection = &mut self.connections[local as usize];
+            let idle = connection.client.waiting.is_empty()
+                && (connection.link.is_flushed() || connection.is_touched);
+            if !(connection.was_live && connection.client.is_live() && connection.link.is_open() && idle) {
+                connection.client.waiting.push_back(intent);
+                continue;
+            }
+            connection.client.publish(&intent, run_us, &mut self.books, &mut connection.link.out, key);
+            self.unflushed.push((intent.at_us, intent.at_us));
+            self.touch(local);
+        }
+    }
+
+    /// Sends what waited for a connection, now that there is one. Its lag counts from now: it was not the generator
+    /// that was late. Its latencies count from when it was meant to be sent, like all.
+    pub(super) fn send_waiting(&mut self, local: u32) {
+        let run_us = self.run_us(self.shared.now_us());
+        loop {
+            let key = self.key();
+            let connection = &mut self.connections[local as usize];
+            if connection.link.out.len() > READ_BYTES || !connection.link.is_open() {
+                break;
+            }
+            let Some(intent) = connection.client.waiting.pop_front() else { break };
+            connection.client.publish(&intent, run_us, &mut self.books, &mut connection.link.out, key);
+            self.unflushed.push((intent.at_us, run_us));
+            self.touch(local);
+        }
+    }
+
+    pub(super) fn touch(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        if !std::mem::replace(&mut connection.is_touched, true) {
+            self.touched.push(local);
+        }
+    }
+
+    fn flush_touched(&mut self) {
+        // A flush may let messages out that waited, which touches the connection again.
+        while !self.touched.is_empty() {
+            let mut touched = std::mem::take(&mut self.touched);
+            for local in touched.drain(..) {
+                self.connections[local as usize].is_touched = false;
+                self.flush(local);
+            }
+            if self.touched.is_empty() {
+                self.touched = touched;
+            }
+        }
+        if !self.unflushed.is_empty() {
+            let run_us = self.run_us(self.shared.now_us());
+            for (intended_us, since_us) in self.unflushed.drain(..) {
+                self.books.written(intended_us, run_us.saturating_sub(since_us));
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        let flushed = connection.link.flush();
+        let watched = connection.link.watch(&self.epoll, local);
+        match flushed.and_then(|all| watched.map(|()| all)) {
+            Ok(true) if !self.connections[local as usize].client.waiting.is_empty() => {
+                if self.connections[local as usize].client.is_live() {
+                    self.send_waiting(local);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => self.lost(local, None, &format!("write: {error}")),
+        }
+    }
+
+    fn handle(&mut self, event: &epoll::Event) {
+        let (data, flags) = (event.data.u64(), event.flags);
+        let local = data as u32;
+        let connection = &mut self.connections[local as usize];
+        if connection.link.generation != (data >> 32) as u32 {
+            return;
+        }
+        if matches!(connection.link.stage, Stage::Connecting) {
+            return self.connected(local);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.flush(local);
+        }
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let link = &mut self.connections[local as usize].link;
+        if ended && link.reading != Reading::AtOnce {
+            // The server hung up on a client that doesn't read: now it reads, and finds out why.
+            link.reading = Reading::AtOnce;
+        }
+        if link.reading == Reading::AtOnce && (ended || flags.contains(EventFlags::IN)) {
+            self.read(local, READ_BYTES);
+        }
+    }
+
+    fn connected(&mut self, local: u32) {
+        let random = [self.random.next_u64().to_ne_bytes(), self.random.next_u64().to_ne_bytes()];
+        let mut key = [0; 16];
+        key.as_chunks_mut::<8>().0.copy_from_slice(&random);
+        let connection = &mut self.connections[local as usize];
+        let node = self.shared.node(connection.link.node);
+        match connection.link.upgrade(&node, key) {
+            Ok(()) => self.touch(local),
+            Err(error) => self.lost(local, None, &format!("cannot connect to {}: {error}", node.host)),
+        }
+    }
+
+    /// Reads once, and takes what came.
+    pub(super) fn read(&mut self, local: u32, bytes_max: usize) {
+        let connection = &mut self.connections[local as usize];
+        let count = match connection.link.read(&mut self.buffer[..bytes_max]) {
+            Ok(0) => return self.lost(local, None, "the server closed the connection"),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return;
+            }
+            Err(error) => return self.lost(local, None, &format!("read: {error}")),
+        };
+        match connection.link.stage {
+            Stage::Open => self.take(local, count),
+            Stage::Upgrading(_) => match connection.link.upgraded(&self.buffer[..count]) {
+                Ok(None) => {}
+                Ok(Some(rest)) => {
+                    let key = self.key();
+                    let connection = &mut self.connections[local as usize];
+                    connection.client.greet(&self.books, &mut connection.link.out, key);
+                    self.buffer[..rest.len()].copy_from_slice(&rest);
+                    self.touch(local);
+                    self.take(local, rest.len());
+                }
+                Err(error) => self.lost(local, None, &format!("handshake: {error}")),
+            },
+            _ => {}
+        }
+    }
+
+    /// Ends the thread: closes all windows and hands the books over.
+    fn settle(mut self) -> Harvest {
+        let mut failed = 0;
+        for connection in &mut self.connections {
+            failed += u64::from(!connection.client.is_live());
+            connection.client.settle(&mut self.books);
+        }
+        self.report();
+        let Books { ledger, sent, latencies, activity, sums, .. } = self.books;
+        Harvest { ledger, sent, latencies, activity, sums, busy_share: self.busy_share, failed }
+    }
+
+    /// Reports the interval that is over.
+    fn close_interval(&mut self, now_us: u64) {
+        let Some(start_us) = self.agenda.start_us else { return };
+        let run_us = now_us.saturating_sub(start_us);
+        self.watch_window(run_us);
+        while run_us / self.shared.interval_us > u64::from(self.books.interval.index) {
+            self.report();
+        }
+    }
+
+    fn report(&mut self) {
+        let next = Interval { index: self.books.interval.index + 1, ..Interval::default() };
+        self.books.interval.connections =
+            self.connections.iter().filter(|one| one.client.is_live()).count() as u64;
+        self.books.interval.missing = self.books.ledger.missing_so_far();
+        let interval = std::mem::replace(&mut self.books.interval, next);
+        // Whoever takes reports may have ended on an error of its own.
+        let _ = self.reports.send(Box::new(interval));
+    }
+
+    fn watch_window(&mut self, run_us: u64) {
+        let (from_us, to_us) = self.agenda.window_us;
+        let cpu_us = || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+        };
+        match self.window_began {
+            None if run_us >= from_us => self.window_began = Some((cpu_us(), run_us)),
+            Some((cpu_began_us, began_us)) if run_us >= to_us && self.busy_share == 0.0 => {
+                let wall_us = (run_us - began_us).max(1);
+                self.busy_share = (cpu_us() - cpu_began_us) as f64 / wall_us as f64;
+            }
+            _ => {}
+        }
+    }
+
+    fn look_for_lacking(&self) {
+        let (tails, holes) = self.connections.iter().fold((0, 0), |(tails, holes), connection| {
+            let (tail, hole) = connection.client.lacking(&self.books);
+            (tails + tail, holes + hole)
+        });
+        let lacking = &self.shared.lacking[self.thread];
+        lacking.tails.store(tails, Ordering::Release);
+        lacking.holes.store(holes, Ordering::Release);
+    }
+
+    /// A client is live for the first time, or again.
+    pub(super) fn live(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        connection.attempt = 0;
+        if !std::mem::replace(&mut connection.was_live, true) {
+            self.connecting -= 1;
+            self.shared.joined.fetch_add(1, Ordering::AcqRel);
+        }
+        self.send_waiting(local);
+    }
+
+    /// What is read from the buffer, frame by frame.
+    fn take(&mut self, local: u32, count: usize) {
+        let run_us = self.run_us(self.shared.now_us());
+        let key = self.key();
+        let outcome = super::receive::take(
+            &mut self.connections[local as usize],
+            &mut self.buffer[..count],
+            run_us,
+            &mut self.books,
+            &mut self.answers,
+            key,
+        );
+        if self.agenda.start_us.is_some() && outcome.delivered {
+            self.books.activity.mark(run_us);
+        }
+        if !self.answers.is_empty() {
+            self.connections[local as usize].link.out.append(&mut self.answers);
+            self.touch(local);
+        }
+        if let Some(ended) = outcome.ended {
+            return self.lost(local, ended.code, &ended.why);
+        }
+        if outcome.effects.join_later {
+            self.join_later(local);
+        }
+        if outcome.effects.confirmed && self.connections[local as usize].client.is_live() {
+            self.live(local);
+        }
+    }
+
+    /// Slow readers read a little now and then.
+    pub(super) fn read_slowly(&mut self, local: u32, now_us: u64) {
+        let link = &self.connections[local as usize].link;
+        if link.reading == Reading::Slowly && link.is_open() {
+            let generation = link.generation;
+            self.timers.push(Timer::slow_read(now_us + SLOW_READ_US, local, generation));
+            self.read(local, SLOW_READ_BYTES);
+        }
+    }
+
+    /// Whether a step of the scenario strikes a client: a share of them, picked by the seed.
+    pub(super) fn is_struck(&self, step: usize, local: u32, share: f64) -> bool {
+        let pick = mix(self.shared.seed ^ (step as u64 + 1) << 40 ^ u64::from(self.client_of(local)));
+        (pick >> 11) as f64 / ((1_u64 << 53) as f64) < share
+    }
+
+    pub(super) fn watch(&mut self, local: u32) {
+        let watched = self.connections[local as usize].link.watch(&self.epoll, local);
+        if let Err(error) = watched {
+            self.lost(local, None, &format!("epoll: {error}"));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a server may do wrong on purpose.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A fault that the null server commits. `every` counts deliveries (publishes for refusals), from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misbehaviour {
+    /// Doesn't send every nth delivery.
+    Drop {
+        /// n.
+        every: u64,
+    },
+    /// Sends every nth delivery twice.
+    Repeat {
+        /// n.
+        every: u64,
+    },
+    /// Sends every nth delivery after the member's next one.
+    Swap {
+        /// n.
+        every: u64,
+    },
+    /// Sends every nth delivery also to somebody who is in another room.
+    Stranger {
+        /// n.
+        every: u64,
+    },
+    /// Damages every nth delivery's payload.
+    Damage {
+        /// n.
+        every: u64,
+    },
+    /// Drops every nth delivery and tells the member so, with an unsubscribe push 2500.
+    Gap {
+        /// n.
+        every: u64,
+    },
+    /// Answers every nth publish with an error, and delivers nothing.
+    Refuse {
+        /// n.
+        every: u64,
+    },
+    /// Does nothing at all for a while.
+    Stall {
+        /// After this many publishes.
+        after: u64,
+        /// For so long.
+        lasting: Duration,
+    },
+    /// Closes everything, without a word.
+    Die {
+        /// After this many publishes.
+        after: u64,
+    },
+}
+
+impl FromStr for Misbehaviour {
+    type Err = String;
+
+    /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `stall:5000:1000`
+    /// (after publishes, for milliseconds), `die:5000`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse or die with a count (drop:100), \
+                 or stall with a count and milliseconds (stall:5000:1000)"
+            )
+        };
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let mut numbers = parts.map(|part| part.parse::<u64>().ok().filter(|number| *number > 0));
+        let every = numbers.next().flatten().ok_or_else(wrong)?;
+        let then = numbers.next();
+        match (name, then) {
+            ("drop", None) => Ok(Self::Drop { every }),
+            ("repeat", None) => Ok(Self::Repeat { every }),
+            ("swap", None) => Ok(Self::Swap { every }),
+            ("stranger", None) => Ok(Self::Stranger { every }),
+            ("damage", None) => Ok(Self::Damage { every }),
+            ("gap", None) => Ok(Self::Gap { every }),
+            ("refuse", None) => Ok(Self::Refuse { every }),
+            ("die", None) => Ok(Self::Die { after: every }),
+            ("stall", Some(Some(ms))) => Ok(Self::Stall { after: every, lasting: Duration::from_millis(ms) }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_parsed_or_refused() {
+        assert_eq!("drop:7".parse(), Ok(Misbehaviour::Drop { every: 7 }));
+        let lasting = Duration::from_secs(1);
+        assert_eq!("stall:50:1000".parse(), Ok(Misbehaviour::Stall { after: 50, lasting }));
+        for wrong in ["", "drop", "drop:0", "drop:x", "drop:1:2", "stall:1", "stall:1:x", "explode:1"] {
+            assert!(wrong.parse::<Misbehaviour>().is_err(), "{wrong}");
+        }
+    }
+}

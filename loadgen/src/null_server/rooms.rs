@@ -1,0 +1,91 @@
+//! Rooms of the null server, and what it does wrong with their deliveries.
+
+use std::collections::HashMap;
+
+use manifold_protocol::PublicationPrefix;
+use manifold_protocol::websocket::{self, FrameBuilder, Opcode};
+use manifold_protocol::{Push, PushBody, UnsubscribeCode, json};
+
+use super::Misbehaviour;
+
+/// A room.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) channel: String,
+    prefix: PublicationPrefix,
+    pub(super) members: Vec<u32>,
+}
+
+/// All rooms.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    by_channel: HashMap<Box<[u8]>, u32>,
+    pub(super) all: Vec<Room>,
+    builder: FrameBuilder,
+    deliveries: u64,
+}
+
+/// What to do with one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Send,
+    Drop,
+    Repeat,
+    Hold,
+    AlsoToStranger,
+    Damage,
+    Gap,
+}
+
+impl Rooms {
+    pub(super) fn find(&self, channel: &[u8]) -> Option<u32> {
+        self.by_channel.get(channel).copied()
+    }
+
+    pub(super) fn find_or_make(&mut self, channel: &str) -> u32 {
+        if let Some(room) = self.find(channel.as_bytes()) {
+            return room;
+        }
+        let room = self.all.len() as u32;
+        let prefix = PublicationPrefix::new(channel);
+        self.all.push(Room { channel: channel.to_owned(), prefix, members: Vec::new() });
+        self.by_channel.insert(channel.as_bytes().into(), room);
+        room
+    }
+
+    /// The frame that every member of `room` gets.
+    #[inline]
+    pub(super) fn frame(&mut self, room: u32, data: &[u8]) -> &[u8] {
+        self.builder.clear();
+        self.all[room as usize].prefix.append(self.builder.payload_mut(), data, b"", 0, "");
+        self.builder.finish(Opcode::Text)
+    }
+
+    /// The next delivery's fate.
+    #[inline]
+    pub(super) fn deed(&mut self, misbehaviour: Option<Misbehaviour>) -> Deed {
+        let Some(misbehaviour) = misbehaviour else { return Deed::Send };
+        self.deliveries += 1;
+        let (every, deed) = match misbehaviour {
+            Misbehaviour::Drop { every } => (every, Deed::Drop),
+            Misbehaviour::Repeat { every } => (every, Deed::Repeat),
+            Misbehaviour::Swap { every } => (every, Deed::Hold),
+            Misbehaviour::Stranger { every } => (every, Deed::AlsoToStranger),
+            Misbehaviour::Damage { every } => (every, Deed::Damage),
+            Misbehaviour::Gap { every } => (every, Deed::Gap),
+            _ => return Deed::Send,
+        };
+        if self.deliveries.is_multiple_of(every) { deed } else { Deed::Send }
+    }
+
+    /// The frame that tells a member of a gap.
+    pub(super) fn gap_frame(&self, room: u32) -> Vec<u8> {
+        let channel = self.all[room as usize].channel.as_str().into();
+        let body = PushBody::Unsubscribe(UnsubscribeCode::INSUFFICIENT_STATE.into());
+        let mut payload = Vec::new();
+        json::append_push(&mut payload, &Push { id: 0, channel, body });
+        let mut frame = Vec::new();
+        websocket::append_server_frame(&mut frame, Opcode::Text, &payload);
+        frame
+    }
+}

@@ -1,0 +1,412 @@
+//! The null server's loop: one thread, one epoll.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use manifold_protocol::websocket::{self, Event, Opcode, handshake};
+use manifold_protocol::{ConnectResult, Error, ErrorCode, Reply, ReplyBody, Request, SubscribeResult, json};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::rooms::{Deed, Rooms};
+use super::session::Session;
+use super::{Misbehaviour, NullSettings};
+
+const LISTENER: u64 = u64::MAX;
+const READ_BYTES: usize = 128 << 10;
+const EVENTS_MAX: usize = 256;
+/// Longest wait, so that a stop is seen.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const INFO: &str = concat!(
+    r#"{"node":"null","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","commit":"","strategy":"null","summary":"copies ready frames; no backplane","counter_example":false,"#,
+    r#""guarantees":{"delivery":"at-most-once","ordering":"per-room","ack":"node","interest":"rooms","replay":"none","#,
+    r#""positions":"none","idempotent-retry":false,"spans-nodes":false,"whole-rooms":true},"settings":{},"#,
+    r#""namespace":"","started_at_ms":0}"#
+);
+
+/// The server.
+pub(super) struct Server {
+    listener: TcpListener,
+    settings: NullSettings,
+    stop: Arc<AtomicBool>,
+    epoll: OwnedFd,
+    sessions: Vec<Option<Session>>,
+    free: Vec<u32>,
+    rooms: Rooms,
+    touched: Vec<u32>,
+    buffer: Box<[u8]>,
+    replies: Vec<u8>,
+    publishes: u64,
+    died: bool,
+}
+
+impl Server {
+    pub(super) fn new(
+        listener: TcpListener,
+        settings: NullSettings,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        Ok(Self {
+            listener,
+            settings,
+            stop,
+            epoll,
+            sessions: Vec::new(),
+            free: Vec::new(),
+            rooms: Rooms::default(),
+            touched: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            replies: Vec::new(),
+            publishes: 0,
+            died: false,
+        })
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
+        while !self.stop.load(Ordering::Acquire) && !self.died {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&WAIT)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in &events {
+                let (data, flags) = (event.data.u64(), event.flags);
+                if data == LISTENER {
+                    self.accept()?;
+                    continue;
+                }
+                let id = data as u32;
+                let outcome = if flags.contains(EventFlags::OUT) { self.flush(id) } else { Ok(()) };
+                let outcome = match outcome {
+                    Ok(()) if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) => {
+                        self.read(id)
+                    }
+                    other => other,
+                };
+                if outcome.is_err() {
+                    self.drop_session(id);
+                }
+                if self.died {
+                    break;
+                }
+            }
+            self.flush_touched();
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // The peer gave up, or descriptors ran out: the next one may do better.
+                Err(_) => return Ok(()),
+            };
+            socket.set_nonblocking(true)?;
+            socket.set_nodelay(true)?;
+            let id = self.free.pop().unwrap_or(self.sessions.len() as u32);
+            epoll::add(&self.epoll, &socket, EventData::new_u64(u64::from(id)), EventFlags::IN)?;
+            let session = Some(Session::new(socket));
+            match self.sessions.get_mut(id as usize) {
+                Some(place) => *place = session,
+                None => self.sessions.push(session),
+            }
+        }
+    }
+
+    fn drop_session(&mut self, id: u32) {
+        let Some(session) = self.sessions.get_mut(id as usize).and_then(Option::take) else { return };
+        for room in session.rooms {
+            self.rooms.all[room as usize].members.retain(|member| *member != id);
+        }
+        self.free.push(id);
+    }
+
+    fn session(&mut self, id: u32) -> io::Result<&mut Session> {
+        self.sessions.get_mut(id as usize).and_then(Option::as_mut).ok_or(io::ErrorKind::NotConnected.into())
+    }
+
+    fn read(&mut self, id: u32) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = self.read_into(id, &mut buffer);
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn read_into(&mut self, id: u32, buffer: &mut [u8]) -> io::Result<()> {
+        let session = self.session(id)?;
+        let mut count = match session.read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if let Some(request) = &mut session.request {
+            request.extend_from_slice(&buffer[..count]);
+            let Some(rest) = greet(session)? else { return self.flush(id) };
+            count = rest.len();
+            buffer[..count].copy_from_slice(&rest);
+            self.flush(id)?;
+        }
+        let session = self.session(id)?;
+        let mut reader =
+            std::mem::replace(&mut session.reader, websocket::Reader::server(Default::default()));
+        let mut input = reader.feed(&mut buffer[..count]);
+        let outcome = loop {
+            match input.next() {
+                Ok(Some(Event::Text(text))) => {
+                    if let Err(error) = self.take(id, text) {
+                        break Err(error);
+                    }
+                }
+                Ok(Some(Event::Close(_))) => break Err(io::ErrorKind::ConnectionReset.into()),
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(_) => break Err(io::ErrorKind::InvalidData.into()),
+            }
+        };
+        self.session(id)?.reader = reader;
+        self.reply(id)?;
+        outcome
+    }
+
+    /// Sends the replies of one read in one frame.
+    fn reply(&mut self, id: u32) -> io::Result<()> {
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        let mut frame = Vec::with_capacity(self.replies.len() + 10);
+        websocket::append_server_frame(&mut frame, Opcode::Text, &self.replies);
+        self.replies.clear();
+        self.push(id, &frame)
+    }
+
+    fn take(&mut self, id: u32, text: &str) -> io::Result<()> {
+        for line in text.split('\n').filter(|line| !line.is_empty() && *line != "{}") {
+            if let Some((command, channel, data)) = publish(line.as_bytes())
+                && let Some(room) = self.rooms.find(channel)
+            {
+                self.publish(command, room, data)?;
+                continue;
+            }
+            for command in json::commands(line) {
+                let command = command.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                self.command(id, command.id, &command.request)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, id: u32, command: u32, request: &Request<'_>) -> io::Result<()> {
+        let body = match request {
+            Request::Connect(_) => ReplyBody::Connect(ConnectResult {
+                client: id.to_string().into(),
+                ..ConnectResult::default()
+            }),
+            Request::Subscribe(subscribe) => {
+                let room = self.rooms.find_or_make(&subscribe.channel);
+                let session = self.session(id)?;
+                if !session.rooms.contains(&room) {
+                    session.rooms.push(room);
+                    self.rooms.all[room as usize].members.push(id);
+                }
+                ReplyBody::Subscribe(SubscribeResult::default())
+            }
+            Request::Unsubscribe { channel } => {
+                if let Some(room) = self.rooms.find(channel.as_bytes()) {
+                    self.leave(id, room)?;
+                }
+                ReplyBody::Unsubscribe
+            }
+            Request::Publish(publish) => {
+                let room = self.rooms.find_or_make(&publish.channel);
+                let data = publish.data.map_or("null", json::Json::as_str);
+                return self.publish(command, room, data.as_bytes());
+            }
+            _ => ReplyBody::Error(Error::from(ErrorCode::NOT_AVAILABLE)),
+        };
+        self.answer(&Reply { id: command, body });
+        Ok(())
+    }
+
+    fn leave(&mut self, id: u32, room: u32) -> io::Result<()> {
+        self.session(id)?.rooms.retain(|one| *one != room);
+        self.rooms.all[room as usize].members.retain(|member| *member != id);
+        Ok(())
+    }
+
+    fn answer(&mut self, reply: &Reply<'_>) {
+        if !self.replies.is_empty() {
+            self.replies.push(b'\n');
+        }
+        json::append_reply(&mut self.replies, reply);
+    }
+
+    fn publish(&mut self, command: u32, room: u32, data: &[u8]) -> io::Result<()> {
+        self.publishes += 1;
+        match self.settings.misbehaviour {
+            Some(Misbehaviour::Refuse { every }) if self.publishes.is_multiple_of(every) => {
+                let error = Error::from(ErrorCode::INTERNAL);
+                self.answer(&Reply { id: command, body: ReplyBody::Error(error) });
+                return Ok(());
+            }
+            Some(Misbehaviour::Stall { after, lasting }) if self.publishes == after => {
+                std::thread::sleep(lasting);
+            }
+            Some(Misbehaviour::Die { after }) if self.publishes == after => {
+                self.died = true;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            _ => {}
+        }
+        self.fan_out(room, data);
+        self.answer(&Reply { id: command, body: ReplyBody::Publish });
+        Ok(())
+    }
+
+    fn fan_out(&mut self, room: u32, data: &[u8]) {
+        let frame = self.rooms.frame(room, data).to_vec();
+        let members = std::mem::take(&mut self.rooms.all[room as usize].members);
+        let mut failed = Vec::new();
+        let mut told = Vec::new();
+        for &member in &members {
+            let outcome = match self.rooms.deed(self.settings.misbehaviour) {
+                Deed::Send => self.push(member, &frame),
+                Deed::Drop => Ok(()),
+                Deed::Repeat => self.push(member, &frame).and_then(|()| self.push(member, &frame)),
+                Deed::Hold => self.session(member).map(|session| session.held = Some(frame.clone())),
+                Deed::AlsoToStranger => {
+                    let stranger = (0..self.sessions.len() as u32)
+                        .find(|id| !members.contains(id) && self.sessions[*id as usize].is_some());
+                    stranger
+                        .map_or(Ok(()), |id| self.push(id, &frame))
+                        .and_then(|()| self.push(member, &frame))
+                }
+                Deed::Damage => {
+                    let mut damaged = frame.clone();
+                    // A byte of the stamp: the payload's end is padding, its front is what the audit reads.
+                    let at = damaged.len() - data.len() + 8;
+                    damaged[at] = if damaged[at] == b'x' { b'y' } else { b'x' };
+                    self.push(member, &damaged)
+                }
+                Deed::Gap => {
+                    told.push(member);
+                    let gap = self.rooms.gap_frame(room);
+                    self.push(member, &gap)
+                }
+            };
+            if outcome.is_err() {
+                failed.push(member);
+            }
+        }
+        self.rooms.all[room as usize].members = members;
+        // A member that was told is out until it subscribes again.
+        told.into_iter().for_each(|member| drop(self.leave(member, room)));
+        failed.into_iter().for_each(|member| self.drop_session(member));
+    }
+
+    /// Gives a frame to a session: at once, or at the end of the turn.
+    #[inline]
+    fn push(&mut self, id: u32, frame: &[u8]) -> io::Result<()> {
+        let coalesce = self.settings.coalesce;
+        let session = self.session(id)?;
+        if coalesce {
+            session.append(frame)?;
+        } else {
+            session.send(frame)?;
+        }
+        if let Some(held) = session.held.take() {
+            session.append(&held)?;
+        }
+        if session.has_waiting() && !std::mem::replace(&mut session.is_touched, true) {
+            self.touched.push(id);
+        }
+        Ok(())
+    }
+
+    fn flush_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            if let Ok(session) = self.session(id) {
+                session.is_touched = false;
+            }
+            if self.flush(id).is_err() {
+                self.drop_session(id);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Writes what waits, and has epoll say when the socket takes more.
+    fn flush(&mut self, id: u32) -> io::Result<()> {
+        let session = self.session(id)?;
+        let blocked = !session.flush()?;
+        if session.ends && !blocked {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if blocked != std::mem::replace(&mut session.is_blocked, blocked) {
+            let out = if blocked { EventFlags::OUT } else { EventFlags::empty() };
+            let data = EventData::new_u64(u64::from(id));
+            let socket = self.sessions[id as usize].as_ref().map(Session::socket);
+            socket.map_or(Ok(()), |socket| epoll::modify(&self.epoll, socket, data, EventFlags::IN | out))?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers the HTTP request once it is whole: an upgrade, or `/info` for the record. `Some`: frames follow.
+fn greet(session: &mut Session) -> io::Result<Option<Vec<u8>>> {
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let Some(mut request) = session.request.take() else { return Ok(None) };
+    let Some(end) = memchr::memmem::find(&request, b"\r\n\r\n") else {
+        session.request = Some(request);
+        return Ok(None);
+    };
+    let rest = request.split_off(end + 4);
+    let head = std::str::from_utf8(&request[..end]).map_err(|_| malformed())?;
+    let mut lines = head.split("\r\n");
+    let line = lines.next().unwrap_or_default();
+    let headers = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name, value.as_bytes()));
+    let mut out = Vec::new();
+    let upgraded = match handshake::check_request("GET", headers) {
+        Ok(upgrade) => {
+            handshake::append_response(&mut out, upgrade.key, None);
+            Some(rest)
+        }
+        Err(_) => {
+            let (status, body) = match line.split(' ').nth(1) {
+                Some("/info") => ("200 OK", INFO),
+                Some("/health") => ("200 OK", "{}"),
+                _ => ("404 Not Found", ""),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+            out = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes();
+            session.ends = true;
+            None
+        }
+    };
+    session.append(&out)?;
+    Ok(upgraded)
+}
+
+/// A publish command as the generator writes it: id, channel, data.
+fn publish(line: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let rest = line.strip_prefix(b"{\"id\":")?;
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let id = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    let rest = rest[digits..].strip_prefix(b",\"publish\":{\"channel\":\"")?;
+    let end = memchr::memchr(b'"', rest)?;
+    let data = rest[end..].strip_prefix(b"\",\"data\":")?.strip_suffix(b"}}")?;
+    Some((id, &rest[..end], data))
+}
