@@ -1,0 +1,74 @@
+# The few commands a person needs. `make` lists them. Each installs what it lacks through the system's package manager,
+# or says precisely what to install.
+
+STRATEGY ?= kafka-keyed
+NODES    ?=
+PORT     ?= 8000
+FUZZ_SECONDS ?= 60
+CARGO    ?= cargo
+NEED     := .ci/need
+
+.DEFAULT_GOAL := help
+.PHONY: help compare test unit e2e chat bench lint fuzz doctor deps clean
+
+help: ## this list
+	@echo "Manifold: one chat server, many backplanes, and the evidence which fits which job."
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make chat takes STRATEGY=$(STRATEGY) (or memory, kafka-broadcast, redis-pubsub, hybrid), NODES=3, PORT=$(PORT)"
+
+compare: ## drive every strategy through the same short load, audit every delivery, write a report
+	@$(NEED) rust cc java maven
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) run --release -p manifold-loadgen -- compare --quick
+
+test: unit e2e ## every test, on real Kafka and Redis, with the official SDK and two browsers
+
+unit: ## the Rust tests, on real Kafka and Redis
+	@$(NEED) rust cc java maven
+	$(CARGO) test --workspace
+
+e2e: e2e/node_modules/.package-lock.json ## the official SDK on every strategy, and two browsers that chat
+	@$(NEED) rust cc java maven
+	@$(NEED) chromium || echo "!!! NO BROWSER: the page test will be skipped" >&2
+	$(CARGO) build --workspace --bins
+	cd e2e && npm test
+
+e2e/node_modules/.package-lock.json: e2e/package.json e2e/package-lock.json
+	@$(NEED) node
+	cd e2e && npm ci --no-audit --no-fund
+
+chat: ## brokers and three nodes of one strategy, with the addresses to open
+	@$(NEED) rust cc $(if $(findstring kafka,$(STRATEGY))$(findstring hybrid,$(STRATEGY)),java) $(if $(filter memory,$(STRATEGY)),,java maven)
+	$(CARGO) build --release -p manifold-server -p manifold-compose --bins
+	@target/release/compose chat $(STRATEGY) $(if $(NODES),--nodes $(NODES)) --listen-base-port $(PORT)
+
+bench: ## the microbenchmarks: what runs per message and per delivery
+	@$(NEED) rust cc
+	$(CARGO) bench --workspace
+
+lint: e2e/node_modules/.package-lock.json ## format, clippy and docs with warnings as errors; scripts, page and container files
+	@$(NEED) rust cc
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	for script in .ci/need .ci/run fuzz/run; do bash -n $$script || exit 1; done
+	for script in server/web/app.js e2e/lib/*.js e2e/test/*.js; do node --check $$script || exit 1; done
+	cd server/web/vendor && $(if $(shell command -v sha256sum),sha256sum,shasum -a 256) -c centrifuge.js.sha256
+	cd e2e && node lib/containers.js
+
+fuzz: ## each fuzz target for FUZZ_SECONDS=60
+	@$(NEED) rust cc
+	for target in client_frames replies websocket_reader; do fuzz/run $$target $(FUZZ_SECONDS) || exit 1; done
+
+doctor: ## what is installed and what is missing
+	@$(NEED) --check rust cc java maven node chromium
+
+deps: ## install all that any target needs
+	@$(NEED) rust cc java maven node chromium
+
+clean: ## remove all that was built
+	$(CARGO) clean
+	rm -rf e2e/node_modules fuzz/target
