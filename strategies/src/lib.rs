@@ -10,6 +10,8 @@ pub mod envelope;
 pub mod error;
 pub mod faulty;
 pub mod guarantees;
+#[cfg(feature = "hybrid")]
+pub mod hybrid;
 #[cfg(feature = "kafka-broadcast")]
 pub mod kafka_broadcast;
 #[cfg(feature = "kafka-keyed")]
@@ -39,6 +41,8 @@ pub static REGISTRY: &[Strategy] = &[
     kafka_keyed::SHARED_GROUP,
     #[cfg(feature = "redis-pubsub")]
     redis_pubsub::STRATEGY,
+    #[cfg(feature = "hybrid")]
+    hybrid::STRATEGY,
 ];
 
 /// Finds a strategy by name.

@@ -280,6 +280,7 @@ impl Listening {
         if !room.confirmed {
             return;
         }
+        let unknown = room.place.get().is_none();
         let top = top.filter(|top| top.len() == HEAD_BYTES).and_then(split_head);
         let result = top.map(|(top, _)| (top, room.place.compare(top)));
         match result {
@@ -294,8 +295,13 @@ impl Listening {
                 return;
             }
         }
-        if let (Some((waiter, _)), Some(position)) = (room.waiter.take(), room.place.get()) {
-            let _ = waiter.send(Ok(position));
+        if let Some(position) = room.place.get() {
+            if unknown {
+                inbound.top(&room.id, position);
+            }
+            if let Some((waiter, _)) = room.waiter.take() {
+                let _ = waiter.send(Ok(position));
+            }
         }
     }
 

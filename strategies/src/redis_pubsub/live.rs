@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::publisher::{Publish, Publisher, Work};
-use super::sequence::{Epochs, PUBLISH_SCRIPT, TOP_SCRIPT};
+use super::sequence::{ANNOUNCE_SCRIPT, Epochs, PUBLISH_SCRIPT, TOP_SCRIPT};
 use super::settings::Settings;
 use super::subscriber::{Request, Subscriber};
 use crate::backplane::{BoxFuture, Envelope, Position, RoomId};
@@ -45,6 +45,10 @@ pub(crate) trait Inbound: Send {
     fn message(&mut self, room: &RoomId, position: Position, body: &[u8], wanted: bool);
     /// Offsets that did not arrive and will not.
     fn missing(&mut self, room: &RoomId, epoch: u64, from: u64, to: u64);
+    /// The room stands here, and messages follow from here on. Told when a subscription is effective.
+    fn top(&mut self, _room: &RoomId, _position: Position) {}
+    /// The link broke.
+    fn interrupted(&mut self) {}
     /// The link broke and is back; what was missed has been told.
     fn reconnected(&mut self);
     /// Nothing more is at hand: pass on what was collected.
@@ -108,7 +112,10 @@ struct Ends {
 /// A connection ready for a lane, and the scripts loaded on its server.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    /// Digest of the script that this use is about: [`PUBLISH_SCRIPT`] or [`TOP_SCRIPT`].
     pub(crate) script: Vec<u8>,
+    /// Digest of [`ANNOUNCE_SCRIPT`].
+    pub(crate) announce: Vec<u8>,
 }
 
 /// What a session is for.
@@ -321,9 +328,15 @@ impl Shared {
             Use::Publish => PUBLISH_SCRIPT,
             Use::Subscribe => TOP_SCRIPT,
         };
+        let script = self.load(&mut connection, script).await?;
+        let announce = self.load(&mut connection, ANNOUNCE_SCRIPT).await?;
+        Ok(Session { connection, script, announce })
+    }
+
+    async fn load(&self, connection: &mut Connection, script: &str) -> Result<Vec<u8>> {
         let load: [&[u8]; 3] = [b"SCRIPT", b"LOAD", script.as_bytes()];
         match connection.call(&load, self.opening.timeout).await? {
-            Value::Text(sha) => Ok(Session { connection, script: sha.to_vec() }),
+            Value::Text(digest) => Ok(digest.to_vec()),
             _ => Err(Error::new(ErrorKind::Corrupt, "connect", "SCRIPT LOAD returned no digest")),
         }
     }

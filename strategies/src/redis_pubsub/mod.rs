@@ -31,6 +31,8 @@ use tokio::time::Instant;
 use self::live::{Inbound, Live, Setup, Wire, closed};
 use self::publisher::{Operation, Publish};
 pub use self::settings::Settings;
+#[cfg(feature = "hybrid")]
+pub(crate) use self::settings::within;
 
 use crate::backplane::{Backplane, BoxFuture, Entrance, Envelope, Event, Message, Position, RoomId};
 use crate::clients::redis::Address;

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::live::{Lane, Session, Shared, Use, closed};
-use super::sequence::split_head;
+use super::sequence::{head, split_head};
 use super::subscriber::closed as closed_signal;
 use crate::backplane::{Envelope, Position};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::{no_answer, refused};
-use crate::clients::redis::resp;
+use crate::clients::redis::resp::put_command;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
@@ -39,9 +39,14 @@ pub(crate) struct Publish {
 
 /// What to do for a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "hybrid"), allow(dead_code))]
 pub(crate) enum Operation {
     /// Assign the next position and publish, in one step.
     Publish,
+    /// Only assign the next position.
+    Reserve,
+    /// Publish under a position that was reserved.
+    Announce(Position),
 }
 
 impl Publish {
@@ -154,16 +159,24 @@ impl Publisher {
 
     fn encode(&mut self, publish: &Publish, session: &mut Session) {
         let shared = &self.shared;
-        let Operation::Publish = publish.operation;
-        self.body.clear();
-        shared.wire.encode(&publish.envelope, &mut self.body);
         let verb: &[u8] = if shared.sharded() { b"SPUBLISH" } else { b"PUBLISH" };
-        let epoch = shared.epochs.draw().to_be_bytes();
-        let ttl = shared.settings.room_ttl_s.to_string();
         let name = shared.name(&publish.envelope.room);
-        let command: [&[u8]; 8] =
-            [b"EVALSHA", &session.script, b"1", &name, &self.body, &epoch, ttl.as_bytes(), verb];
-        resp::put_command(session.connection.outbox(), &command);
+        self.body.clear();
+        if publish.operation != Operation::Reserve {
+            shared.wire.encode(&publish.envelope, &mut self.body);
+        }
+        if let Operation::Announce(position) = publish.operation {
+            let command: [&[u8]; 7] =
+                [b"EVALSHA", &session.announce, b"1", &name, &head(position), &self.body, verb];
+            put_command(session.connection.outbox(), &command);
+        } else {
+            let epoch = shared.epochs.draw().to_be_bytes();
+            let ttl = shared.settings.room_ttl_s.to_string();
+            let verb = if publish.operation == Operation::Reserve { b"" } else { verb };
+            let command: [&[u8]; 8] =
+                [b"EVALSHA", &session.script, b"1", &name, &self.body, &epoch, ttl.as_bytes(), verb];
+            put_command(session.connection.outbox(), &command);
+        }
         shared.stats.broker_writes.add(1);
     }
 

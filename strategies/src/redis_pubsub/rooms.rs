@@ -29,6 +29,17 @@ pub(crate) struct Room {
     leaves_at: Option<Instant>,
 }
 
+/// What a join finds.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// The room must be subscribed.
+    New,
+    /// The subscription is on its way.
+    Coming,
+    /// The room is still subscribed, and stands here.
+    Known(Position, Waiter),
+}
+
 /// The rooms of a lane.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
@@ -40,8 +51,8 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    /// The room has a local member from now on. True if it must be subscribed.
-    pub(crate) fn join(&mut self, room: &RoomId, waiter: Waiter, until: Instant) -> bool {
+    /// The room has a local member from now on.
+    pub(crate) fn join(&mut self, room: &RoomId, waiter: Waiter, until: Instant) -> Joined {
         let new = !self.by_name.contains_key(room);
         let entry = self.by_name.entry(room.clone()).or_insert_with(|| Room {
             id: room.clone(),
@@ -54,13 +65,13 @@ impl Rooms {
         entry.wanted = true;
         entry.leaves_at = None;
         match entry.place.get() {
-            Some(position) if entry.confirmed => drop(waiter.send(Ok(position))),
+            Some(position) if entry.confirmed => Joined::Known(position, waiter),
             _ => {
                 entry.waiter = Some((waiter, until));
                 self.next_expiry = Some(self.next_expiry.map_or(until, |next| next.min(until)));
+                if new { Joined::New } else { Joined::Coming }
             }
         }
-        new
     }
 
     /// The room has no local member any more; it is unsubscribed at `at`.

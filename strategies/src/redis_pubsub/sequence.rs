@@ -25,6 +25,15 @@ redis.call('SET', KEYS[1], head, 'EX', ARGV[3])
 if ARGV[4] ~= '' then redis.call(ARGV[4], KEYS[1], head .. ARGV[1]) end
 return head";
 
+/// Publishes under a position that was assigned before, unless the room has left that epoch. KEYS: room. ARGV: head,
+/// message, `PUBLISH` or `SPUBLISH`. Returns the head.
+pub(crate) const ANNOUNCE_SCRIPT: &str = "\
+local head = redis.call('GET', KEYS[1])
+if head and string.sub(head, 1, 8) == string.sub(ARGV[1], 1, 8) then
+redis.call(ARGV[3], KEYS[1], ARGV[1] .. ARGV[2])
+end
+return ARGV[1]";
+
 /// Returns the head of a room and keeps it alive; starts an epoch if there is none, or if it fell behind what the asking
 /// node has seen. KEYS: room. ARGV: epoch to draw, seconds to live, last head seen or an empty string.
 pub(crate) const TOP_SCRIPT: &str = "\

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::listening::Listening;
 use super::live::{Inbound, Lane, Session, Shared, Use};
-use super::rooms::{Room, Rooms, Waiter};
+use super::rooms::{Joined, Room, Rooms, Waiter};
 use crate::backplane::RoomId;
 use crate::error::{Error, ErrorKind};
 
@@ -78,12 +78,14 @@ impl Subscriber {
                 end = self.serve(serving) => end,
                 () = closed(&mut closing) => End::Closing,
             };
-            self.inbound.flush();
             if matches!(end, End::Closing) {
+                self.inbound.flush();
                 break;
             }
             self.lane.listening.send_replace(false);
             self.interrupted = true;
+            self.inbound.interrupted();
+            self.inbound.flush();
             for room in self.rooms.iter_mut() {
                 room.confirmed = false;
             }
@@ -164,11 +166,14 @@ impl Subscriber {
         let mut joined = Vec::new();
         for request in requests.drain(..) {
             match request {
-                Request::Join { room, waiter, until } => {
-                    if self.rooms.join(&room, waiter, until) {
-                        joined.push(room);
+                Request::Join { room, waiter, until } => match self.rooms.join(&room, waiter, until) {
+                    Joined::New => joined.push(room),
+                    Joined::Coming => {}
+                    Joined::Known(position, waiter) => {
+                        self.inbound.top(&room, position);
+                        let _ = waiter.send(Ok(position));
                     }
-                }
+                },
                 Request::Leave { room } => {
                     self.rooms.leave(&room, Instant::now() + self.shared.settings.linger());
                 }

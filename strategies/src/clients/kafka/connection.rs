@@ -157,6 +157,9 @@ pub struct ConsumerSettings {
     /// Longest time for which the broker holds an empty fetch. A partition assigned on an idle broker starts to be
     /// read when the outstanding fetch returns, so either this is short (50 ms) or something wakes the fetch.
     pub fetch_wait: Duration,
+    /// Bytes for which the broker waits before it answers a fetch, within `fetch_wait`. 1 = the first record is sent at
+    /// once; more makes reading cheaper and later.
+    pub fetch_min_bytes: u32,
     /// Bound of records read ahead per partition, in KiB.
     pub queued_kib_max: u32,
     /// A consumer group to subscribe with; `None` for explicit assignment only.
@@ -165,7 +168,12 @@ pub struct ConsumerSettings {
 
 impl Default for ConsumerSettings {
     fn default() -> Self {
-        Self { fetch_wait: Duration::from_millis(500), queued_kib_max: 16 * 1024, group: None }
+        Self {
+            fetch_wait: Duration::from_millis(500),
+            fetch_min_bytes: 1,
+            queued_kib_max: 16 * 1024,
+            group: None,
+        }
     }
 }
 
@@ -258,7 +266,7 @@ impl Connection {
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "false")
             .set("auto.offset.reset", "error")
-            .set("fetch.min.bytes", "1")
+            .set("fetch.min.bytes", settings.fetch_min_bytes.to_string())
             .set("fetch.wait.max.ms", settings.fetch_wait.as_millis().to_string())
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.error.backoff.ms", "50")

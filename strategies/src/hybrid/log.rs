@@ -1,0 +1,192 @@
+//! The durable half: appending to the log, and knowing what has been appended.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::settings::Settings;
+use crate::backplane::{Envelope, Position, RoomId};
+use crate::clients::kafka::{AckSink, Cluster, Connection, Producer, TopicSpec, Written};
+use crate::envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kafka_keyed::RoomPartitioner;
+use crate::stats::Stats;
+use crate::strategy::Start;
+
+/// Pause between attempts while the cluster comes up.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Bound for learning the topic's partitions.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether earlier records have their outcome.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Called with a record's place, or why it has none.
+pub(super) type Appended = Box<dyn FnOnce(Result<Written>) + Send + Sync>;
+
+/// A record on its way: belongs to a wave until its outcome is known.
+pub(super) struct Ack {
+    log: Arc<Log>,
+    appended: Appended,
+    _wave: Arc<()>,
+}
+
+impl AckSink for Ack {
+    fn done(self, outcome: Result<Written>) {
+        if let Ok(written) = &outcome
+            && let Some(acked) = self.log.acked.get(written.partition as usize)
+        {
+            acked.fetch_max(written.offset + 1, SeqCst);
+        }
+        (self.appended)(outcome);
+    }
+}
+
+/// The log of a namespace.
+pub(super) struct Log {
+    pub(super) cluster: Cluster,
+    pub(super) topic: String,
+    producer: Producer<Ack, RoomPartitioner>,
+    partitioner: RoomPartitioner,
+    /// End of what this node is known to have written, per partition.
+    acked: Vec<AtomicI64>,
+    /// What receivers must have read before they take a live message of this node, per partition.
+    fences: Vec<AtomicI64>,
+    /// The present wave of records, and earlier ones that may have records under way.
+    waves: Mutex<Vec<Arc<()>>>,
+    stats: Arc<Stats>,
+}
+
+thread_local! {
+    /// Reused by every append of a thread: librdkafka copies the record.
+    static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Log {
+    /// Reaches the cluster and makes sure of the topic.
+    pub(super) async fn connect(start: &Start, settings: &Settings, stats: Arc<Stats>) -> Result<Self> {
+        let connection = Connection::new(start, settings.client.clone())?;
+        let until = start.connect_retry.map(|limit| Instant::now() + limit);
+        let cluster = Cluster::connect(connection, start.connect_retry).await?;
+        let topic = format!("{}.hybrid", start.namespace);
+        loop {
+            // A broker that has just started may answer before it can create or lead anything.
+            match ensure(&cluster, &topic, settings).await {
+                Err(error) if error.is_temporary() && until.is_some_and(|until| Instant::now() < until) => {
+                    tracing::warn!(%error, "the log is not ready yet, trying again");
+                    sleep(RETRY_PAUSE).await;
+                }
+                done => break done?,
+            }
+        }
+        let partitioner = RoomPartitioner::new(settings.partitions, Default::default());
+        let producer = Producer::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
+        let (name, writer) = (topic.clone(), producer.clone());
+        cluster.run(move |_| writer.refresh_blocking(&name, LOOK_TIMEOUT)).await?;
+        let per_partition = || (0..settings.partitions).map(|_| AtomicI64::new(0)).collect();
+        Ok(Self {
+            cluster,
+            topic,
+            producer,
+            partitioner,
+            acked: per_partition(),
+            fences: per_partition(),
+            waves: Mutex::new(vec![Arc::new(())]),
+            stats,
+        })
+    }
+
+    /// Every partition.
+    pub(super) fn partitions(&self) -> Vec<i32> {
+        (0..self.acked.len() as i32).collect()
+    }
+
+    /// The partition of a room.
+    pub(super) fn partition_of(&self, room: &RoomId) -> i32 {
+        self.partitioner.partition_of(room.as_str().as_bytes())
+    }
+
+    /// Names the numbering of the log's offsets: the same on every node, another one in another cluster.
+    pub(super) async fn epoch(&self) -> Result<u64> {
+        let cluster = self.cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?;
+        let name = format!("{}/{}", cluster.unwrap_or_default(), self.topic);
+        let fnv = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        Ok(name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv).max(1))
+    }
+
+    /// Records without an outcome yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.producer.in_flight()
+    }
+
+    /// Puts a message at the end of its partition. Its place is fixed when this returns.
+    pub(super) fn append(self: &Arc<Self>, message: &Envelope, at: Option<Position>, appended: Appended) {
+        let wave = self.waves.lock().last().map_or_else(Default::default, Arc::clone);
+        let sink = Ack { log: Arc::clone(self), appended, _wave: wave };
+        self.stats.broker_writes.add(1);
+        let sent = RECORD.with_borrow_mut(|record| {
+            record.clear();
+            envelope::encode(message, at, record);
+            self.producer.send(&self.topic, None, Some(message.room.as_str().as_bytes()), record, sink)
+        });
+        if let Err((error, sink)) = sent {
+            sink.done(Err(error));
+        }
+    }
+
+    /// What receivers must have read before a live message of `room`.
+    pub(super) fn fence(&self, room: &RoomId) -> i64 {
+        let partition = self.partition_of(room) as usize;
+        self.fences.get(partition).map_or(0, |fence| fence.load(SeqCst))
+    }
+
+    /// Waits until every record appended so far has its outcome, then fences them: live messages from here on follow them.
+    pub(super) async fn settle(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        self.waves.lock().push(Arc::new(()));
+        loop {
+            let earlier = {
+                let mut waves = self.waves.lock();
+                let present = waves.pop();
+                waves.retain(|wave| Arc::strong_count(wave) > 1);
+                let earlier = waves.len();
+                waves.extend(present);
+                earlier
+            };
+            if earlier == 0 || Instant::now() >= until {
+                break;
+            }
+            sleep(SETTLE_PAUSE).await;
+        }
+        for (fence, acked) in self.fences.iter().zip(&self.acked) {
+            fence.fetch_max(acked.load(SeqCst), SeqCst);
+        }
+    }
+
+    /// Waits for every outcome.
+    pub(super) async fn close(&self, limit: Duration) -> Result<()> {
+        self.producer.close(limit).await
+    }
+}
+
+async fn ensure(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<()> {
+    let retention_ms = u64::from(settings.retention_minutes) * 60_000;
+    let spec = TopicSpec {
+        name: topic.to_owned(),
+        partitions: settings.partitions,
+        replication: settings.replication,
+        config: vec![("retention.ms".into(), retention_ms.to_string())],
+    };
+    let found = cluster.ensure_topic(&spec).await?;
+    if found == settings.partitions {
+        return Ok(());
+    }
+    let problem = format!(
+        "topic {topic} has {found} partitions, but `partitions` = {}; all nodes of a namespace need the same",
+        settings.partitions
+    );
+    Err(Error::new(ErrorKind::Config, "connect", problem))
+}

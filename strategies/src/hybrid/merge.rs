@@ -1,0 +1,359 @@
+//! Two paths into one order: the live path and the log, merged per room by sequence. Pure but for the clock it is given.
+//!
+//! What comes first is delivered, what comes second is dropped. A hole in the sequence is held until the other path fills
+//! it, or until patience ends and it is declared as a gap. See the strategy's documentation for why this is enough.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
+use crate::backplane::{Envelope, Event, Message, Position, RoomId};
+use crate::dedup::DedupWindow;
+use crate::envelope::View;
+use crate::stats::Stats;
+
+/// Most that one room holds; beyond, the oldest hole is given up.
+const HELD_MAX: usize = 8192;
+/// How much longer holes are held while the log cannot be read.
+const PATIENCE_WITHOUT_LOG: u32 = 5;
+
+/// Where a message stands in the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) partition: usize,
+    pub(super) offset: i64,
+}
+
+/// The merge of all rooms of a node.
+pub(super) struct Merge {
+    rooms: HashMap<RoomId, Room>,
+    /// Rooms that hold something.
+    holding: HashSet<RoomId>,
+    seen: DedupWindow,
+    /// The offset to be read next, per partition.
+    tail: Vec<i64>,
+    log_epoch: u64,
+    patience: Duration,
+    log_broken: bool,
+    /// Live links that are down.
+    interrupted: usize,
+    stats: Arc<Stats>,
+    out: Vec<Event>,
+}
+
+impl Merge {
+    pub(super) fn new(
+        tail: Vec<i64>,
+        log_epoch: u64,
+        patience: Duration,
+        remembered: usize,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self {
+            rooms: HashMap::new(),
+            holding: HashSet::new(),
+            seen: DedupWindow::new(remembered),
+            tail,
+            log_epoch,
+            patience,
+            log_broken: false,
+            interrupted: 0,
+            stats,
+            out: Vec::new(),
+        }
+    }
+
+    /// What is to be delivered, in order.
+    pub(super) fn out(&mut self) -> &mut Vec<Event> {
+        &mut self.out
+    }
+
+    /// The position of a log offset.
+    pub(super) fn log_position(&self, offset: i64) -> Position {
+        Position { epoch: self.log_epoch, offset: offset.unsigned_abs() + 1 }
+    }
+
+    /// The node wants a room from now on.
+    pub(super) fn join(&mut self, room: &RoomId, partition: usize) {
+        let since = self.tail.get(partition).copied().unwrap_or_default();
+        let blind = self.interrupted > 0;
+        self.rooms.insert(room.clone(), Room::new(room.clone(), partition, since, blind));
+    }
+
+    /// The join found the live path down; the log ended at `end` then.
+    pub(super) fn join_by_log(&mut self, room: &RoomId, end: i64) {
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.blind = true;
+            room.since = room.since.max(end);
+        }
+    }
+
+    /// The node does not want the room any more.
+    pub(super) fn leave(&mut self, room: &RoomId) {
+        self.rooms.remove(room);
+        self.holding.remove(room);
+    }
+
+    /// A live link broke.
+    pub(super) fn interrupted(&mut self) {
+        self.interrupted += 1;
+    }
+
+    /// A live link is back.
+    pub(super) fn reconnected(&mut self) {
+        self.interrupted = self.interrupted.saturating_sub(1);
+        self.out.push(Event::Reconnected);
+    }
+
+    /// Whether the log can be read.
+    pub(super) fn log_link(&mut self, broken: bool) {
+        self.log_broken = broken;
+    }
+
+    /// The live path stands at `top`, and what follows will come.
+    pub(super) fn top(&mut self, id: &RoomId, top: Position, now: Instant) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        match room.line_of(top.epoch) {
+            None if room.blind => {
+                // Up to the top everything since the join is in the log, from an unknown offset on.
+                let line = room.begin(top.epoch, top.offset, top.offset + 1);
+                room.pause(line, top.offset, now);
+                room.blind = false;
+            }
+            None if room.lines.is_empty() => drop(room.begin(top.epoch, top.offset, 0)),
+            None => drop(room.begin(top.epoch, 0, 0)),
+            Some(line) if top.offset > line.reached => room.mark(line, top.offset, now),
+            Some(_) => {}
+        }
+        self.drain(id);
+    }
+
+    /// The live path lost `from..to`, or started a new epoch.
+    pub(super) fn missing(&mut self, id: &RoomId, epoch: u64, from: u64, to: u64, now: Instant) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let line = match room.line_of(epoch) {
+            Some(line) => line,
+            None if room.lines.is_empty() => room.begin(epoch, from.saturating_sub(1), 0),
+            None => room.begin(epoch, 0, 0),
+        };
+        if from < to && to - 1 > line.reached {
+            room.mark(line, to - 1, now);
+        }
+        self.drain(id);
+    }
+
+    /// A message of the live path. It follows the log up to `fence`.
+    pub(super) fn live(&mut self, id: &RoomId, at: Position, fence: i64, view: &View<'_>, now: Instant) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let line = match room.line_of(at.epoch) {
+            Some(line) => line,
+            None => {
+                // A new epoch starts at 1; before the first top nothing is known.
+                let known = !room.lines.is_empty() && !room.is_past(at.epoch);
+                room.begin(at.epoch, if known { 0 } else { at.offset - 1 }, 0)
+            }
+        };
+        self.offer(id, line, at.offset, view, fence, false, now);
+    }
+
+    /// A record of the log.
+    pub(super) fn log(&mut self, place: Place, view: &View<'_>, now: Instant) {
+        if let Some(tail) = self.tail.get_mut(place.partition) {
+            *tail = place.offset + 1;
+        }
+        let listening = self.interrupted == 0;
+        let Some(room) = self.rooms.get_mut(view.room) else { return };
+        if place.offset < room.since {
+            return;
+        }
+        let id = room.id.clone();
+        let Some(at) = view.position else { return self.log_only(&id, place, view, now) };
+        let line = match room.line_of(at.epoch) {
+            Some(line) => line,
+            // Late: its line has ended, or the live path knows better which one comes next.
+            None if room.is_past(at.epoch) || (listening && !room.lines.is_empty()) => {
+                return self.deliver(view.to_envelope(), &id, at);
+            }
+            None if room.lines.is_empty() => room.begin(at.epoch, at.offset - 1, at.offset),
+            None => room.begin(at.epoch, 0, 0),
+        };
+        self.offer(&id, line, at.offset, view, 0, true, now);
+    }
+
+    /// A message that has no place in the sequence: its publisher could not reach the live path.
+    fn log_only(&mut self, id: &RoomId, place: Place, view: &View<'_>, now: Instant) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        match room.behind_logged() {
+            Some(key) => {
+                let what = What::LogOnly { envelope: view.to_envelope(), offset: place.offset };
+                room.held.insert(key, Held { what, since: now });
+                self.drain(id);
+            }
+            None => {
+                let at = self.log_position(place.offset);
+                self.deliver(view.to_envelope(), id, at);
+            }
+        }
+    }
+
+    /// A message with a place in the sequence, from either path.
+    #[allow(clippy::too_many_arguments)] // all of them say what arrived
+    fn offer(
+        &mut self,
+        id: &RoomId,
+        line: Line,
+        offset: u64,
+        view: &View<'_>,
+        fence: i64,
+        logged: bool,
+        now: Instant,
+    ) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        if offset <= line.reached {
+            if offset < line.floor {
+                return self.deliver(view.to_envelope(), id, position(line, offset));
+            }
+            return self.stats.duplicates_removed.add(1);
+        }
+        let free = fence <= self.tail.get(room.partition).copied().unwrap_or(i64::MAX);
+        let current = room.lines.front_mut().filter(|front| front.generation == line.generation);
+        if let Some(current) = current
+            && room.held.is_empty()
+            && free
+            && offset == current.reached + 1
+        {
+            current.reached = offset;
+            return self.deliver(view.to_envelope(), id, position(line, offset));
+        }
+        match room.held.get_mut(&(line.generation, offset, SEQUENCED)) {
+            Some(Held { what: What::Sequenced { logged: known, .. }, .. }) => {
+                *known |= logged;
+                self.stats.duplicates_removed.add(1);
+            }
+            _ => {
+                let what = What::Sequenced { envelope: view.to_envelope(), fence, logged };
+                room.held.insert((line.generation, offset, SEQUENCED), Held { what, since: now });
+            }
+        }
+        if room.held.len() > HELD_MAX {
+            self.give_up(id);
+        }
+        self.drain(id);
+    }
+
+    fn deliver(&mut self, envelope: Envelope, id: &RoomId, at: Position) {
+        if !self.seen.insert(envelope.id) {
+            return self.stats.duplicates_removed.add(1);
+        }
+        debug_assert_eq!(&envelope.room, id, "a room's messages are its own");
+        self.stats.envelopes_wanted.add(1);
+        self.out.push(Event::Message(Message { envelope, position: at }));
+    }
+
+    /// Delivers what waits, as far as its turn has come.
+    fn drain(&mut self, id: &RoomId) {
+        while let Some(room) = self.rooms.get_mut(id)
+            && let Some(entry) = room.held.first_entry()
+        {
+            let (generation, offset, _) = *entry.key();
+            room.advance_to(generation);
+            let tail = self.tail.get(room.partition).copied().unwrap_or(i64::MAX);
+            let reached = room.current().map_or(0, |line| line.reached);
+            let turn = match room.held.first_key_value().map(|(_, held)| &held.what) {
+                Some(What::Sequenced { fence, .. }) => {
+                    offset <= reached || (offset == reached + 1 && *fence <= tail)
+                }
+                Some(What::LogOnly { .. } | What::Marker) => offset <= reached,
+                Some(What::Pause) | None => false,
+            };
+            if !turn {
+                self.holding.insert(id.clone());
+                return;
+            }
+            self.take_first(id);
+        }
+        self.holding.remove(id);
+    }
+
+    /// Takes the first of what waits, whatever is missing before it.
+    fn take_first(&mut self, id: &RoomId) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let Some(((_, offset, _), held)) = room.held.pop_first() else { return };
+        let Some(line) = room.lines.front_mut() else { return };
+        let complete_to = match &held.what {
+            What::Sequenced { .. } => offset - 1,
+            What::Pause => line.reached,
+            What::LogOnly { .. } | What::Marker => offset,
+        };
+        let (from, to) = (line.reached + 1, complete_to + 1);
+        line.reached = line.reached.max(complete_to);
+        let line_now = *line;
+        if from < to {
+            self.stats.gaps.add(1);
+            self.stats.gap_messages.add(to - from);
+            self.out.push(Event::Gap { room: id.clone(), from, to });
+        }
+        match held.what {
+            What::Sequenced { envelope, .. } if offset > line_now.reached => {
+                line.reached = offset;
+                self.deliver(envelope, id, position(line_now, offset));
+            }
+            What::Sequenced { .. } => self.stats.duplicates_removed.add(1),
+            What::LogOnly { envelope, offset } => {
+                let at = self.log_position(offset);
+                self.deliver(envelope, id, at);
+            }
+            What::Marker | What::Pause => {}
+        }
+    }
+
+    fn give_up(&mut self, id: &RoomId) {
+        if let Some(room) = self.rooms.get_mut(id)
+            && let Some((key, _)) = room.held.first_key_value()
+        {
+            let (generation, ..): Key = *key;
+            room.advance_to(generation);
+            self.take_first(id);
+        }
+    }
+
+    /// Looks again at everything held: the log has moved on, or time has.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.holding.is_empty() {
+            return;
+        }
+        let patience = if self.log_broken { self.patience * PATIENCE_WITHOUT_LOG } else { self.patience };
+        for id in self.holding.iter().cloned().collect::<Vec<_>>() {
+            self.drain(&id);
+            while let Some(room) = self.rooms.get(&id)
+                && let Some((_, held)) = room.held.first_key_value()
+                && now.duration_since(held.since) >= patience
+            {
+                self.give_up(&id);
+                self.drain(&id);
+            }
+        }
+    }
+
+    /// The log lost `from..to` of a partition before this node read it.
+    pub(super) fn log_lost(&mut self, partition: usize, from: i64, to: i64) {
+        if let Some(tail) = self.tail.get_mut(partition) {
+            *tail = to;
+        }
+        let rooms = self.rooms.values().filter(|room| room.partition == partition);
+        let ids: Vec<RoomId> = rooms.map(|room| room.id.clone()).collect();
+        for room in ids {
+            self.stats.gaps.add(1);
+            let (from, to) = (self.log_position(from).offset, self.log_position(to).offset);
+            self.out.push(Event::Gap { room, from, to });
+        }
+    }
+
+    /// The offset to be read next in a partition.
+    pub(super) fn tail(&self, partition: usize) -> i64 {
+        self.tail.get(partition).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,236 @@
+//! The backplane of one node: starting it, and its calls.
+
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::log::Log;
+use super::merge::Merge;
+use super::paths::{LivePath, Paths, Tail};
+use super::settings::{First, Settings};
+use super::{GUARANTEES, Outcome};
+use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
+use crate::clients::kafka::{Consumer, Written};
+use crate::clients::redis::Address;
+use crate::envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guarantees::Guarantees;
+use crate::redis_pubsub::live::{Live, Setup, closed};
+use crate::redis_pubsub::publisher::{Operation, Publish};
+use crate::stats::Stats;
+use crate::strategy::Start;
+
+/// A connected node.
+struct Node {
+    settings: Settings,
+    live: Arc<Live>,
+    paths: Arc<Paths>,
+    consumer: Consumer,
+    keeper: JoinHandle<()>,
+    stats: Arc<Stats>,
+    closed: AtomicBool,
+}
+
+/// Brings a node up: the log first, so that its tail covers the live path from the start.
+pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn Backplane>> {
+    let address = Address::parse(start.redis()?)?;
+    let stats = Arc::new(Stats::default());
+    let log = Arc::new(Log::connect(&start, &settings, Arc::clone(&stats)).await?);
+    let (topic, partitions) = (log.topic.clone(), log.partitions());
+    let ends = log.cluster.run(move |cluster| cluster.ends_blocking(&topic, &partitions)).await?;
+    let mut tail = vec![0; ends.len()];
+    for (partition, end) in &ends {
+        if let Some(next) = tail.get_mut(*partition as usize) {
+            *next = *end;
+        }
+    }
+    let merge = Merge::new(
+        tail,
+        log.epoch().await?,
+        settings.heal_timeout(),
+        settings.dedup_messages,
+        Arc::clone(&stats),
+    );
+    // An append has its outcome after the publish timeout; a little more, and nothing is left to settle.
+    let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
+    let paths = Paths::new(merge, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
+    let paths = Arc::new(paths);
+    let consumer = Consumer::start(log.cluster.connection(), &settings.consumer(), Tail(Arc::clone(&paths)))?;
+    let (reading, topic) = (consumer.clone(), log.topic.clone());
+    log.cluster.run(move |_| reading.assign_blocking(&topic, &ends)).await?;
+    let live = Live::start(Setup {
+        address,
+        namespace: format!("{}.hybrid", start.namespace),
+        node: start.node,
+        settings: settings.live(),
+        fail_fast: true,
+        connect_retry: start.connect_retry,
+        wire: Arc::new(LivePath(Arc::clone(&paths))),
+        stats: Arc::clone(&stats),
+    });
+    let live = match live.await {
+        Ok(live) => Arc::new(live),
+        Err(error) => {
+            consumer.stop().await;
+            return Err(error);
+        }
+    };
+    let keeper = tokio::spawn(Paths::keep(Arc::downgrade(&paths), consumer.clone()));
+    let closed = AtomicBool::new(false);
+    Ok(Arc::new(Node { settings, live, paths, consumer, keeper, stats, closed }))
+}
+
+impl Node {
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.closed.load(SeqCst) { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    /// Queues a publish for the live path; its outcome there decides how it is appended to the log.
+    fn start_publish(&self, envelope: Envelope) -> Result<oneshot::Receiver<Result<Position>>> {
+        self.check_open("publish")?;
+        envelope::check(&envelope)?;
+        let waiting = self.paths.log.in_flight();
+        if waiting >= self.settings.queue_messages_max {
+            let problem = format!("{waiting} publishes already wait for the log");
+            return Err(Error::new(ErrorKind::Overloaded, "publish", problem));
+        }
+        let (sender, outcome) = oneshot::channel();
+        let first = self.settings.first;
+        let (paths, live) = (Arc::clone(&self.paths), Arc::clone(&self.live));
+        self.live.publish(Publish {
+            envelope,
+            operation: if first == First::Fast { Operation::Publish } else { Operation::Reserve },
+            until: Instant::now() + self.settings.publish_timeout(),
+            done: Box::new(move |envelope, placed| match placed {
+                Err(error) if error.kind() == ErrorKind::Closed => drop(sender.send(Err(error))),
+                Err(error) => {
+                    tracing::debug!(%error, "the live path does not take a message; the log does");
+                    append(&paths, envelope, None, None, sender);
+                }
+                Ok(at) => {
+                    let announce = (first == First::Durable).then_some(live);
+                    append(&paths, envelope, Some(at), announce, sender);
+                }
+            }),
+        })?;
+        self.stats.publishes.add(1);
+        Ok(outcome)
+    }
+}
+
+/// Appends a message to the log and tells its publisher; announces it on the live path then, if it was not sent there.
+fn append(
+    paths: &Arc<Paths>,
+    envelope: Envelope,
+    at: Option<Position>,
+    announce: Option<Arc<Live>>,
+    outcome: Outcome,
+) {
+    let (paths_then, message) = (Arc::clone(paths), envelope.clone());
+    let appended = move |written: Result<Written>| {
+        let result = written
+            .map(|written| at.unwrap_or_else(|| paths_then.step(|merge| merge.log_position(written.offset))));
+        if let (Ok(at), Some(live)) = (&result, announce) {
+            // If the live path is gone by now, the log has it all the same.
+            let _ = live.publish(Publish {
+                envelope: message,
+                operation: Operation::Announce(*at),
+                until: Instant::now(),
+                done: Box::new(|_, _| ()),
+            });
+        }
+        let _ = outcome.send(result);
+    };
+    paths.log.append(&envelope, at, Box::new(appended));
+}
+
+impl Backplane for Node {
+    fn guarantees(&self) -> Guarantees {
+        GUARANTEES
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
+        match self.start_publish(envelope) {
+            Ok(outcome) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(closed("publish"))) }),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+
+    fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
+        if let Err(error) = self.check_open("join") {
+            return Box::pin(ready(Err(error)));
+        }
+        let partition = self.paths.log.partition_of(room);
+        self.paths.step(|merge| merge.join(room, partition as usize));
+        let joined = self.live.join(room);
+        let (paths, live, room) = (Arc::clone(&self.paths), Arc::clone(&self.live), room.clone());
+        Box::pin(async move {
+            let error = match joined.await {
+                Ok(top) => return Ok(top),
+                Err(error) => error,
+            };
+            let topic = paths.log.topic.clone();
+            let ends = paths.log.cluster.run(move |cluster| cluster.ends_blocking(&topic, &[partition]));
+            match (error.is_temporary(), ends.await) {
+                (true, Ok(ends)) if !ends.is_empty() => {
+                    let end = ends[0].1;
+                    Ok(paths.step(|merge| {
+                        merge.join_by_log(&room, end);
+                        merge.log_position(end - 1)
+                    }))
+                }
+                _ => {
+                    paths.step(|merge| merge.leave(&room));
+                    let _ = live.leave(&room);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
+        let left = self.check_open("leave").and_then(|()| self.live.leave(room));
+        self.paths.step(|merge| merge.leave(room));
+        Box::pin(ready(left))
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
+        if self.closed.swap(true, SeqCst) {
+            return Box::pin(ready(Ok(())));
+        }
+        self.keeper.abort();
+        let until = Instant::now() + self.settings.shutdown_timeout();
+        let (live, log, consumer) =
+            (self.live.shutdown(), Arc::clone(&self.paths.log), self.consumer.clone());
+        Box::pin(async move {
+            // The live path first: what it still holds is appended to the log when it lets go.
+            let flushed = live.await;
+            let left =
+                until.saturating_duration_since(Instant::now()).max(std::time::Duration::from_millis(100));
+            let appended = log.close(left).await;
+            let _ = timeout(left, consumer.stop()).await;
+            flushed.and(appended)
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hybrid").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

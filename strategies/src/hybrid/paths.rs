@@ -1,0 +1,193 @@
+//! Where the two paths meet: what the live path and the log bring goes through one merge to the node's entrance.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, interval};
+
+use super::log::Log;
+use super::merge::{Merge, Place};
+use crate::backplane::{BoxFuture, Entrance, Envelope, Position, RoomId};
+use crate::clients::kafka::{Consumer, Link, Record, RecordSink};
+use crate::envelope::{self, View};
+use crate::redis_pubsub::live::{Inbound, Wire};
+use crate::stats::Stats;
+
+/// How often held messages are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Length of the fence in front of a live message.
+const FENCE_BYTES: usize = 8;
+
+/// The meeting point.
+pub(super) struct Paths {
+    merge: Mutex<Merge>,
+    entrance: Arc<dyn Entrance>,
+    pub(super) log: Arc<Log>,
+    stats: Arc<Stats>,
+    settle_limit: Duration,
+    /// Some partition stands still because its offset is not in the log.
+    out_of_range: AtomicBool,
+}
+
+impl Paths {
+    pub(super) fn new(
+        merge: Merge,
+        entrance: Arc<dyn Entrance>,
+        log: Arc<Log>,
+        stats: Arc<Stats>,
+        settle_limit: Duration,
+    ) -> Self {
+        let merge = Mutex::new(merge);
+        Self { merge, entrance, log, stats, settle_limit, out_of_range: AtomicBool::new(false) }
+    }
+
+    /// Runs a step of the merge, and delivers what it yields before anybody else's step.
+    pub(super) fn step<T>(&self, step: impl FnOnce(&mut Merge) -> T) -> T {
+        let mut merge = self.merge.lock();
+        let result = step(&mut merge);
+        if !merge.out().is_empty() {
+            self.entrance.deliver(merge.out());
+        }
+        result
+    }
+
+    /// Looks at held messages now and then, and repairs the tail, until the node is gone.
+    pub(super) async fn keep(paths: Weak<Self>, consumer: Consumer) {
+        let mut tick = interval(TICK);
+        loop {
+            tick.tick().await;
+            let Some(paths) = paths.upgrade() else { return };
+            paths.step(|merge| merge.look(Instant::now()));
+            if paths.out_of_range.swap(false, SeqCst)
+                && let Err(error) = paths.repair(consumer.clone()).await
+            {
+                tracing::warn!(%error, "the log's tail is not repaired yet, trying again");
+                paths.out_of_range.store(true, SeqCst);
+            }
+        }
+    }
+
+    /// Goes on at the start of partitions whose next record the log has dropped.
+    async fn repair(&self, consumer: Consumer) -> crate::Result<()> {
+        let (topic, partitions) = (self.log.topic.clone(), self.log.partitions());
+        let starts = self
+            .log
+            .cluster
+            .run(move |cluster| {
+                let starts = cluster.starts_blocking(&topic, &partitions)?;
+                Ok(starts)
+            })
+            .await?;
+        for (partition, start) in starts {
+            let next = self.step(|merge| merge.tail(partition as usize));
+            if start <= next {
+                continue;
+            }
+            let (consumer, topic) = (consumer.clone(), self.log.topic.clone());
+            self.log
+                .cluster
+                .run(move |_| {
+                    consumer.release_blocking(&topic, &[partition])?;
+                    consumer.assign_blocking(&topic, &[(partition, start)])
+                })
+                .await?;
+            self.stats.gap_messages.add((start - next).unsigned_abs());
+            self.step(|merge| merge.log_lost(partition as usize, next, start));
+        }
+        Ok(())
+    }
+}
+
+/// The live path's view of the meeting point.
+pub(super) struct LivePath(pub(super) Arc<Paths>);
+
+impl Wire for LivePath {
+    fn encode(&self, message: &Envelope, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.log.fence(&message.room).to_be_bytes());
+        envelope::encode(message, None, out);
+    }
+
+    fn inbound(&self) -> Box<dyn Inbound> {
+        Box::new(LiveEnd { paths: Arc::clone(&self.0) })
+    }
+
+    fn before_resume(&self) -> BoxFuture<'static, ()> {
+        let paths = Arc::clone(&self.0);
+        Box::pin(async move { paths.log.settle(paths.settle_limit).await })
+    }
+}
+
+struct LiveEnd {
+    paths: Arc<Paths>,
+}
+
+impl Inbound for LiveEnd {
+    fn message(&mut self, room: &RoomId, position: Position, body: &[u8], _wanted: bool) {
+        let parsed = body.split_first_chunk::<FENCE_BYTES>().map(|(fence, rest)| (fence, View::parse(rest)));
+        match parsed {
+            Some((fence, Ok(view))) if view.room == room.as_str() => {
+                let fence = i64::from_be_bytes(*fence);
+                self.paths.merge.lock().live(room, position, fence, &view, Instant::now());
+            }
+            _ => self.paths.stats.corrupt.add(1),
+        }
+    }
+
+    fn missing(&mut self, room: &RoomId, epoch: u64, from: u64, to: u64) {
+        self.paths.merge.lock().missing(room, epoch, from, to, Instant::now());
+    }
+
+    fn top(&mut self, room: &RoomId, position: Position) {
+        self.paths.merge.lock().top(room, position, Instant::now());
+    }
+
+    fn interrupted(&mut self) {
+        self.paths.merge.lock().interrupted();
+    }
+
+    fn reconnected(&mut self) {
+        self.paths.merge.lock().reconnected();
+    }
+
+    fn flush(&mut self) {
+        self.paths.step(|_| ());
+    }
+}
+
+/// The tail of the log.
+pub(super) struct Tail(pub(super) Arc<Paths>);
+
+impl RecordSink for Tail {
+    fn record(&mut self, record: &Record<'_>) {
+        self.0.stats.envelopes_received.add(1);
+        let place = Place { partition: record.partition as usize, offset: record.offset };
+        match View::parse(record.payload) {
+            Ok(view) => self.0.merge.lock().log(place, &view, Instant::now()),
+            Err(error) => {
+                self.0.stats.corrupt.add(1);
+                tracing::warn!(%error, record.partition, record.offset, "skipping a record");
+            }
+        }
+    }
+
+    fn batch_end(&mut self) {
+        self.0.step(|merge| merge.look(Instant::now()));
+    }
+
+    fn link(&mut self, change: Link) {
+        match change {
+            Link::Broken => self.0.step(|merge| merge.log_link(true)),
+            Link::Restored => {
+                self.0.stats.reconnects.add(1);
+                self.0.step(|merge| merge.log_link(false));
+            }
+            Link::OutOfRange => self.0.out_of_range.store(true, SeqCst),
+        }
+    }
+
+    fn lag(&mut self, messages: i64) {
+        self.0.stats.lag_messages.set(messages);
+    }
+}

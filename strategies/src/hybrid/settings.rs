@@ -1,0 +1,224 @@
+//! Settings of the hybrid strategy, their defaults and bounds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clients::kafka::{ClientProperties, Compression, ConsumerSettings, ProducerSettings};
+use crate::dedup::DedupWindow;
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis_pubsub;
+use crate::redis_pubsub::within;
+use crate::strategy::parse_settings;
+
+/// Which path a message takes first. The publisher is acknowledged when the log has it, either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum First {
+    /// Live: members see it as soon as Redis has it, on its way into the log. If the log then refuses it, members
+    /// have seen a message whose publisher was told that it failed.
+    #[default]
+    Fast,
+    /// Durable: members see it once the log has it.
+    Durable,
+}
+
+/// What an operator may set. Every node of a namespace must have the same `partitions` and `first`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Which path comes first: `fast` or `durable`. Default `fast`.
+    pub first: First,
+    /// How long a hole in the sequence is held for the log to fill it before it is declared as a gap, in ms, 10–60,000.
+    /// Default 1,000; five times as long while the log cannot be read.
+    pub heal_timeout_ms: u64,
+    /// Partitions of the log, 1–1,024. Default 64. Fixed once the topic exists.
+    pub partitions: u32,
+    /// Replicas of the topic if it is created now, 1–9. Default: as many as there are brokers, at most 3.
+    pub replication: Option<u32>,
+    /// How long the log is kept, in minutes, 1–525,600, if the topic is created now. Default 1,440 (a day).
+    pub retention_minutes: u32,
+    /// How long a record waits for company before it is sent, in ms, 0–1,000. Default 1: it delays the acknowledgement,
+    /// not the delivery (except with `first = "durable"`).
+    pub log_linger_ms: f64,
+    /// How long the broker collects records before it answers a fetch, in ms, 1–5,000. Default 50. It bounds how much later
+    /// messages arrive while Redis is away; a shorter time costs more requests while it is not.
+    pub log_wait_ms: u32,
+    /// Compression of batches: `none` or `lz4`. Default `none`.
+    pub compression: Compression,
+    /// A publish that the log does not acknowledge by then fails with an unknown outcome, in ms, 100–60,000.
+    /// Default 5,000.
+    pub publish_timeout_ms: u32,
+    /// Publishes not yet acknowledged that the node holds at most, 1–1,000,000. Default 16,384.
+    pub queue_messages_max: usize,
+    /// Bytes of those that still wait for Redis, at most, 128 KiB–4 GiB. Default 64 MiB.
+    pub queue_bytes_max: usize,
+    /// A Redis that leaves a command unanswered for so long counts as lost, in ms, 10–60,000. Default 500.
+    pub response_timeout_ms: u64,
+    /// Bound for opening a connection to Redis, in ms, 10–60,000. Default 1,000.
+    pub connect_timeout_ms: u64,
+    /// Constant pause between two attempts to reconnect to Redis, in ms, 1–10,000. Default 20.
+    pub reconnect_delay_ms: u64,
+    /// After an outage of Redis, how long publishing stays with the log once this node's own subscriptions are back, so
+    /// that the other nodes listen again too, in ms, 0–10,000. Default 50.
+    pub resume_delay_ms: u64,
+    /// How often the tops of all joined rooms are compared, in ms, 50–60,000. Default 1,000.
+    pub heartbeat_ms: u64,
+    /// How long a room stays subscribed after its last local member left, in ms, 0–600,000. Default 10,000.
+    pub linger_ms: u64,
+    /// How long Redis remembers the sequence of an idle room that nobody is in, in s, 60–2,592,000. Default 86,400.
+    pub room_ttl_s: u64,
+    /// Message ids that a node remembers to remove duplicates, 1–16,777,216. Default 65,536.
+    pub dedup_messages: usize,
+    /// Deadline of a graceful shutdown, in ms, 100–60,000. Default 5,000.
+    pub shutdown_timeout_ms: u64,
+    /// Further librdkafka properties (TLS, SASL, sockets), by their names. Secrets are masked wherever settings show.
+    pub client: ClientProperties,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            first: First::Fast,
+            heal_timeout_ms: 1_000,
+            partitions: 64,
+            replication: None,
+            retention_minutes: 24 * 60,
+            log_linger_ms: 1.0,
+            log_wait_ms: 50,
+            compression: Compression::None,
+            publish_timeout_ms: 5_000,
+            queue_messages_max: 16_384,
+            queue_bytes_max: 64 * 1024 * 1024,
+            response_timeout_ms: 500,
+            connect_timeout_ms: 1_000,
+            reconnect_delay_ms: 20,
+            resume_delay_ms: 50,
+            heartbeat_ms: 1_000,
+            linger_ms: 10_000,
+            room_ttl_s: 86_400,
+            dedup_messages: DedupWindow::CAPACITY,
+            shutdown_timeout_ms: 5_000,
+            client: ClientProperties::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks settings.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the key and its bounds.
+    pub fn parse(table: &toml::Table) -> Result<Self> {
+        let settings: Self = parse_settings(table)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<()> {
+        within("heal_timeout_ms", self.heal_timeout_ms, 10, 60_000)?;
+        within("partitions", self.partitions.into(), 1, 1_024)?;
+        within("replication", self.replication.unwrap_or(1).into(), 1, 9)?;
+        within("retention_minutes", self.retention_minutes.into(), 1, 525_600)?;
+        within("log_wait_ms", self.log_wait_ms.into(), 1, 5_000)?;
+        within("publish_timeout_ms", self.publish_timeout_ms.into(), 100, 60_000)?;
+        within("shutdown_timeout_ms", self.shutdown_timeout_ms, 100, 60_000)?;
+        if !(0.0..=1_000.0).contains(&self.log_linger_ms) {
+            let problem = format!("log_linger_ms is {}, must be 0 to 1000", self.log_linger_ms);
+            return Err(Error::new(ErrorKind::Config, "settings", problem));
+        }
+        self.client.validate()?;
+        self.live().check()
+    }
+
+    /// All settings with defaults filled in and secrets masked.
+    ///
+    /// # Errors
+    /// Never in practice: every setting can be written as TOML.
+    pub fn effective(&self) -> Result<toml::Table> {
+        let shown = Self { client: self.client.masked(), ..self.clone() };
+        toml::Table::try_from(shown).map_err(|source| {
+            Error::new(ErrorKind::Config, "settings", "they cannot be shown").with_source(source)
+        })
+    }
+
+    /// The live path's part.
+    pub(super) fn live(&self) -> redis_pubsub::Settings {
+        redis_pubsub::Settings {
+            // Only joins wait for so long: publishes turn to the log at once.
+            publish_timeout_ms: self.response_timeout_ms.clamp(100, 60_000),
+            queue_messages_max: self.queue_messages_max,
+            queue_bytes_max: self.queue_bytes_max,
+            connect_timeout_ms: self.connect_timeout_ms,
+            response_timeout_ms: self.response_timeout_ms,
+            reconnect_delay_ms: self.reconnect_delay_ms,
+            resume_delay_ms: self.resume_delay_ms,
+            heartbeat_ms: self.heartbeat_ms,
+            linger_ms: self.linger_ms,
+            room_ttl_s: self.room_ttl_s,
+            dedup_messages: self.dedup_messages,
+            shutdown_timeout_ms: self.shutdown_timeout_ms,
+        }
+    }
+
+    pub(super) fn producer(&self) -> ProducerSettings {
+        ProducerSettings {
+            linger_ms: self.log_linger_ms,
+            idempotent: true,
+            compression: self.compression,
+            message_timeout: self.publish_timeout(),
+            // Publishes are bounded before they get here.
+            queue_records_max: 2_000_000,
+            ..ProducerSettings::default()
+        }
+    }
+
+    pub(super) fn consumer(&self) -> ConsumerSettings {
+        ConsumerSettings {
+            fetch_wait: Duration::from_millis(self.log_wait_ms.into()),
+            // While Redis is there the log is only read for safety: seldom, and much at once.
+            fetch_min_bytes: 1024 * 1024,
+            ..ConsumerSettings::default()
+        }
+    }
+
+    pub(super) fn publish_timeout(&self) -> Duration {
+        Duration::from_millis(self.publish_timeout_ms.into())
+    }
+
+    pub(super) fn heal_timeout(&self) -> Duration {
+        Duration::from_millis(self.heal_timeout_ms)
+    }
+
+    pub(super) fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_mistakes_are_named() {
+        let shown = Settings::parse(&toml::Table::new()).unwrap().effective().unwrap();
+        assert_eq!(shown["first"].as_str(), Some("fast"));
+        for (text, named) in [
+            ("firts = 'fast'", "firts"),
+            ("first = 'slow'", "slow"),
+            ("heal_timeout_ms = 1", "heal_timeout_ms"),
+            ("heartbeat_ms = 1", "heartbeat_ms"),
+            ("log_linger_ms = nan", "log_linger_ms"),
+            ("client = { acks = '1' }", "acks"),
+        ] {
+            let error = Settings::parse(&text.parse().unwrap()).unwrap_err();
+            assert!(error.to_string().contains(named), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let settings = Settings::parse(&"client = { 'sasl.password' = 'hunter2' }".parse().unwrap()).unwrap();
+        assert!(!format!("{settings:?} {}", settings.effective().unwrap()).contains("hunter2"));
+    }
+}
