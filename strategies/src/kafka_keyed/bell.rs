@@ -2,19 +2,45 @@
 //!
 //! A consumer has one fetch outstanding per broker, and on an idle broker that is held for up to `fetch_wait_ms`. A
 //! partition assigned meanwhile is read from the *next* fetch on. A record to a partition that is being read ends
-//! the hold. The bell has a topic of its own with one partition per broker, which every node reads.
+//! the hold. The bell has a topic of its own with one partition per broker; a node that reads on demand reads all
+//! of them, always.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::publish::{Ack, Sender};
+use crate::clients::kafka::fault::timed_out;
+use crate::error::Result;
 
 /// When to ring after an assignment: the client needs a moment to take it in, and how long is not observable.
-const RINGS: [Duration; 4] = [
-    Duration::from_millis(1),
-    Duration::from_millis(4),
-    Duration::from_millis(14),
-    Duration::from_millis(40),
-];
+const RINGS_MS: [u64; 6] = [1, 2, 4, 8, 16, 40];
+/// How often a node that starts rings until it hears itself.
+const FIRST_RINGS: Duration = Duration::from_millis(5);
+/// Most partitions of the bell, and so most brokers that have one.
+pub(super) const PARTITIONS_MAX: usize = 16;
+
+/// Which partitions of the bell were heard: written by the reading thread.
+#[derive(Clone)]
+pub(super) struct Heard(Arc<watch::Sender<u32>>);
+
+impl Heard {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::channel(0).0))
+    }
+
+    /// A record of the bell was read.
+    pub(super) fn note(&self, partition: i32) {
+        let bit =
+            u32::try_from(partition).ok().and_then(|partition| 1_u32.checked_shl(partition)).unwrap_or(0);
+        self.0.send_if_modified(|heard| {
+            let is_new = *heard & bit != bit;
+            *heard |= bit;
+            is_new
+        });
+    }
+}
 
 /// A node's bell.
 pub(super) struct Bell {
@@ -27,13 +53,34 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new(topic: String, partitions: u32, producer: Sender) -> Self {
-        Self { topic, partitions, producer, due: Vec::with_capacity(RINGS.len()) }
+        Self { topic, partitions, producer, due: Vec::with_capacity(RINGS_MS.len()) }
+    }
+
+    /// Rings until every partition of the bell is heard: only then does ringing end a held fetch.
+    ///
+    /// # Errors
+    /// `Timeout` when that takes longer than `deadline`.
+    pub(super) async fn wait_until_heard(&self, heard: &Heard, deadline: Duration) -> Result<()> {
+        let all = (1_u32 << self.partitions.min(PARTITIONS_MAX as u32)) - 1;
+        let mut listening = heard.0.subscribe();
+        let ring_and_listen = async {
+            loop {
+                self.ring();
+                let heard_all = listening.wait_for(|heard| heard & all == all);
+                if let Ok(Ok(_)) = tokio::time::timeout(FIRST_RINGS, heard_all).await {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(deadline, ring_and_listen)
+            .await
+            .map_err(|_| timed_out("connect", format!("nothing is read from {} yet", self.topic)))
     }
 
     /// Plans the rings after an assignment; those still to come of an earlier one merge with them.
     pub(super) fn wind(&mut self, now: Instant) {
         self.due.clear();
-        self.due.extend(RINGS.iter().rev().map(|after| now + *after));
+        self.due.extend(RINGS_MS.iter().rev().map(|&after| now + Duration::from_millis(after)));
     }
 
     /// When to ring next.
@@ -48,11 +95,29 @@ impl Bell {
             self.due.pop();
         }
         if self.due.len() < rings {
-            for partition in 0..self.partitions {
-                // A bell that cannot ring costs time, not messages: the fetch ends by itself.
-                let _ =
-                    self.producer.send(&self.topic, i32::try_from(partition).ok(), None, b"", Ack::Nobody);
-            }
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        for partition in 0..self.partitions {
+            let partition = i32::try_from(partition).ok();
+            // A bell that cannot ring costs time, not messages: the fetch ends by itself.
+            let _ = self.producer.send(&self.topic, partition, None, b"", Ack::Nobody);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_is_heard_for_itself() {
+        let heard = Heard::new();
+        for partition in [0, 2, 2, -1, 99] {
+            heard.note(partition);
+        }
+        assert_eq!(*heard.0.borrow(), 0b101);
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::bell::Bell;
+use tokio::sync::oneshot;
+
+use super::bell::{self, Bell, Heard};
 use super::keeper::{self, Commands, Keeper, Mode, Work};
 use super::membership::Membership;
 use super::node::Node;
 use super::partitioner::RoomPartitioner;
 use super::plan::{Plan, Thresholds};
-use super::publish::Sender;
+use super::publish::{self, Ack, Sender};
 use super::reader::Reader;
 use super::rooms::Rooms;
 use super::settings::{Consume, Settings};
@@ -25,8 +27,6 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts while the cluster comes up.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Most brokers that get a bell of their own.
-const BELLS_MAX: usize = 16;
 
 /// Connects a node.
 ///
@@ -78,18 +78,15 @@ async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Res
             ),
         ));
     }
-    let bell = format!("{namespace}.rooms.bell");
-    let mut bells = 0;
-    if settings.consume == Consume::Demand {
-        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
-        let spec = TopicSpec {
-            name: bell.clone(),
-            partitions: u32::try_from(brokers.min(BELLS_MAX)).unwrap_or(1),
-            replication: settings.replication,
-            config: vec![("retention.ms".into(), "60000".into()), ("segment.ms".into(), "600000".into())],
-        };
-        bells = cluster.ensure_topic(&spec).await?;
-    }
+    let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
+    let spec = TopicSpec {
+        name: format!("{namespace}.rooms.bell"),
+        partitions: u32::try_from(brokers.min(bell::PARTITIONS_MAX)).unwrap_or(1),
+        replication: settings.replication,
+        config: vec![("retention.ms".into(), "60000".into()), ("segment.ms".into(), "600000".into())],
+    };
+    let bells = cluster.ensure_topic(&spec).await?;
+    let bell = spec.name;
     let cluster_id = cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?.unwrap_or_default();
     Ok(Topics { rooms, bell, bells, cluster_id })
 }
@@ -105,17 +102,23 @@ async fn bring_up(
     let rooms =
         Arc::new(Rooms::new(partitioner, settings.total_partitions(), &topics.cluster_id, &topics.rooms));
     let (keeper, commands) = keeper::channel();
+    let heard = Heard::new();
     let reader = Reader::new(
         topics.rooms.clone(),
+        heard.clone(),
         Arc::clone(&rooms),
         Arc::clone(&start.entrance),
         keeper.clone(),
         settings.dedup_messages,
     );
+    warm_up(&cluster, &topics, &producer).await?;
     // If a later step fails, the last handle of the consumer is dropped and its thread ends.
     let (consumer, mode) = match settings.consume {
         Consume::All => read_all(&cluster, &settings, &rooms, &topics, reader).await?,
-        Consume::Demand => read_on_demand(&cluster, &settings, &rooms, &topics, reader, &producer).await?,
+        Consume::Demand => {
+            let bell = Bell::new(topics.bell.clone(), topics.bells, producer.clone());
+            read_on_demand(&cluster, &settings, &rooms, &topics, reader, bell, &heard).await?
+        }
         Consume::Group => {
             let group = format!("{}.{}", topics.rooms, start.node);
             read_in_group(&cluster, &settings, &rooms, &topics, reader, group, false).await?
@@ -125,8 +128,6 @@ async fn bring_up(
             read_in_group(&cluster, &settings, &rooms, &topics, reader, group, true).await?
         }
     };
-    let (name, writer) = (topics.rooms.clone(), producer.clone());
-    cluster.run(move |_| writer.refresh_blocking(&name, LOOK_TIMEOUT)).await?;
     let work = Work {
         cluster,
         consumer: consumer.clone(),
@@ -138,6 +139,22 @@ async fn bring_up(
     };
     keep(work, commands)?;
     Ok(node(settings, topics, rooms, producer, consumer, keeper))
+}
+
+/// A node that connects can publish: the producer knows the topics, has its identity, and one write was
+/// acknowledged by as many replicas as a message needs.
+async fn warm_up(cluster: &Cluster, topics: &Topics, producer: &Sender) -> Result<()> {
+    let (rooms, bell, writer) = (topics.rooms.clone(), topics.bell.clone(), producer.clone());
+    let written = cluster
+        .run(move |_| {
+            writer.refresh_blocking(&rooms, LOOK_TIMEOUT)?;
+            writer.refresh_blocking(&bell, LOOK_TIMEOUT)?;
+            let (sink, waiting) = oneshot::channel();
+            let sent = writer.send(&bell, Some(0), None, b"", Ack::Publisher(sink));
+            sent.map(|()| waiting).map_err(|(error, _)| error)
+        })
+        .await?;
+    publish::acknowledged(written).await.map(drop)
 }
 
 fn node(
@@ -183,34 +200,38 @@ async fn read_on_demand(
     rooms: &Arc<Rooms>,
     topics: &Topics,
     reader: Reader,
-    producer: &Sender,
+    mut bell: Bell,
+    heard: &Heard,
 ) -> Result<(Consumer, Mode)> {
     let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let (reading, topic, bells) = (consumer.clone(), topics.bell.clone(), topics.bells);
+    let of_rooms = topics.rooms.clone();
+    cluster
+        .run(move |cluster| {
+            let all: Vec<i32> = (0..i32::try_from(bells).unwrap_or(0)).collect();
+            // Asked before the first fetch is held, so that the answers come at once.
+            reading.refresh_blocking(&of_rooms, LOOK_TIMEOUT)?;
+            reading.refresh_blocking(&topic, LOOK_TIMEOUT)?;
+            let ends = cluster.ends_blocking(&topic, &all)?;
+            reading.assign_blocking(&topic, &ends)
+        })
+        .await?;
+    bell.wait_until_heard(heard, LOOK_TIMEOUT).await?;
+    // One partition is always read, the last (dedicated, so mostly empty): a client that reads nothing of a topic
+    // forgets it, and asking for it again waits behind the fetch that the broker holds.
+    let anchor = rooms.partitions().last().unwrap_or(0);
+    let (reading, at, topic) = (consumer.clone(), Arc::clone(rooms), topics.rooms.clone());
+    cluster.run(move |cluster| keeper::begin(cluster, &reading, &at, &topic, &[anchor])).await?;
+    bell.wind(Instant::now());
     let thresholds = Thresholds {
         linger: Duration::from_millis(settings.release_linger_ms.into()),
         all_above: settings.all_above,
         all_below: settings.all_below,
     };
     let mut plan = Plan::new(rooms.partitions().count(), thresholds);
-    // One partition is always read, the last (dedicated, so mostly empty): a client that reads nothing of a topic
-    // forgets it, and asking for it again waits behind the fetch that the broker holds.
-    let anchor = rooms.partitions().last().unwrap_or(0);
     plan.join(anchor);
     plan.set_assigned(&[anchor], true);
-    let (reading, rooms) = (consumer.clone(), Arc::clone(rooms));
-    let (topic, bell, bells) = (topics.rooms.clone(), topics.bell.clone(), topics.bells);
-    let writer = producer.clone();
-    cluster
-        .run(move |cluster| {
-            let all: Vec<i32> = (0..i32::try_from(bells).unwrap_or(0)).collect();
-            let ends = cluster.ends_blocking(&bell, &all)?;
-            reading.refresh_blocking(&topic, LOOK_TIMEOUT)?;
-            keeper::begin(cluster, &reading, &rooms, &topic, &[anchor])?;
-            reading.assign_blocking(&bell, &ends)?;
-            writer.refresh_blocking(&bell, LOOK_TIMEOUT)
-        })
-        .await?;
-    Ok((consumer, Mode::Demand(plan, Bell::new(topics.bell.clone(), topics.bells, producer.clone()))))
+    Ok((consumer, Mode::Demand(plan, bell)))
 }
 
 async fn read_in_group(

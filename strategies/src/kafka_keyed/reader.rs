@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bell::Heard;
 use super::keeper::Keeper;
 use super::rooms::{Rooms, Verdict};
 use crate::backplane::{Entrance, Envelope, Event, Message};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 /// Decodes, filters and delivers.
 pub(super) struct Reader {
     topic: String,
+    heard: Heard,
     rooms: Arc<Rooms>,
     entrance: Arc<dyn Entrance>,
     keeper: Keeper,
@@ -23,12 +25,21 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(
         topic: String,
+        heard: Heard,
         rooms: Arc<Rooms>,
         entrance: Arc<dyn Entrance>,
         keeper: Keeper,
         dedup_messages: usize,
     ) -> Self {
-        Self { topic, rooms, entrance, keeper, seen: DedupWindow::new(dedup_messages), batch: Vec::new() }
+        Self {
+            topic,
+            heard,
+            rooms,
+            entrance,
+            keeper,
+            seen: DedupWindow::new(dedup_messages),
+            batch: Vec::new(),
+        }
     }
 
     /// A record of the rooms' topic, in place.
@@ -97,9 +108,11 @@ fn copy(info: &[u8], payload: &[u8]) -> (Bytes, Bytes) {
 
 impl RecordSink for Reader {
     fn record(&mut self, record: &Record<'_>) {
-        // Records of the bell have done their work by arriving.
         if record.topic == self.topic {
             self.message(record);
+        } else {
+            // Only the bell is read beside the rooms, and its records have done their work by arriving.
+            self.heard.note(record.partition);
         }
     }
 

@@ -1,0 +1,11 @@
+//! The keyed strategy on a real broker: what the conformance suite cannot ask of every strategy. Consume modes, the
+//! cost of a join, reserved partitions, and what happens when the broker dies, freezes or forgets.
+
+// The modules of a test binary have no outside: `pub` here means "for the other modules".
+#![allow(unreachable_pub)]
+
+mod consume;
+mod demand;
+mod faults;
+mod harness;
+mod start;
