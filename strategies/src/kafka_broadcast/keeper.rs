@@ -3,7 +3,6 @@
 //! One task that owns the view. Everything it does follows from the view and from what it did before, so a step that fails
 //! (a broker that does not answer) is simply tried again on the next turn.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +12,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::control::{Appender, Tail};
 use super::membership::{Entry, Member, View};
-use super::reader::Standstill;
+use super::own::Own;
+use super::reading::{Expulsion, Reading, STEP_TIMEOUT, Turn, partitions_needed};
 use super::record::{Incarnation, Record};
 use super::settings::Settings;
 use super::writer::Writer;
 use crate::backplane::{Entrance, Event};
-use crate::clients::kafka::{Cluster, Consumer};
+use crate::clients::kafka::Cluster;
 use crate::error::Result;
 use crate::stats::Stats;
 
@@ -28,8 +28,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// A `Join` that is not read back by then is sent again.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
-/// The most time that one step may keep the node from giving its next sign of life.
-const STEP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Earlier lives that are remembered.
+const PAST_MAX: usize = 16;
 
 /// Where this node stands, for those who wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +52,11 @@ pub(super) const SHUT_DOWN: &str = "this node's backplane was shut down";
 pub(super) struct Parts {
     pub(super) node: String,
     pub(super) settings: Settings,
-    pub(super) data_topic: String,
     pub(super) control_topic: String,
     pub(super) cluster: Cluster,
     pub(super) appender: Appender,
     pub(super) writer: Arc<Writer>,
-    pub(super) reader: Consumer,
-    pub(super) reader_standstill: Arc<Standstill>,
+    pub(super) reading: Reading,
     pub(super) entrance: Arc<dyn Entrance>,
     pub(super) stats: Arc<Stats>,
 }
@@ -70,56 +68,14 @@ pub(super) struct Keeper {
     view: View,
     status: watch::Sender<Status>,
     own: Own,
-    /// Partitions that the reader reads.
-    reading: Vec<i32>,
-    /// The reader's place is no longer in the log.
-    stale: bool,
     /// Partitions that the writer writes to.
     installed: Vec<i32>,
     /// A step is to be tried again.
     unsettled: bool,
-    /// Whether this node was expelled and is not back yet.
-    returning: bool,
-}
-
-/// This life of the node.
-struct Own {
-    incarnation: Incarnation,
-    asked: Instant,
-    /// Signs of life that were sent and not read back, oldest first. 0 is the `Join`.
-    sent: VecDeque<(u64, Instant)>,
-    next_sequence: u64,
-    admitted: bool,
-    /// The writer writes by a view that includes every record before this offset.
-    through: u64,
-    /// What of it the others were told.
-    told: u64,
-    /// When the newest sign of life that was read back had been sent.
-    confirmed: Option<Instant>,
-}
-
-impl Own {
-    fn new() -> Result<Self> {
-        let asked = Instant::now();
-        Ok(Self {
-            incarnation: Incarnation::random()?,
-            asked,
-            sent: VecDeque::from([(0, asked)]),
-            next_sequence: 1,
-            admitted: false,
-            through: 0,
-            told: 0,
-            confirmed: None,
-        })
-    }
-
-    /// A sign of life came back: it, and those before it, prove membership as of when it was sent.
-    fn confirm(&mut self, sequence: u64) {
-        while let Some(&(oldest, sent)) = self.sent.front().filter(|(oldest, _)| *oldest <= sequence) {
-            self.confirmed = (oldest == sequence).then_some(sent).or(self.confirmed);
-            self.sent.pop_front();
-        }
-    }
+    /// Earlier lives of this node that may still turn up in the log.
+    past: Vec<Incarnation>,
+    /// A loss that is declared once this node is effective again.
+    loss: Option<&'static str>,
 }
 
 impl Keeper {
@@ -128,18 +84,17 @@ impl Keeper {
         let (tail, view) = Tail::open(&parts.cluster, &parts.control_topic, &parts.stats).await?;
         // Most probably the partitions that this node will get; made now, the others need not wait for them.
         let expected = view.lowest_free(parts.settings.hold as usize);
-        parts.cluster.grow_topic(&parts.data_topic, partitions_needed(&expected)).await?;
+        parts.cluster.grow_topic(&parts.reading.topic, partitions_needed(&expected)).await?;
         let keeper = Self {
             own: Own::new()?,
             parts,
             tail,
             view,
             status,
-            reading: Vec::new(),
-            stale: false,
             installed: Vec::new(),
             unsettled: false,
-            returning: false,
+            past: Vec::new(),
+            loss: None,
         };
         keeper.ask();
         Ok(keeper)
@@ -149,7 +104,7 @@ impl Keeper {
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut beat = tokio::time::interval(Duration::from_millis(self.parts.settings.beat_ms));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let reader_standstill = Arc::clone(&self.parts.reader_standstill);
+        let reader_standstill = Arc::clone(&self.parts.reading.standstill);
         loop {
             let control_standstill = Arc::clone(&self.tail.standstill);
             let mut due = false;
@@ -177,8 +132,9 @@ impl Keeper {
         self.unsettled = false;
         self.check_standing()?;
         let member = self.view.member(self.own.incarnation).cloned();
+        self.read(member.as_ref()).await;
         if let Some(member) = member {
-            self.settle(&member).await;
+            self.write().await;
             // A new member waits for this acknowledgement.
             let news = self
                 .view
@@ -197,19 +153,39 @@ impl Keeper {
     fn apply_all(&mut self, first: Entry) {
         let mut next = Some(first);
         while let Some(entry) = next {
-            self.view.apply(entry.offset, entry.appended_ms, entry.record.as_ref());
-            match &entry.record {
-                Some(Record::Beat { incarnation, sequence, .. }) if *incarnation == self.own.incarnation => {
-                    self.own.confirm(*sequence);
-                }
-                Some(Record::Join { incarnation, .. }) if *incarnation == self.own.incarnation => {
-                    self.own.confirm(0);
-                    self.own.admitted = true;
-                }
-                _ => {}
-            }
+            self.apply(&entry);
             next = self.tail.try_next();
         }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        let was_member = self.view.member(self.own.incarnation).is_some();
+        self.view.apply(entry.offset, entry.appended_ms, entry.record.as_ref());
+        match &entry.record {
+            Some(Record::Beat { incarnation, sequence, .. }) if *incarnation == self.own.incarnation => {
+                self.own.confirm(*sequence);
+            }
+            Some(Record::Join { incarnation, .. }) if *incarnation == self.own.incarnation => {
+                self.own.confirm(0);
+                self.own.admitted = true;
+            }
+            _ => {}
+        }
+        if was_member && self.view.member(self.own.incarnation).is_none() {
+            self.expelled(entry.appended_ms);
+        }
+    }
+
+    /// The record at hand ended this node's membership: from here on, others may write without it.
+    fn expelled(&mut self, appended_ms: i64) {
+        if !self.parts.settings.deduplicate {
+            self.loss =
+                Some("it was no member for a while, and without deduplication it cannot read that elsewhere");
+            return;
+        }
+        let reached = |member: &&Member| self.view.awaited_by(member).next().is_none();
+        let peers = self.view.members().iter().filter(reached).map(|member| member.incarnation).collect();
+        self.parts.reading.expelled(Expulsion { appended_ms, peers });
     }
 
     /// Admitted, waiting, expelled, superseded?
@@ -217,11 +193,18 @@ impl Keeper {
         if self.view.member(self.own.incarnation).is_some() {
             return ControlFlow::Continue(());
         }
-        let namesake = self.view.members().iter().any(|member| member.node == self.parts.node);
+        let stranger =
+            |member: &Member| member.node == self.parts.node && !self.past.contains(&member.incarnation);
+        let namesake = self.view.members().iter().any(stranger);
         match (self.own.admitted, namesake) {
             (true, true) => self.end(SUPERSEDED),
             (true, false) if self.own.through == 0 && self.own.confirmed.is_some() && self.full() => {
                 self.end(FULL)
+            }
+            (true, false) if !self.parts.reading.may_rejoin() => {
+                self.parts.writer.distrust();
+                self.unsettled = true;
+                ControlFlow::Continue(())
             }
             (true, false) => {
                 self.rejoin("this node was expelled: it gave no sign of life for its lease; joining anew")
@@ -248,10 +231,12 @@ impl Keeper {
         tracing::warn!(node = self.parts.node, "{why}");
         self.parts.writer.distrust();
         self.status.send_replace(Status::Joining { awaits: 0 });
-        self.returning |= self.own.admitted;
         match Own::new() {
             Ok(own) => {
-                self.own = own;
+                if self.past.len() >= PAST_MAX {
+                    self.past.remove(0);
+                }
+                self.past.push(std::mem::replace(&mut self.own, own).incarnation);
                 self.ask();
             }
             Err(error) => {
@@ -273,10 +258,7 @@ impl Keeper {
     }
 
     fn beat(&mut self) {
-        let sequence = self.own.next_sequence;
-        self.own.next_sequence += 1;
-        self.own.sent.push_back((sequence, Instant::now()));
-        self.own.told = self.own.through;
+        let sequence = self.own.send();
         let anchor = self.view.is_eldest(self.own.incarnation).then(|| self.view.clone());
         self.parts.appender.append(&Record::Beat {
             incarnation: self.own.incarnation,
@@ -286,13 +268,32 @@ impl Keeper {
         });
     }
 
-    /// Reads from the partitions that are this node's, writes to those that are anybody's.
-    async fn settle(&mut self, member: &Member) {
-        self.stale |= self.parts.reader_standstill.take();
-        if self.reading != member.partitions || self.stale {
-            let taken = tokio::time::timeout(STEP_TIMEOUT, self.take(&member.partitions)).await;
-            self.note("this node's partitions could not be taken yet", taken.ok());
+    /// Whether every message reaches `member`, this node, as far as the others are concerned.
+    fn is_reached(&self, member: &Member) -> bool {
+        self.own.through > member.joined && self.view.awaited_by(member).next().is_none()
+    }
+
+    /// Brings the reader in line with the view.
+    async fn read(&mut self, member: Option<&Member>) {
+        let reached = member.is_some_and(|member| self.is_reached(member));
+        let turn = self.parts.reading.turn(&self.view, member, reached).await;
+        match self.note("this node's partitions could not be taken yet", Some(turn)) {
+            Some(Turn::Again) => self.unsettled = true,
+            Some(Turn::Lost(why)) => {
+                self.loss = Some(why);
+                self.unsettled = true;
+            }
+            Some(Turn::Returned) => {
+                tracing::info!(node = self.parts.node, "read all that was missed");
+                self.parts.stats.reconnects.add(1);
+                self.parts.entrance.deliver(&mut vec![Event::Reconnected]);
+            }
+            Some(Turn::Settled) | None => {}
         }
+    }
+
+    /// Brings the writer in line with the view.
+    async fn write(&mut self) {
         let wanted = self.view.partitions();
         let known = if wanted.iter().all(|partition| self.installed.contains(partition)) {
             Some(Ok(self.installed.clone()))
@@ -323,29 +324,6 @@ impl Keeper {
         None
     }
 
-    /// Makes the reader read exactly `partitions`, new ones from where they end now: whatever comes after this node's
-    /// join is effective comes after that.
-    async fn take(&mut self, partitions: &[i32]) -> Result<()> {
-        let (cluster, topic) = (&self.parts.cluster, &self.parts.data_topic);
-        cluster.grow_topic(topic, partitions_needed(partitions)).await?;
-        let keep = |partition: &i32| !self.stale && partitions.contains(partition);
-        let released: Vec<i32> = self.reading.iter().copied().filter(|partition| !keep(partition)).collect();
-        if !released.is_empty() {
-            self.parts.reader.release_blocking(topic, &released)?;
-            self.reading.retain(|partition| !released.contains(partition));
-        }
-        let fresh: Vec<i32> =
-            partitions.iter().copied().filter(|partition| !self.reading.contains(partition)).collect();
-        let (name, asked) = (topic.clone(), fresh.clone());
-        let ends = cluster.run(move |cluster| cluster.ends_blocking(&name, &asked)).await?;
-        self.parts.reader.assign_blocking(topic, &ends)?;
-        self.reading = partitions.to_vec();
-        if std::mem::take(&mut self.stale) {
-            self.declare_loss("the log no longer held what this node was to read next");
-        }
-        Ok(())
-    }
-
     /// Messages did not reach this node. Which ones it cannot know: this strategy has no positions.
     fn declare_loss(&self, why: &str) {
         tracing::warn!(node = self.parts.node, "messages were lost to this node: {why}");
@@ -356,15 +334,16 @@ impl Keeper {
     /// Lets the writer write for as long as this node's membership is proven, and says whether it is effective.
     fn renew_trust(&mut self, member: &Member) {
         let Some(confirmed) = self.own.confirmed else { return };
-        if self.own.through <= member.joined || self.reading != member.partitions {
+        if self.own.through <= member.joined || !self.parts.reading.covers(member) {
             return;
         }
         let until = confirmed + self.parts.settings.trust();
         self.parts.writer.trust(until);
         let awaits = self.view.awaited_by(member).count();
-        if awaits == 0 && self.returning {
-            self.returning = false;
-            self.declare_loss("it was not a member for a while");
+        if awaits == 0
+            && let Some(why) = self.loss.take()
+        {
+            self.declare_loss(why);
         }
         let status = if awaits == 0 { Status::Effective { until } } else { Status::Joining { awaits } };
         self.status.send_if_modified(|old| std::mem::replace(old, status) != status);
@@ -396,12 +375,7 @@ impl Keeper {
             tracing::warn!(%error, "the others will notice by themselves that this node is gone");
         }
         self.tail.close().await;
-        self.parts.reader.stop().await;
+        self.parts.reading.consumer.stop().await;
         self.status.send_replace(Status::Ended { reason: SHUT_DOWN });
     }
-}
-
-/// How many partitions a topic needs so that it has all of `partitions`.
-fn partitions_needed(partitions: &[i32]) -> u32 {
-    partitions.iter().max().and_then(|&highest| u32::try_from(highest + 1).ok()).unwrap_or(1)
 }

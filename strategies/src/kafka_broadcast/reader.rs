@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::reading::Places;
 use super::rooms::Rooms;
 use crate::backplane::{Entrance, Envelope, Event, Message, Position};
 use crate::clients::kafka::{Link, Record, RecordSink};
@@ -21,7 +22,10 @@ pub(super) struct Reader {
     /// `None` where duplicates are wanted, to be seen.
     pub(super) seen: Option<DedupWindow>,
     pub(super) standstill: Arc<Standstill>,
+    pub(super) places: Arc<Places>,
     pub(super) batch: Vec<Event>,
+    /// Places reached by the batch at hand, per partition.
+    pub(super) reached: Vec<(i32, i64)>,
 }
 
 /// Raised when the log no longer holds what the reader wants to read next.
@@ -80,6 +84,13 @@ impl Reader {
 
 impl RecordSink for Reader {
     fn record(&mut self, record: &Record<'_>) {
+        if self.places.beyond(record.partition, record.offset) {
+            return;
+        }
+        match self.reached.iter_mut().find(|(partition, _)| *partition == record.partition) {
+            Some((_, next)) => *next = record.offset + 1,
+            None => self.reached.push((record.partition, record.offset + 1)),
+        }
         if let Some(envelope) = self.wanted(record) {
             self.batch.push(Event::Message(Message { envelope, position: Position::default() }));
         }
@@ -88,6 +99,9 @@ impl RecordSink for Reader {
     fn batch_end(&mut self) {
         if !self.batch.is_empty() {
             self.entrance.deliver(&mut self.batch);
+        }
+        for (partition, next) in self.reached.drain(..) {
+            self.places.pass(partition, next);
         }
     }
 

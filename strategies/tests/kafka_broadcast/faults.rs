@@ -1,1 +1,100 @@
-//! Brokers that fail.
+//! Brokers that fail: writes that reach some partitions only, and a broker that comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold_compose::KafkaTopology;
+use manifold_strategies::{Backplane, ErrorKind};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::brokers::{address, own};
+use crate::node::{DEADLINE, Node, Stream, envelope, namespace, run};
+
+/// Which broker leads each partition of a topic.
+fn leaders(kafka: &str, topic: &str) -> Vec<(i32, i32)> {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
+    let metadata = client.fetch_metadata(Some(topic), DEADLINE).expect("the cluster answers");
+    let topic = metadata.topics().first().expect("the topic");
+    topic.partitions().iter().map(|partition| (partition.id(), partition.leader())).collect()
+}
+
+/// Three brokers without replication, one of which stands still: its partitions cannot be written to.
+#[test]
+fn a_write_that_reaches_some_partitions_is_reported_and_its_retry_arrives_once() {
+    const SETTINGS: &str = "replication = 1\npartitions = 3\npublish_timeout_ms = 1500";
+    let environment = own(KafkaTopology::Three);
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let mut nodes = Vec::new();
+        for name in ["a", "b", "c"] {
+            nodes.push(Node::start(&kafka, &namespace, name, SETTINGS).await);
+        }
+        let control = leaders(&kafka, &format!("{namespace}.members"))[0].1;
+        let data = leaders(&kafka, &format!("{namespace}.broadcast"));
+        // Not the broker that keeps the control log: without that one nobody may write at all.
+        let victim = data.iter().map(|&(_, leader)| leader).find(|leader| *leader != control);
+        let victim = victim.expect("three partitions lie on three brokers");
+        let unwritable = data.iter().filter(|(_, leader)| *leader == victim).count();
+        let process = environment.process(&format!("kafka-{victim}")).expect("the broker");
+        process.stop().expect("the broker stops");
+
+        let message = envelope(7);
+        let error =
+            nodes[0].backplane.publish(message.clone()).await.expect_err("one partition cannot be written");
+        assert_eq!(error.kind(), ErrorKind::PartialWrite, "{error}");
+        assert!(error.is_temporary());
+        assert!(error.to_string().contains(&format!("{unwritable} of 3")), "{error}");
+
+        process.cont().expect("the broker continues");
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = nodes[0].backplane.publish(message.clone()).await {
+            assert!(error.is_temporary(), "{error}");
+            assert!(Instant::now() < deadline, "{error}");
+        }
+        // A message of its own behind it shows that nothing more of it will come.
+        nodes[0].publish(8).await.expect("published");
+        let mut removed = 0;
+        for node in nodes {
+            node.inbox.wait_for(8).await;
+            assert_eq!(node.inbox.numbers(), [7, 8]);
+            removed += node.backplane.stats().duplicates_removed.get();
+            node.shutdown().await;
+        }
+        assert!(removed > 0, "the retry repeated the writes that had succeeded");
+    });
+}
+
+/// A broker that is killed and comes back: nothing that was accepted is lost, nobody is expelled.
+#[test]
+fn a_broker_that_restarts_costs_a_pause_and_nothing_else() {
+    const SETTINGS: &str = "publish_timeout_ms = 20000";
+    let environment = Arc::new(own(KafkaTopology::Single));
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
+        let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
+        let stream = Stream::start(&publisher);
+        member.inbox.wait_for(200).await;
+        let restarted = Arc::clone(&environment);
+        let restart = tokio::task::spawn_blocking(move || {
+            let broker = restarted.process("kafka-1").expect("the broker");
+            broker.kill().and_then(|()| broker.restart()).expect("the broker comes back");
+        });
+        restart.await.expect("restarted");
+        member.inbox.wait_for(stream.next() + 200).await;
+        let last = stream.finish().await;
+        for (who, node) in [("publisher", publisher), ("member", member)] {
+            node.inbox.wait_for(last).await;
+            node.inbox.assert_complete(who, 0, last);
+            println!(
+                "{who}: the room paused for {:?} while the broker restarted",
+                node.inbox.longest_pause()
+            );
+            assert!(node.inbox.longest_pause() < Duration::from_secs(20));
+            assert_eq!(node.backplane.stats().gaps.get(), 0);
+            node.shutdown().await;
+        }
+    });
+}

@@ -8,3 +8,4 @@ mod faults;
 mod hold;
 mod membership;
 mod node;
+mod stopped;

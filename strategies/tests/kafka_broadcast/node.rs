@@ -32,7 +32,6 @@ pub(crate) fn namespace() -> String {
 #[derive(Default)]
 pub(crate) struct Inbox {
     messages: Mutex<Vec<(Instant, u64)>>,
-    reconnects: AtomicU64,
     arrived: Notify,
 }
 
@@ -44,8 +43,7 @@ impl Entrance for Inbox {
                 Event::Message(message) => {
                     self.messages.lock().push((now, number(&message.envelope.payload)))
                 }
-                Event::Reconnected => drop(self.reconnects.fetch_add(1, SeqCst)),
-                Event::Gap { .. } => {}
+                Event::Reconnected | Event::Gap { .. } => {}
             }
         }
         self.arrived.notify_waiters();
@@ -59,10 +57,6 @@ fn number(payload: &Bytes) -> u64 {
 impl Inbox {
     pub(crate) fn numbers(&self) -> Vec<u64> {
         self.messages.lock().iter().map(|&(_, number)| number).collect()
-    }
-
-    pub(crate) fn reconnects(&self) -> u64 {
-        self.reconnects.load(SeqCst)
     }
 
     /// The longest time between two arrivals.

@@ -278,6 +278,26 @@ impl Cluster {
 
     /// Asks until every partition has answered: a partition that was just created, or whose leader just moved, first
     /// answers "not the leader".
+    /// The first offset of `partition` whose message was stamped `timestamp_ms` (ms since the Unix epoch) or later, or the
+    /// partition's end.
+    ///
+    /// # Errors
+    /// As [`ends_blocking`](Self::ends_blocking).
+    pub fn at_time_blocking(&self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<i64> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(timestamp_ms.max(0)))
+            .map_err(|source| self.fail("offsets", source))?;
+        let answer = self
+            .query
+            .offsets_for_times(list, QUERY_TIMEOUT)
+            .map_err(|source| self.fail("offsets", source))?;
+        if let Some(Offset::Offset(offset)) = answer.elements().first().map(|element| element.offset()) {
+            return Ok(offset);
+        }
+        let ends = self.ends_blocking(topic, &[partition])?;
+        Ok(ends.first().map_or(0, |&(_, end)| end))
+    }
+
     fn offsets_blocking(
         &self,
         topic: &str,

@@ -1,0 +1,323 @@
+//! Which partitions this node's reader reads, and from where.
+//!
+//! Normally: its own, from where they ended when it became a member. After it was expelled, it takes a **detour**: every
+//! partition carries every message, so a node that missed some reads them in the partition of a member that was
+//! there all the time. It first reads its old partition to the end, then follows the other member's from shortly before its
+//! expulsion, and goes on with its own once messages have reached that again for a while. What it sees twice on the
+//! way is removed by message id; order per publisher holds, because it changes from one partition to the next and never
+//! mixes two that do not both have everything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::membership::{Member, View};
+use super::reader::Standstill;
+use super::record::Incarnation;
+use crate::clients::kafka::{Cluster, Consumer, fault};
+use crate::error::{Error, Result};
+
+/// How much further back than the expulsion a detour starts: brokers' clocks may differ by that much.
+const SLACK_MS: i64 = 2_000;
+/// How long a detour goes on after this node is an effective member again: writes that were on their way then, to the
+/// other member but not to this node, arrive meanwhile.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The most time that one step may keep the node from giving its next sign of life.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where the reader stands and where it has to stop.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    partitions: Mutex<HashMap<i32, Place>>,
+    /// Some partition has an end: looked at per record, so it costs no lock.
+    bounded: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The next offset, after delivery.
+    next: i64,
+    /// What lies here and beyond is not for this node.
+    until: Option<i64>,
+}
+
+impl Places {
+    /// The reader delivered what lies before `next`.
+    pub(super) fn pass(&self, partition: i32, next: i64) {
+        if let Some(place) = self.partitions.lock().get_mut(&partition) {
+            place.next = next;
+        }
+    }
+
+    /// Whether a record is not for this node any more.
+    pub(super) fn beyond(&self, partition: i32, offset: i64) -> bool {
+        self.bounded.load(Acquire)
+            && self
+                .partitions
+                .lock()
+                .get(&partition)
+                .and_then(|place| place.until)
+                .is_some_and(|until| offset >= until)
+    }
+
+    /// The reader starts there.
+    fn start(&self, partition: i32, next: i64) {
+        let mut partitions = self.partitions.lock();
+        partitions.insert(partition, Place { next, until: None });
+        self.bounded.store(partitions.values().any(|place| place.until.is_some()), Release);
+    }
+
+    /// The reader must not go further than that.
+    fn bound(&self, ends: &[(i32, i64)]) {
+        let mut partitions = self.partitions.lock();
+        for (partition, end) in ends {
+            if let Some(place) = partitions.get_mut(partition) {
+                place.until = Some(*end);
+            }
+        }
+        self.bounded.store(true, Release);
+    }
+
+    fn reached(&self, ends: &[(i32, i64)]) -> bool {
+        let partitions = self.partitions.lock();
+        ends.iter().all(|(partition, end)| partitions.get(partition).is_none_or(|place| place.next >= *end))
+    }
+}
+
+/// What became of a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing left to do.
+    Settled,
+    /// Something is to be looked at again soon.
+    Again,
+    /// A detour ended: nothing was lost.
+    Returned,
+    /// Messages were lost.
+    Lost(&'static str),
+}
+
+/// How this node lost its membership.
+#[derive(Debug)]
+pub(super) struct Expulsion {
+    /// When the record that ended it was appended, ms since the Unix epoch by the broker's clock.
+    pub(super) appended_ms: i64,
+    /// Members whom every message reached then.
+    pub(super) peers: Vec<Incarnation>,
+}
+
+/// A detour on its way.
+#[derive(Debug)]
+struct Detour {
+    expulsion: Expulsion,
+    /// Where the partitions end that are read to their end before another member's is followed.
+    drain_to: Option<Vec<(i32, i64)>>,
+    /// Whom the reader follows.
+    followed: Option<Incarnation>,
+    /// The followed member was still one when this node had become one again: whatever that one's partition lacks from
+    /// then on is in this node's own.
+    met: bool,
+    /// Where to go on in this node's new partitions, known once it is a member again.
+    home: Vec<(i32, i64)>,
+    effective_at: Option<Instant>,
+}
+
+/// Directs the reader.
+pub(super) struct Reading {
+    pub(super) cluster: Cluster,
+    pub(super) topic: String,
+    pub(super) consumer: Consumer,
+    pub(super) places: Arc<Places>,
+    pub(super) standstill: Arc<Standstill>,
+    /// Partitions that the reader reads.
+    assigned: Vec<i32>,
+    /// The reader's place is no longer in the log.
+    stale: bool,
+    detour: Option<Detour>,
+}
+
+impl Reading {
+    pub(super) fn new(
+        cluster: Cluster,
+        topic: String,
+        consumer: Consumer,
+        places: Arc<Places>,
+        standstill: Arc<Standstill>,
+    ) -> Self {
+        let (assigned, stale, detour) = (Vec::new(), false, None);
+        Self { cluster, topic, consumer, places, standstill, assigned, stale, detour }
+    }
+
+    /// This node was expelled: from now on it takes a detour. An earlier one that is not finished goes on.
+    pub(super) fn expelled(&mut self, expulsion: Expulsion) {
+        let detour = self.detour.get_or_insert_with(|| Detour {
+            expulsion,
+            drain_to: None,
+            followed: None,
+            met: false,
+            home: Vec::new(),
+            effective_at: None,
+        });
+        detour.home.clear();
+        (detour.met, detour.effective_at) = (false, None);
+        if detour.drain_to.is_some() {
+            // What is read now has an end already: whoever is followed next is read from the start of the detour.
+            detour.followed = None;
+        }
+    }
+
+    /// Whether this node may ask to join anew: it must know before where its old partitions end, because they may become
+    /// its own again, and what lies in between was not written for it.
+    pub(super) fn may_rejoin(&self) -> bool {
+        self.detour.as_ref().is_none_or(|detour| detour.drain_to.is_some() || detour.followed.is_some())
+    }
+
+    /// Whether everything written for `member`, this node, from when it is effective on will be read.
+    pub(super) fn covers(&self, member: &Member) -> bool {
+        match &self.detour {
+            None => self.assigned == member.partitions,
+            Some(detour) => detour.home.iter().map(|(partition, _)| partition).eq(&member.partitions),
+        }
+    }
+
+    /// Brings the reader in line. `member` is this node, if it is one; `effective` whether every message reaches it.
+    pub(super) async fn turn(
+        &mut self,
+        view: &View,
+        member: Option<&Member>,
+        effective: bool,
+    ) -> Result<Turn> {
+        self.stale |= self.standstill.take();
+        if self.stale {
+            self.detour = None;
+        }
+        if let Some(mut detour) = self.detour.take() {
+            let turn = self.advance(&mut detour, view, member, effective).await;
+            if matches!(turn, Ok(Turn::Settled | Turn::Again) | Err(_)) {
+                self.detour = Some(detour);
+            }
+            return turn;
+        }
+        let Some(member) = member else { return Ok(Turn::Settled) };
+        if self.assigned == member.partitions && !self.stale {
+            return Ok(Turn::Settled);
+        }
+        let ends = self.ends(&member.partitions).await?;
+        self.assign(&ends)?;
+        Ok(match std::mem::take(&mut self.stale) {
+            true => Turn::Lost("the log no longer held what this node was to read next"),
+            false => Turn::Settled,
+        })
+    }
+
+    /// One step of a detour.
+    async fn advance(
+        &mut self,
+        detour: &mut Detour,
+        view: &View,
+        member: Option<&Member>,
+        effective: bool,
+    ) -> Result<Turn> {
+        let present = detour.followed.is_some_and(|followed| view.member(followed).is_some());
+        if let Some(member) = member {
+            if detour.home.is_empty() {
+                // Looked up before this node is effective: what comes after that comes after this.
+                detour.home = self.ends(&member.partitions).await?;
+            }
+            detour.met |= present;
+        }
+        if !detour.met && !present {
+            return self.follow(detour, view).await;
+        }
+        if !detour.met || !effective {
+            return Ok(Turn::Again);
+        }
+        let since = *detour.effective_at.get_or_insert_with(Instant::now);
+        if present && since.elapsed() < LINGER || !self.drained(detour).await? {
+            return Ok(Turn::Again);
+        }
+        self.assign(&detour.home)?;
+        Ok(Turn::Returned)
+    }
+
+    /// Whether the reader has read to the end, as it was when this was first asked, of what it reads. It goes no further.
+    async fn drained(&self, detour: &mut Detour) -> Result<bool> {
+        if let Some(ends) = &detour.drain_to {
+            return Ok(self.places.reached(ends));
+        }
+        let ends = self.ends(&self.assigned).await?;
+        self.places.bound(&ends);
+        let reached = self.places.reached(&ends);
+        detour.drain_to = Some(ends);
+        Ok(reached)
+    }
+
+    /// Changes to another member's partition, once those at hand are read to their end.
+    async fn follow(&mut self, detour: &mut Detour, view: &View) -> Result<Turn> {
+        detour.followed = None;
+        if !self.drained(detour).await? {
+            return Ok(Turn::Again);
+        }
+        let peer = detour.expulsion.peers.iter().find_map(|peer| view.member(*peer));
+        let Some((peer, &partition)) = peer.and_then(|peer| Some((peer, peer.partitions.first()?))) else {
+            self.assign(&[])?;
+            return Ok(Turn::Lost("it was no member for a while, and nobody was all that time"));
+        };
+        let (topic, since_ms) = (self.topic.clone(), detour.expulsion.appended_ms - SLACK_MS);
+        let start = self.ask(move |cluster| cluster.at_time_blocking(&topic, partition, since_ms)).await?;
+        tracing::info!(peer = peer.node, partition, offset = start, "reading what was missed");
+        self.assign(&[(partition, start)])?;
+        detour.drain_to = None;
+        detour.followed = Some(peer.incarnation);
+        Ok(Turn::Again)
+    }
+
+    /// Where partitions end now; makes them first, if need be.
+    async fn ends(&self, partitions: &[i32]) -> Result<Vec<(i32, i64)>> {
+        let grown = self.cluster.grow_topic(&self.topic, partitions_needed(partitions));
+        tokio::time::timeout(STEP_TIMEOUT, grown).await.unwrap_or_else(|_| Err(late()))?;
+        let (topic, partitions) = (self.topic.clone(), partitions.to_vec());
+        let mut ends = self.ask(move |cluster| cluster.ends_blocking(&topic, &partitions)).await?;
+        ends.sort_unstable();
+        Ok(ends)
+    }
+
+    /// Asks the cluster, but not for longer than this node can go without a sign of life.
+    async fn ask<T, F>(&self, question: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Cluster) -> Result<T> + Send + 'static,
+    {
+        tokio::time::timeout(STEP_TIMEOUT, self.cluster.run(question)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Makes the reader read exactly these partitions from these offsets.
+    fn assign(&mut self, places: &[(i32, i64)]) -> Result<()> {
+        if !self.assigned.is_empty() {
+            self.consumer.release_blocking(&self.topic, &self.assigned)?;
+            self.assigned.clear();
+        }
+        for &(partition, next) in places {
+            self.places.start(partition, next);
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.consumer.assign_blocking(&self.topic, places)?;
+        self.assigned = places.iter().map(|&(partition, _)| partition).collect();
+        Ok(())
+    }
+}
+
+fn late() -> Error {
+    fault::timed_out("read", "Kafka did not answer in time")
+}
+
+/// How many partitions a topic needs so that it has all of `partitions`.
+pub(super) fn partitions_needed(partitions: &[i32]) -> u32 {
+    partitions.iter().max().and_then(|&highest| u32::try_from(highest + 1).ok()).unwrap_or(1)
+}

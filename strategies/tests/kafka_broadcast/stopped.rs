@@ -1,0 +1,158 @@
+//! A node that is stopped for longer than its lease, expelled, and continued: it comes back by itself and has missed
+//! nothing. The stopped node is a process of its own: this test binary again.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use manifold_strategies::{Backplane, Entrance, Event, RoomId, Start};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::brokers::{address, shared};
+use crate::node::{DEADLINE, Node, ROOM, Stream, namespace, run};
+
+const CHILD: &str = "MANIFOLD_TEST_CHILD";
+
+/// Tells the parent process what arrives.
+struct Teller;
+
+impl Entrance for Teller {
+    fn deliver(&self, batch: &mut Vec<Event>) {
+        for event in batch.drain(..) {
+            match event {
+                Event::Message(message) => {
+                    eprintln!("got {}", String::from_utf8_lossy(&message.envelope.payload))
+                }
+                Event::Reconnected => eprintln!("reconnected"),
+                Event::Gap { .. } => eprintln!("gap"),
+            }
+        }
+    }
+}
+
+/// The child process. Run without its parent it does nothing.
+#[test]
+fn child() {
+    let Ok(child) = std::env::var(CHILD) else { return };
+    let (kafka, namespace) = child.split_once(' ').expect("address and namespace");
+    let start = Start {
+        node: "child".into(),
+        namespace: namespace.into(),
+        kafka: Some(kafka.into()),
+        redis: None,
+        settings: toml::Table::new(),
+        connect_retry: None,
+        entrance: Arc::new(Teller),
+    };
+    run(async {
+        let connect = manifold_strategies::kafka_broadcast::KafkaBroadcast::connect(start);
+        let backplane = connect.await.expect("the child connects");
+        backplane.join(&RoomId::new(ROOM)).await.expect("the room is joined");
+        eprintln!("ready");
+        // Until the parent is gone or says so.
+        let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+        parent.await.expect("read").expect("stdin is a pipe");
+        eprintln!("gaps {}", backplane.stats().gaps.get());
+        backplane.shutdown().await.expect("the child shuts down");
+    });
+}
+
+/// What the child told.
+#[derive(Default)]
+struct Told {
+    lines: Mutex<Vec<String>>,
+    changed: Notify,
+}
+
+impl Told {
+    fn listen(child: &mut Child) -> Arc<Self> {
+        let told = Arc::new(Self::default());
+        let (listener, stderr) = (Arc::clone(&told), child.stderr.take().expect("stderr is piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                listener.lines.lock().push(line);
+                listener.changed.notify_one();
+            }
+        });
+        told
+    }
+
+    async fn wait_for(&self, what: &str) {
+        let wait = async {
+            while !self.lines.lock().iter().any(|line| line == what) {
+                self.changed.notified().await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(
+            waited.is_ok(),
+            "waited for {what:?}; the last lines: {:?}",
+            self.lines.lock().iter().rev().take(9)
+        );
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.lines.lock().iter().filter_map(|line| line.strip_prefix("got ")?.parse().ok()).collect()
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
+    assert!(status.success(), "kill {name}");
+}
+
+#[test]
+fn a_node_that_was_stopped_and_expelled_comes_back_and_missed_nothing() {
+    let environment = shared();
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", "").await;
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "stopped::child", "--nocapture"])
+            .env(CHILD, format!("{kafka} {namespace}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the child starts");
+        let told = Told::listen(&mut child);
+        told.wait_for("ready").await;
+        let stream = Stream::start(&publisher);
+        told.wait_for("got 200").await;
+
+        signal(&child, "-STOP");
+        let stats = publisher.backplane.stats();
+        let two_writes = |writes: u64, publishes: u64| {
+            let (wrote, published) = (stats.broker_writes.get() - writes, stats.publishes.get() - publishes);
+            (published, wrote)
+        };
+        loop {
+            let (writes, publishes) = (stats.broker_writes.get(), stats.publishes.get());
+            publisher.inbox.wait_for(stream.next() + 50).await;
+            let (published, wrote) = two_writes(writes, publishes);
+            if wrote <= published + 1 {
+                break;
+            }
+        }
+        println!("expelled after message {}", stream.next());
+        publisher.inbox.wait_for(stream.next() + 300).await;
+        signal(&child, "-CONT");
+        told.wait_for("reconnected").await;
+        publisher.inbox.wait_for(stream.next() + 200).await;
+        let last = stream.finish().await;
+        told.wait_for(&format!("got {last}")).await;
+
+        let got = told.numbers();
+        let expected: Vec<u64> = (got[0]..=last).collect();
+        let missing: Vec<_> = expected.iter().filter(|number| !got.contains(number)).take(5).collect();
+        assert!(missing.is_empty(), "{} of {}; missing {missing:?}", got.len(), expected.len());
+        assert!(got == expected, "duplicates or out of order: {} instead of {}", got.len(), expected.len());
+        drop(child.stdin.take());
+        told.wait_for("gaps 0").await;
+        assert!(child.wait().expect("the child ends").success());
+        assert!(publisher.inbox.longest_pause() < Duration::from_secs(1));
+        publisher.shutdown().await;
+    });
+}
