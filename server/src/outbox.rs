@@ -145,7 +145,8 @@ fn frame_bytes(bytes: &[u8]) -> usize {
         126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
         127 => {
             let length: [u8; 8] = bytes[2..10].try_into().expect("eight bytes were taken");
-            10 + usize::try_from(u64::from_be_bytes(length)).expect("a frame in memory fits the address space")
+            10 + usize::try_from(u64::from_be_bytes(length))
+                .expect("a frame in memory fits the address space")
         }
         length => 2 + usize::from(length),
     }

@@ -20,7 +20,7 @@ pub(crate) struct ApiPublish<'a> {
     /// JSON.
     pub(crate) data: &'a str,
     /// Requests with the same key and room are the same message; empty for none.
-    pub(crate) idempotency_key: String,
+    pub(crate) idempotency_key: &'a str,
 }
 
 /// Publishes at once; the future waits for the acknowledgement and yields the API's result.
@@ -31,8 +31,8 @@ pub(crate) fn publish(
 ) -> impl Future<Output = Result<Value, ErrorCode>> + use<> {
     let node = Arc::clone(node);
     let received_at_us = unix_us();
-    let started = envelope(&node, channel, message, received_at_us)
-        .map(|envelope| node.backplane().publish(envelope));
+    let started =
+        envelope(&node, channel, message, received_at_us).map(|envelope| node.backplane().publish(envelope));
     async move {
         match started?.await {
             Ok(position) => {
@@ -65,11 +65,17 @@ fn envelope(
     if payload.len() > node.config().message_bytes_max as usize {
         return Err(ErrorCode::LIMIT_EXCEEDED);
     }
-    let id = match message.idempotency_key.as_str() {
+    let id = match message.idempotency_key {
         "" => node.next_message_id(),
         key => idempotent_id(channel, key),
     };
-    Ok(Envelope { room: RoomId::new(channel), id, published_at_us, info: Bytes::new(), payload: payload.into() })
+    Ok(Envelope {
+        room: RoomId::new(channel),
+        id,
+        published_at_us,
+        info: Bytes::new(),
+        payload: payload.into(),
+    })
 }
 
 /// The same for the same room and key on every node, today and after an update.
@@ -91,6 +97,6 @@ mod tests {
         assert_ne!(idempotent_id("a", "k"), idempotent_id("a", "l"));
         assert_ne!(idempotent_id("a", "bk"), idempotent_id("ab", "k"));
         // Nodes of different versions must agree.
-        assert_eq!(format!("{:?}", idempotent_id("room", "key")), "");
+        assert_eq!(format!("{:?}", idempotent_id("room", "key")), "eaa8324526ad5d63f9c9a86fbb1c249e");
     }
 }

@@ -22,7 +22,8 @@ impl RoomRules {
 
     /// Checks length and characters alone: the server API may use every room.
     pub(crate) fn check_form(&self, name: &str) -> Result<(), ErrorCode> {
-        let well_formed = !name.is_empty() && name.len() <= self.bytes_max && (self.unicode || name.is_ascii());
+        let well_formed =
+            !name.is_empty() && name.len() <= self.bytes_max && (self.unicode || name.is_ascii());
         if well_formed { Ok(()) } else { Err(ErrorCode::BAD_REQUEST) }
     }
 }

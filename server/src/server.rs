@@ -41,7 +41,9 @@ pub enum ServerError {
         source: io::Error,
     },
     /// Somebody else listens there.
-    #[error("{address} is in use: stop what listens there, or give another --listen address (port 0 takes a free one)")]
+    #[error(
+        "{address} is in use: stop what listens there, or give another --listen address (port 0 takes a free one)"
+    )]
     InUse {
         /// The address.
         address: String,

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 use futures_util::task::AtomicWaker;
 use manifold_protocol::DisconnectCode;
@@ -43,7 +45,10 @@ impl Session {
     /// # Errors
     /// When the runtime cannot watch the socket.
     pub(crate) fn new(stream: TcpStream, client: u128, outbox_bytes_max: usize) -> io::Result<Self> {
-        #[expect(deprecated, reason = "its replacement is unsafe; what that asks for, a TcpStream gives: it owns its file")]
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe; what that asks for, a TcpStream gives: it owns its file"
+        )]
         let stream = AsyncFd::new(stream)?;
         Ok(Self {
             outbox: Mutex::default(),

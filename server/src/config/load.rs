@@ -52,7 +52,9 @@ pub enum ConfigError {
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
     /// A variable with our prefix that means nothing.
-    #[error("unknown environment variable {name}: variables that begin with {PREFIX} are settings of this program")]
+    #[error(
+        "unknown environment variable {name}: variables that begin with {PREFIX} are settings of this program"
+    )]
     UnknownVariable {
         /// Its name.
         name: String,
@@ -206,7 +208,9 @@ mod tests {
     #[test]
     fn strategy_options_are_toml_or_strings() {
         let mut table = toml::Table::new();
-        for option in ["consume=demand", "linger_ms = 5", "flag=true", "map.a=1", "map.b=[1, 2]", "linger_ms=7"] {
+        for option in
+            ["consume=demand", "linger_ms = 5", "flag=true", "map.a=1", "map.b=[1, 2]", "linger_ms=7"]
+        {
             add_strategy_option(&mut table, option).unwrap();
         }
         let expected = "consume = \"demand\"\nlinger_ms = 7\nflag = true\nmap = { a = 1, b = [1, 2] }";
@@ -225,7 +229,8 @@ mod tests {
     #[test]
     fn the_upper_layer_wins_option_by_option() {
         let upper: Layer = toml::from_str("listen = 'a:1'\n[strategy_option]\nx = 1").unwrap();
-        let lower: Layer = toml::from_str("listen = 'b:2'\nnamespace = 'n'\n[strategy_option]\nx = 2\ny = 3").unwrap();
+        let lower: Layer =
+            toml::from_str("listen = 'b:2'\nnamespace = 'n'\n[strategy_option]\nx = 2\ny = 3").unwrap();
         let config = upper.over(lower).resolve();
         assert_eq!((config.listen.as_str(), config.namespace.as_str()), ("a:1", "n"));
         assert_eq!(config.strategy_option, toml::from_str("x = 1\ny = 3").unwrap());

@@ -48,7 +48,8 @@ fn mask_password(url: &str) -> String {
 fn random_node_name() -> String {
     let mut bytes = [0; 4];
     // Without randomness the process id is as good as it gets.
-    let random = getrandom::fill(&mut bytes).map_or_else(|_| std::process::id(), |()| u32::from_be_bytes(bytes));
+    let random =
+        getrandom::fill(&mut bytes).map_or_else(|_| std::process::id(), |()| u32::from_be_bytes(bytes));
     format!("node-{random:08x}")
 }
 

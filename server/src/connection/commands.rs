@@ -6,8 +6,8 @@ use std::task::Context;
 use bytes::Bytes;
 use manifold_protocol::websocket::{Event, Opcode};
 use manifold_protocol::{
-    ClientInfo, Command, ConnectRequest, ConnectResult, DisconnectCode, Error, ErrorCode, Json, Reply, ReplyBody,
-    Request, json,
+    ClientInfo, Command, ConnectRequest, ConnectResult, DisconnectCode, Error, ErrorCode, Json, Reply,
+    ReplyBody, Request, json,
 };
 
 use super::Disconnect;
@@ -114,7 +114,9 @@ impl Client {
             Request::Subscribe(request) => self.subscribe(id, &request),
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel),
             Request::Publish(request) => self.publish(id, &request, cx),
-            Request::Presence { channel } | Request::PresenceStats { channel } => self.unavailable(id, &channel),
+            Request::Presence { channel } | Request::PresenceStats { channel } => {
+                self.unavailable(id, &channel)
+            }
             Request::History(request) => self.unavailable(id, &request.channel),
             Request::SubRefresh(request) => self.unavailable(id, &request.channel),
             Request::Rpc(_) | Request::Refresh { .. } => {

@@ -17,9 +17,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use manifold_protocol::DisconnectCode;
-use manifold_protocol::websocket::{
-    CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header,
-};
+use manifold_protocol::websocket::{CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -76,7 +74,12 @@ impl Connection {
     pub(crate) fn new(admission: Admission, session: Arc<Session>, first: Bytes) -> Self {
         let message_bytes_max = admission.node().config().message_bytes_max;
         let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
-        Self { reader: Reader::server(limits), phase: Phase::Open, first, client: Client::new(admission, session) }
+        Self {
+            reader: Reader::server(limits),
+            phase: Phase::Open,
+            first,
+            client: Client::new(admission, session),
+        }
     }
 
     /// One turn: everything that can be done without waiting. Ready: the connection is over.
@@ -119,7 +122,9 @@ impl Connection {
         let mut full_reads = 0;
         loop {
             let session = Arc::clone(self.client.session());
-            let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else { return Poll::Ready(()) };
+            let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else {
+                return Poll::Ready(());
+            };
             match rustix::net::recv(session.stream().get_ref(), &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Poll::Ready(()),
                 Ok((count, _)) => {
@@ -198,7 +203,9 @@ impl Connection {
         let session = Arc::clone(self.client.session());
         while session.is_scheduled() {
             // Readiness first, then the attempt: clearing it afterwards cannot swallow an event in between.
-            let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else { return Poll::Ready(()) };
+            let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else {
+                return Poll::Ready(());
+            };
             if !session.flush_scheduled() {
                 readiness.clear_ready();
             }

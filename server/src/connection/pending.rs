@@ -87,7 +87,9 @@ impl Client {
 
     fn finish(&mut self, finished: Finished) {
         match finished {
-            Finished::Publish { id, received_at_us, outcome } => self.acknowledge(id, received_at_us, outcome),
+            Finished::Publish { id, received_at_us, outcome } => {
+                self.acknowledge(id, received_at_us, outcome)
+            }
             Finished::Join(join) => self.finish_join(join),
         }
     }

@@ -66,7 +66,9 @@ impl Client {
         let own = self.subscriptions.iter().find(|subscription| subscription.room.id.as_str() == channel);
         match own {
             Some(subscription) => subscription.room.id.clone(),
-            None => self.node.hub().find(channel).map_or_else(|| RoomId::new(channel), |room| room.id.clone()),
+            None => {
+                self.node.hub().find(channel).map_or_else(|| RoomId::new(channel), |room| room.id.clone())
+            }
         }
     }
 

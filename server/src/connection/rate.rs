@@ -71,7 +71,10 @@ mod tests {
         }
         assert_eq!(limit.judge(), Verdict::Refuse);
         tokio::time::advance(Duration::from_millis(250)).await;
-        assert_eq!([limit.judge(), limit.judge(), limit.judge()], [Verdict::Pass, Verdict::Pass, Verdict::Refuse]);
+        assert_eq!(
+            [limit.judge(), limit.judge(), limit.judge()],
+            [Verdict::Pass, Verdict::Pass, Verdict::Refuse]
+        );
     }
 
     #[tokio::test(start_paused = true)]

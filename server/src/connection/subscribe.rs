@@ -65,7 +65,11 @@ impl Client {
         }
         if let Some(joining) = self.joining_mut(&request.channel) {
             // Subscribe, unsubscribe, subscribe while the first is still on its way: the client may try again.
-            let code = if joining.unsubscribe_id.is_some() { ErrorCode::TOO_MANY_REQUESTS } else { ErrorCode::ALREADY_SUBSCRIBED };
+            let code = if joining.unsubscribe_id.is_some() {
+                ErrorCode::TOO_MANY_REQUESTS
+            } else {
+                ErrorCode::ALREADY_SUBSCRIBED
+            };
             return Err(code);
         }
         if self.is_subscribed(&request.channel) {
@@ -74,9 +78,12 @@ impl Client {
         // The room may have sent this client away since.
         let session = &self.session;
         self.subscriptions.retain(|subscription| {
-            subscription.room.id.as_str() != request.channel && subscription.room.holds(subscription.slot, session)
+            subscription.room.id.as_str() != request.channel
+                && subscription.room.holds(subscription.slot, session)
         });
-        if self.subscriptions.len() + self.joining.len() >= self.node.config().rooms_per_connection_max as usize {
+        if self.subscriptions.len() + self.joining.len()
+            >= self.node.config().rooms_per_connection_max as usize
+        {
             return Err(ErrorCode::LIMIT_EXCEEDED);
         }
         Ok(())

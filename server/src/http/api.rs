@@ -33,24 +33,15 @@ enum Refusal {
     Error(ErrorCode),
 }
 
+/// `publish` and `broadcast`: a message, and where it goes.
 #[derive(Deserialize)]
 struct PublishRequest<'a> {
+    /// Of `publish`.
     #[serde(default)]
     channel: String,
-    #[serde(borrow, flatten)]
-    message: MessageFields<'a>,
-}
-
-#[derive(Deserialize)]
-struct BroadcastRequest<'a> {
+    /// Of `broadcast`.
     #[serde(default)]
     channels: Vec<String>,
-    #[serde(borrow, flatten)]
-    message: MessageFields<'a>,
-}
-
-#[derive(Deserialize)]
-struct MessageFields<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(default)]
@@ -125,7 +116,9 @@ async fn answer(
 fn refuse(refusal: Refusal) -> Response {
     match refusal {
         Refusal::Status(status, message) => respond(status, JSON, json!({ "error": message }).to_string()),
-        Refusal::Error(code) => respond(StatusCode::OK, JSON, json!({ "error": error_value(code) }).to_string()),
+        Refusal::Error(code) => {
+            respond(StatusCode::OK, JSON, json!({ "error": error_value(code) }).to_string())
+        }
     }
 }
 
@@ -143,9 +136,8 @@ async fn call_in_body(node: &Arc<Node>, body: &[u8]) -> Result<Value, Refusal> {
 async fn call(node: &Arc<Node>, method: &str, body: &[u8]) -> Result<Value, Refusal> {
     match method {
         "publish" => {
-            let PublishRequest { channel, message } = parse(body)?;
-            let message = message.into_message()?;
-            publish(node, &channel, &message).await.map_err(Refusal::Error)
+            let request: PublishRequest<'_> = parse(body)?;
+            publish(node, &request.channel, &request.message()?).await.map_err(Refusal::Error)
         }
         "broadcast" => broadcast(node, parse(body)?).await,
         "info" => Ok(node_info(node)),
@@ -154,21 +146,21 @@ async fn call(node: &Arc<Node>, method: &str, body: &[u8]) -> Result<Value, Refu
     }
 }
 
-impl<'a> MessageFields<'a> {
-    fn into_message(self) -> Result<ApiPublish<'a>, Refusal> {
+impl PublishRequest<'_> {
+    fn message(&self) -> Result<ApiPublish<'_>, Refusal> {
         // Bytes that are no JSON have no place in the JSON framing, the only one spoken here.
         let data = self.data.filter(|_| self.b64data.is_empty());
         let data = data.ok_or(Refusal::Error(ErrorCode::BAD_REQUEST))?;
-        Ok(ApiPublish { data: data.get(), idempotency_key: self.idempotency_key })
+        Ok(ApiPublish { data: data.get(), idempotency_key: &self.idempotency_key })
     }
 }
 
 /// Publishes into every room, in order, before it waits for the first acknowledgement.
-async fn broadcast(node: &Arc<Node>, request: BroadcastRequest<'_>) -> Result<Value, Refusal> {
+async fn broadcast(node: &Arc<Node>, request: PublishRequest<'_>) -> Result<Value, Refusal> {
     if request.channels.is_empty() || request.channels.len() > BROADCAST_ROOMS_MAX {
         return Err(Refusal::Error(ErrorCode::BAD_REQUEST));
     }
-    let message = request.message.into_message()?;
+    let message = request.message()?;
     let publishes: Vec<_> = request.channels.iter().map(|channel| publish(node, channel, &message)).collect();
     let outcomes = futures_util::future::join_all(publishes).await;
     let responses = outcomes.into_iter().map(|outcome| match outcome {

@@ -65,7 +65,11 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
     }
 }
 
-async fn serve_connection(stream: TcpStream, routes: BoxedFilter<(Response,)>, mut stop: watch::Receiver<bool>) {
+async fn serve_connection(
+    stream: TcpStream,
+    routes: BoxedFilter<(Response,)>,
+    mut stop: watch::Receiver<bool>,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }

@@ -55,13 +55,18 @@ fn answer(
         return respond(StatusCode::FORBIDDEN, TEXT, "this origin may not connect\n");
     }
     let Some(protocol) = choose_protocol(headers, query) else {
-        return respond(StatusCode::BAD_REQUEST, TEXT, "only the JSON framing is spoken here, not Protobuf\n");
+        return respond(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            "only the JSON framing is spoken here, not Protobuf\n",
+        );
     };
     // hyper offers no upgrade for HTTP/1.0.
     let Some(upgrade) = upgrade else { return refuse_handshake(HandshakeError::NotAnUpgrade) };
     let Some(admission) = node.admit() else {
         node.metrics().count_error("connections_max");
-        let refusal = respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no more connections here, try again later\n");
+        let refusal =
+            respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no more connections here, try again later\n");
         return warp::reply::with_header(refusal, header::RETRY_AFTER, "5").into_response();
     };
     let accept = handshake::accept_key(request.key);
@@ -100,14 +105,14 @@ fn open(admission: Admission, stream: TcpStream, first: Bytes) -> io::Result<Con
 
 /// The subprotocol to answer with. `None`: only Protobuf would do for this client.
 fn choose_protocol(headers: &HeaderMap, query: &str) -> Option<Option<&'static str>> {
-    let asks_for = |name: &str, value: &str| {
-        query.split('&').any(|pair| pair.split_once('=') == Some((name, value)))
-    };
+    let asks_for =
+        |name: &str, value: &str| query.split('&').any(|pair| pair.split_once('=') == Some((name, value)));
     if asks_for("cf_protocol", "protobuf") || asks_for("format", "protobuf") {
         return None;
     }
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut offered = offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut offered =
+        offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut protobuf = false;
     let json = offered.any(|protocol| {
         protobuf |= protocol.trim() == "centrifuge-protobuf";
@@ -143,7 +148,9 @@ fn refuse_handshake(error: HandshakeError) -> Response {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET"))),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET")))
+        }
         _ => {}
     }
     response

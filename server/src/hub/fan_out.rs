@@ -151,7 +151,13 @@ impl Hub {
     }
 
     /// Hands a message to the room's own task, or helps it where the queue is full.
-    fn enqueue(&self, room: &Arc<Room>, mut state: MutexGuard<'_, State>, frame: &[u8], published_at_us: u64) {
+    fn enqueue(
+        &self,
+        room: &Arc<Room>,
+        mut state: MutexGuard<'_, State>,
+        frame: &[u8],
+        published_at_us: u64,
+    ) {
         let serial = state.serial;
         let idle = state.giant.is_none();
         let giant = state.giant.get_or_insert_default();
@@ -163,7 +169,8 @@ impl Hub {
         }
         if full {
             self.metrics.count_error("giant_queue_full");
-            while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {}
+            while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {
+            }
         }
     }
 

@@ -140,7 +140,8 @@ impl Hub {
 
     /// Every room with its number of members here, in no order.
     pub(crate) fn rooms(&self) -> Vec<(RoomId, usize)> {
-        let rooms = self.shards.iter().flat_map(|shard| shard.read().values().map(Arc::clone).collect::<Vec<_>>());
+        let rooms =
+            self.shards.iter().flat_map(|shard| shard.read().values().map(Arc::clone).collect::<Vec<_>>());
         rooms.map(|room| (room.id.clone(), room.len())).filter(|(_, members)| *members > 0).collect()
     }
 
@@ -154,7 +155,8 @@ impl Hub {
     }
 
     fn shard(&self, name: &str) -> &Shard {
-        let hash = usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("a shard's index is small");
+        let hash =
+            usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("a shard's index is small");
         &self.shards[hash]
     }
 }

@@ -99,7 +99,9 @@ impl State {
     /// Compares a dense position with the last one and moves on to it, unless it is stale.
     pub(super) fn advance(&mut self, position: Position) -> Advance {
         let advance = match self.top {
-            Some(top) if top.epoch == position.epoch && position.offset <= top.offset => return Advance::Stale,
+            Some(top) if top.epoch == position.epoch && position.offset <= top.offset => {
+                return Advance::Stale;
+            }
             Some(top) if top.epoch != position.epoch || position.offset != top.offset + 1 => Advance::Jump,
             _ => Advance::Next,
         };

@@ -44,8 +44,7 @@ pub(crate) fn render(
     backplane: &Arc<dyn manifold_strategies::Backplane>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    let snapshot =
-        Snapshot { metrics: Arc::clone(metrics), gauges, backplane: Arc::clone(backplane) };
+    let snapshot = Snapshot { metrics: Arc::clone(metrics), gauges, backplane: Arc::clone(backplane) };
     registry.register_collector(Box::new(snapshot));
     let mut text = String::with_capacity(8 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -65,7 +64,12 @@ impl Snapshot {
         let Self { metrics, gauges, .. } = self;
         gauge(encoder, "manifold_connections", "WebSocket connections", gauges.connections as i64)?;
         gauge(encoder, "manifold_rooms", "Rooms that this node is in", gauges.rooms as i64)?;
-        gauge(encoder, "manifold_outbox_bytes", "Bytes that wait for clients to read", gauges.outbox_bytes as i64)?;
+        gauge(
+            encoder,
+            "manifold_outbox_bytes",
+            "Bytes that wait for clients to read",
+            gauges.outbox_bytes as i64,
+        )?;
         let publishes = metrics.sum(|hot| &hot.publishes);
         counter(encoder, "manifold_publishes", "Publishes acknowledged to clients and the API", publishes)?;
         let deliveries = metrics.sum(|hot| &hot.deliveries);
@@ -73,27 +77,66 @@ impl Snapshot {
         let accepted = metrics.accepted.load(Relaxed);
         counter(encoder, "manifold_connections_accepted", "WebSocket connections since the start", accepted)?;
         let slow = metrics.slow_consumer_closes.load(Relaxed);
-        counter(encoder, "manifold_slow_consumer_closes", "Connections closed because the client read too slowly", slow)?;
+        counter(
+            encoder,
+            "manifold_slow_consumer_closes",
+            "Connections closed because the client read too slowly",
+            slow,
+        )?;
         let told = metrics.insufficient_state.load(Relaxed);
-        counter(encoder, "manifold_insufficient_state", "Subscriptions ended because messages were lost", told)?;
+        counter(
+            encoder,
+            "manifold_insufficient_state",
+            "Subscriptions ended because messages were lost",
+            told,
+        )?;
         labelled(encoder, "manifold_errors", "Failures by kind", "kind", metrics.errors.lock().iter())?;
-        labelled(encoder, "manifold_closes", "Connections closed by the server, by code", "code", metrics.closes.lock().iter())?;
+        labelled(
+            encoder,
+            "manifold_closes",
+            "Connections closed by the server, by code",
+            "code",
+            metrics.closes.lock().iter(),
+        )?;
         let publish = totals(metrics, |hot| &hot.publish_latency);
-        histogram(encoder, "manifold_publish_seconds", "From a publish's receipt to its acknowledgement", &publish)?;
+        histogram(
+            encoder,
+            "manifold_publish_seconds",
+            "From a publish's receipt to its acknowledgement",
+            &publish,
+        )?;
         let delivery = totals(metrics, |hot| &hot.delivery_latency);
-        histogram(encoder, "manifold_delivery_seconds", "From a publish's receipt, by its node's clock, to the members' outboxes", &delivery)
+        histogram(
+            encoder,
+            "manifold_delivery_seconds",
+            "From a publish's receipt, by its node's clock, to the members' outboxes",
+            &delivery,
+        )
     }
 
     fn encode_backplane(&self, encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {
-        gauge(encoder, "manifold_backplane_lag_messages", "Messages at the broker not read yet; negative is unknown", stats.lag_messages.get())?;
+        gauge(
+            encoder,
+            "manifold_backplane_lag_messages",
+            "Messages at the broker not read yet; negative is unknown",
+            stats.lag_messages.get(),
+        )?;
         let counters = [
             ("manifold_backplane_gaps", "Gaps declared", &stats.gaps),
             ("manifold_backplane_gap_messages", "Messages known to be lost", &stats.gap_messages),
             ("manifold_backplane_duplicates_removed", "Envelopes seen before", &stats.duplicates_removed),
             ("manifold_backplane_reconnects", "Times that a broken broker link came back", &stats.reconnects),
             ("manifold_backplane_envelopes_received", "Envelopes decoded", &stats.envelopes_received),
-            ("manifold_backplane_envelopes_wanted", "Envelopes of rooms with members here", &stats.envelopes_wanted),
-            ("manifold_backplane_broker_writes", "Records or commands written to a broker", &stats.broker_writes),
+            (
+                "manifold_backplane_envelopes_wanted",
+                "Envelopes of rooms with members here",
+                &stats.envelopes_wanted,
+            ),
+            (
+                "manifold_backplane_broker_writes",
+                "Records or commands written to a broker",
+                &stats.broker_writes,
+            ),
             ("manifold_backplane_publishes", "Publishes accepted by the backplane", &stats.publishes),
             ("manifold_backplane_corrupt", "Envelopes that could not be decoded", &stats.corrupt),
         ];
@@ -132,7 +175,7 @@ fn labelled<'v, L: fmt::Display + 'v>(
 }
 
 fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, totals: &Totals) -> fmt::Result {
-    let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+    let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
     let buckets: Vec<_> = bounds.zip(totals.buckets).collect();
     let sum_seconds = totals.sum_us as f64 / 1e6;
     encoder

@@ -1,4 +1,19 @@
 //! The server over real sockets, with tokio-tungstenite at the other end.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
+
+mod api;
 mod basics;
+mod command_line;
+mod commands;
+mod drain;
+mod frames;
+mod giant_room;
+mod interest;
+mod limits;
+mod origin;
+mod pings;
+mod positions;
+mod slow_consumer;
 mod support;
+mod test_backplane;

@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Settings for tests: any port, no waiting at the end.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         listen: "127.0.0.1:0".to_owned(),
         drain_window_ms: 100,
@@ -29,7 +29,7 @@ pub fn config() -> Config {
 }
 
 /// Starts a server on the memory backplane.
-pub async fn serve(config: Config) -> Server {
+pub(crate) async fn serve(config: Config) -> Server {
     let listener = Server::bind(&config.listen).await.expect("a free port");
     let node = Node::new(config).expect("settings that hold");
     node.connect().await.expect("memory needs no broker");
@@ -37,7 +37,7 @@ pub async fn serve(config: Config) -> Server {
 }
 
 /// Starts a server on a backplane that `build` makes around the node's entrance.
-pub async fn serve_on(
+pub(crate) async fn serve_on(
     config: Config,
     build: impl FnOnce(Arc<dyn manifold_strategies::Entrance>) -> Arc<dyn manifold_strategies::Backplane>,
 ) -> Server {
@@ -48,12 +48,12 @@ pub async fn serve_on(
 }
 
 /// Waits for something, for [`PATIENCE`] at most.
-pub async fn within<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it should have happened by now")
 }
 
 /// Waits until `condition` holds.
-pub async fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     within(async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -64,7 +64,7 @@ pub async fn until(mut condition: impl FnMut() -> bool) {
 
 /// One reply or push, or the end.
 #[derive(Debug, PartialEq)]
-pub enum Received {
+pub(crate) enum Received {
     Reply(Value),
     Close(u16, String),
     /// The socket ended without a close frame.
@@ -72,29 +72,29 @@ pub enum Received {
 }
 
 /// A client that speaks the protocol word by word.
-pub struct Client {
-    pub socket: WebSocketStream<TcpStream>,
+pub(crate) struct Client {
+    pub(crate) socket: WebSocketStream<TcpStream>,
     waiting: VecDeque<Value>,
     next_id: u32,
 }
 
 impl Client {
     /// Opens a WebSocket, nothing more.
-    pub async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
         stream.set_nodelay(true).expect("a socket");
         Self::on(stream, address).await
     }
 
     /// Opens a WebSocket on a socket.
-    pub async fn on(stream: TcpStream, address: SocketAddr) -> Self {
+    pub(crate) async fn on(stream: TcpStream, address: SocketAddr) -> Self {
         let url = format!("ws://{address}/connection/websocket");
         let (socket, _) = within(tokio_tungstenite::client_async(url, stream)).await.expect("an upgrade");
         Self { socket, waiting: VecDeque::new(), next_id: 1 }
     }
 
     /// Opens and connects.
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut client = Self::open(address).await;
         let reply = client.call(json!({"connect": {}})).await;
         assert!(reply["connect"]["client"].is_string(), "{reply}");
@@ -102,19 +102,19 @@ impl Client {
     }
 
     /// Opens, connects, and subscribes.
-    pub async fn in_room(address: SocketAddr, room: &str) -> Self {
+    pub(crate) async fn in_room(address: SocketAddr, room: &str) -> Self {
         let mut client = Self::connect(address).await;
         let reply = client.call(json!({"subscribe": {"channel": room}})).await;
         assert!(reply["subscribe"].is_object(), "{reply}");
         client
     }
 
-    pub async fn send_text(&mut self, text: impl Into<String>) {
+    pub(crate) async fn send_text(&mut self, text: impl Into<String>) {
         within(self.socket.send(Message::text(text.into()))).await.expect("an open connection");
     }
 
     /// Sends a command under the next id, which it returns.
-    pub async fn send(&mut self, mut command: Value) -> u32 {
+    pub(crate) async fn send(&mut self, mut command: Value) -> u32 {
         let id = self.next_id;
         self.next_id += 1;
         command["id"] = json!(id);
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// Sends a command and waits for its reply; pushes that come before are kept for later.
-    pub async fn call(&mut self, command: Value) -> Value {
+    pub(crate) async fn call(&mut self, command: Value) -> Value {
         let id = self.send(command).await;
         let mut before = VecDeque::new();
         loop {
@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// The next reply or push.
-    pub async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         match self.receive().await {
             Received::Reply(reply) => reply,
             end => panic!("the connection ended: {end:?}"),
@@ -146,14 +146,14 @@ impl Client {
     }
 
     /// The data of the next publication.
-    pub async fn publication(&mut self) -> Value {
+    pub(crate) async fn publication(&mut self) -> Value {
         let push = self.next().await;
         assert!(push["push"]["pub"].is_object(), "{push}");
         push["push"]["pub"]["data"].clone()
     }
 
     /// The next reply, push, or the end. Pings come as `{}`.
-    pub async fn receive(&mut self) -> Received {
+    pub(crate) async fn receive(&mut self) -> Received {
         loop {
             if let Some(reply) = self.waiting.pop_front() {
                 return Received::Reply(reply);
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// The close frame that ends the connection; what comes before it is dropped.
-    pub async fn close_code(&mut self) -> u16 {
+    pub(crate) async fn close_code(&mut self) -> u16 {
         loop {
             match self.receive().await {
                 Received::Reply(_) => {}
@@ -185,11 +185,12 @@ impl Client {
 }
 
 /// A minimal HTTP request; status and body of the answer.
-pub async fn http(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+pub(crate) async fn http(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
     let length = body.len();
-    let request = format!("{head}\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request =
+        format!("{head}\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("the server reads");
     let mut answer = Vec::new();
     within(stream.read_to_end(&mut answer)).await.expect("an answer");

@@ -1,0 +1,54 @@
+//! Going down in order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use manifold_server::config::Config;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::support::{Client, Received, config, serve, serve_on, within};
+use crate::test_backplane::Bus;
+
+#[tokio::test]
+async fn clients_are_sent_elsewhere_with_all_that_was_theirs() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let server = serve_on(config(), move |entrance| on.backplane(entrance)).await;
+    let address = server.address();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::in_room(address, "a").await);
+    }
+    clients[0].call(json!({"publish": {"channel": "a", "data": "last words"}})).await;
+    let mut silent = Client::open(address).await;
+    let draining = tokio::spawn(server.drain());
+    for client in &mut clients {
+        assert_eq!(client.publication().await, "last words");
+        assert_eq!(client.receive().await, Received::Close(3001, "shutdown".to_owned()));
+        let _ = client.socket.close(None).await;
+    }
+    assert_eq!(silent.close_code().await, 3001, "even who never said connect");
+    drop((clients, silent));
+    within(draining).await.unwrap().expect("the backplane left");
+    assert!(bus.shut_down.load(SeqCst));
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn goodbyes_are_spread_over_the_window_and_bounded() {
+    let server = serve(Config { drain_window_ms: 400, close_timeout_ms: 200, ..config() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(Client::connect(server.address()).await);
+    }
+    let start = Instant::now();
+    // None of them answers the close: the node does not wait for them for ever.
+    within(server.drain()).await.expect("memory leaves");
+    assert!(
+        (Duration::from_millis(350)..Duration::from_secs(5)).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+}

@@ -1,0 +1,127 @@
+//! Clients that do not read.
+
+use std::time::Duration;
+
+use manifold_server::config::Config;
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+use crate::support::{Client, Received, config, http, serve, until, within};
+
+/// A client whose socket takes in little by itself.
+async fn small_client(address: std::net::SocketAddr) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    Client::on(socket.connect(address).await.unwrap(), address).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_consumer_is_closed_and_its_room_notices_nothing() {
+    let outbox_bytes_max = 256 * 1024;
+    let server = serve(Config { outbox_bytes_max, close_timeout_ms: 15_000, ..config() }).await;
+    let address = server.address();
+    let mut slow = small_client(address).await;
+    slow.call(json!({"connect": {}})).await;
+    slow.call(json!({"subscribe": {"channel": "a"}})).await;
+    let mut member = Client::in_room(address, "a").await;
+    let mut publisher = Client::connect(address).await;
+    let data = "x".repeat(8 * 1024);
+    let mut published = 0_u32;
+    let mut peak_bytes = 0.0_f64;
+    let is_closed = |text: &str| value(text, "manifold_slow_consumer_closes_total") == 1.0;
+    within(async {
+        loop {
+            publisher.call(json!({"publish": {"channel": "a", "data": [published, data]}})).await;
+            let received = member.publication().await;
+            assert_eq!(received[0], published, "the others miss nothing");
+            published += 1;
+            if published.is_multiple_of(16) {
+                let metrics = http(address, "GET /metrics HTTP/1.1", "").await.1;
+                peak_bytes = peak_bytes.max(value(&metrics, "manifold_outbox_bytes"));
+                if is_closed(&metrics) {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+    assert!(peak_bytes <= outbox_bytes_max as f64, "{peak_bytes}");
+    // The rest of the room goes on, and nothing waits for the slow one any more but a frame's rest and the goodbye.
+    let metrics = http(address, "GET /metrics HTTP/1.1", "").await.1;
+    assert!(value(&metrics, "manifold_outbox_bytes") < 20_000.0, "{metrics}");
+    // It wakes up: whole messages in order, then the reason.
+    let mut expected = 0;
+    loop {
+        match slow.receive().await {
+            Received::Reply(push) => {
+                assert_eq!(push["push"]["pub"]["data"][0], expected);
+                expected += 1;
+            }
+            end => {
+                assert_eq!(end, Received::Close(3008, "slow".to_owned()));
+                break;
+            }
+        }
+    }
+    assert!(expected < published);
+    // And it can come back.
+    let mut back = Client::in_room(address, "a").await;
+    publisher.call(json!({"publish": {"channel": "a", "data": "again"}})).await;
+    assert_eq!(back.publication().await, "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_again_is_cut() {
+    let server = serve(Config { outbox_bytes_max: 160 * 1024, close_timeout_ms: 200, ..config() }).await;
+    let mut slow = small_client(server.address()).await;
+    slow.call(json!({"connect": {}})).await;
+    slow.call(json!({"subscribe": {"channel": "a"}})).await;
+    let mut publisher = Client::connect(server.address()).await;
+    let data = "x".repeat(60 * 1024);
+    within(async {
+        while server.node().connection_count() == 2 {
+            publisher.call(json!({"publish": {"channel": "a", "data": data}})).await;
+        }
+    })
+    .await;
+    drop(slow);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_pauses_within_its_limit_misses_nothing() {
+    let server = serve(config()).await;
+    let mut pausing = small_client(server.address()).await;
+    pausing.call(json!({"connect": {}})).await;
+    pausing.call(json!({"subscribe": {"channel": "a"}})).await;
+    let mut publisher = Client::connect(server.address()).await;
+    let data = "x".repeat(8 * 1024);
+    let mut published = 0;
+    loop {
+        publisher.call(json!({"publish": {"channel": "a", "data": [published, data]}})).await;
+        published += 1;
+        let metrics = http(server.address(), "GET /metrics HTTP/1.1", "").await.1;
+        if value(&metrics, "manifold_outbox_bytes") > 300_000.0 {
+            break;
+        }
+    }
+    for expected in 0..published {
+        assert_eq!(pausing.publication().await[0], expected);
+    }
+    // Reading has emptied it, by the task's own writes.
+    let address = server.address();
+    until(|| server.node().connection_count() == 2).await;
+    within(async {
+        while value(&http(address, "GET /metrics HTTP/1.1", "").await.1, "manifold_outbox_bytes") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    publisher.call(json!({"publish": {"channel": "a", "data": "direct again"}})).await;
+    assert_eq!(pausing.publication().await, "direct again");
+}
+
+/// The value of a metric without labels.
+fn value(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse().expect("a number")
+}

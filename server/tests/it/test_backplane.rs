@@ -1,0 +1,167 @@
+//! A backplane that a test holds in its hand: several nodes on one bus, whose messages arrive on a thread of the bus, in
+//! batches, as those of a broker would; joins and acknowledgements wait, or fail, as the test says.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use manifold_strategies::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions, ReplayKind};
+use manifold_strategies::{
+    Backplane, BoxFuture, Entrance, Envelope, Error, ErrorKind, Event, Message, Position, Result, RoomId,
+    Stats,
+};
+use tokio::sync::watch;
+
+/// What several nodes share.
+pub(crate) struct Bus {
+    sender: mpsc::Sender<Event>,
+    nodes: Arc<Mutex<Vec<Arc<dyn Entrance>>>>,
+    offsets: Mutex<HashMap<RoomId, u64>>,
+    /// Every join and leave, as it began and ended.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// While false, joins (and acknowledgements) wait.
+    pub(crate) joins_open: watch::Sender<bool>,
+    pub(crate) acks_open: watch::Sender<bool>,
+    /// So many joins (and publishes) fail from now on.
+    pub(crate) joins_failing: AtomicUsize,
+    pub(crate) publishes_failing: AtomicUsize,
+    pub(crate) shut_down: AtomicBool,
+}
+
+impl Bus {
+    pub(crate) fn new() -> Arc<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let nodes: Arc<Mutex<Vec<Arc<dyn Entrance>>>> = Arc::default();
+        let entrances = Arc::clone(&nodes);
+        std::thread::spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let batch: Vec<Event> = std::iter::once(first).chain(receiver.try_iter()).collect();
+                for node in &*entrances.lock().unwrap() {
+                    node.deliver(&mut batch.clone());
+                }
+            }
+        });
+        Arc::new(Self {
+            sender,
+            nodes,
+            offsets: Mutex::default(),
+            calls: Mutex::default(),
+            joins_open: watch::Sender::new(true),
+            acks_open: watch::Sender::new(true),
+            joins_failing: AtomicUsize::new(0),
+            publishes_failing: AtomicUsize::new(0),
+            shut_down: AtomicBool::new(false),
+        })
+    }
+
+    /// A node's end of the bus.
+    pub(crate) fn backplane(self: &Arc<Self>, entrance: Arc<dyn Entrance>) -> Arc<dyn Backplane> {
+        self.nodes.lock().unwrap().push(entrance);
+        Arc::new(TestBackplane { bus: Arc::clone(self), stats: Stats::default() })
+    }
+
+    /// Sends an event to every node.
+    pub(crate) fn send(&self, event: Event) {
+        self.sender.send(event).expect("the bus runs");
+    }
+
+    pub(crate) fn position(&self, room: &str) -> u64 {
+        self.offsets.lock().unwrap().get(room).copied().unwrap_or(0)
+    }
+
+    /// Loses the next messages of a room before anybody sees them.
+    pub(crate) fn lose(&self, room: &str, count: u64) {
+        *self.offsets.lock().unwrap().entry(RoomId::new(room)).or_default() += count;
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn note(&self, call: &str, room: &RoomId) {
+        self.calls.lock().unwrap().push(format!("{call} {room}"));
+    }
+
+    fn fails(failing: &AtomicUsize) -> bool {
+        failing.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+struct TestBackplane {
+    bus: Arc<Bus>,
+    stats: Stats,
+}
+
+impl Backplane for TestBackplane {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            delivery: Delivery::AtMostOnce,
+            ordering: Ordering::PerRoom,
+            ack: Ack::Broker,
+            interest: Interest::Everything,
+            replay: ReplayKind::None,
+            positions: Positions::Dense,
+            idempotent_retry: false,
+            spans_nodes: true,
+            whole_rooms: true,
+        }
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
+        if Bus::fails(&self.bus.publishes_failing) {
+            return Box::pin(ready(Err(Error::new(ErrorKind::Timeout, "publish", "as the test wants"))));
+        }
+        let mut offsets = self.bus.offsets.lock().unwrap();
+        let offset = offsets.entry(envelope.room.clone()).or_default();
+        *offset += 1;
+        let position = Position { epoch: 77, offset: *offset };
+        self.bus.send(Event::Message(Message { envelope, position }));
+        let mut open = self.bus.acks_open.subscribe();
+        Box::pin(async move {
+            let _ = open.wait_for(|open| *open).await;
+            Ok(position)
+        })
+    }
+
+    fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
+        let (bus, room) = (Arc::clone(&self.bus), room.clone());
+        bus.note("join", &room);
+        Box::pin(async move {
+            let _ = bus.joins_open.subscribe().wait_for(|open| *open).await;
+            let failed = Bus::fails(&bus.joins_failing);
+            bus.note(if failed { "failed" } else { "joined" }, &room);
+            if failed {
+                return Err(Error::new(ErrorKind::Unreachable, "join", "as the test wants"));
+            }
+            Ok(Position { epoch: 77, offset: bus.position(room.as_str()) })
+        })
+    }
+
+    fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
+        let (bus, room) = (Arc::clone(&self.bus), room.clone());
+        bus.note("leave", &room);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            bus.note("left", &room);
+            Ok(())
+        })
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
+        self.bus.shut_down.store(true, SeqCst);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl fmt::Debug for TestBackplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TestBackplane")
+    }
+}
