@@ -17,13 +17,16 @@ use crate::request::{KafkaTopology, Purpose};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The settings that do not differ between brokers. The session and heartbeat intervals decide how long a killed broker
-/// is missed, the group minimums let clients ask for sessions shorter than the defaults allow.
+/// is missed, the election timeouts how long a fresh cluster takes to agree on a controller; the group minimums let
+/// clients ask for sessions shorter than the defaults allow.
 const COMMON_SETTINGS: &str = "\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=300
+controller.quorum.election.timeout.ms=300
+controller.quorum.election.backoff.max.ms=300
 num.network.threads=2
 num.io.threads=4
 offsets.topic.num.partitions=1

@@ -54,14 +54,14 @@ pub(crate) fn kafka_works(bootstrap: &str) -> Result<(), String> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
-        .set("message.timeout.ms", "3000")
+        .set("message.timeout.ms", "1500")
         .set("group.id", "unused")
         .set("reconnect.backoff.max.ms", "200");
     let producer: BaseProducer = config.create().map_err(|error| error.to_string())?;
     producer
         .send(BaseRecord::<[u8], [u8]>::to(TOPIC).partition(0).payload(b"test"))
         .map_err(|(error, _)| error.to_string())?;
-    producer.flush(Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    producer.flush(Duration::from_secs(2)).map_err(|error| error.to_string())?;
     let consumer: BaseConsumer = config.create().map_err(|error| error.to_string())?;
     let (_, end) =
         consumer.fetch_watermarks(TOPIC, 0, Duration::from_secs(5)).map_err(|error| error.to_string())?;
