@@ -1,0 +1,13 @@
+//! What happens to `hybrid` when one of its two brokers fails while messages flow: on real brokers, with real signals.
+//!
+//! The rule that every test checks: each acknowledged message reaches each member exactly once, in the order of its
+//! publisher, whichever path it took.
+#![cfg(feature = "hybrid")]
+
+#[path = "../conformance/inbox.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod inbox;
+mod node;
+
+mod log;
+mod outages;

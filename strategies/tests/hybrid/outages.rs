@@ -1,0 +1,136 @@
+//! Redis fails.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use manifold_strategies::RoomId;
+use tokio::time::sleep;
+
+use crate::node::{BOTH, Node, ROOM, ask_redis, audit, brokers, shutdown, stream};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_dies_and_returns_empty_while_messages_flow() -> Result<()> {
+    let brokers = brokers()?;
+    let redis = brokers.process("redis").expect("it runs").clone();
+    for settings in BOTH {
+        let nodes = Node::three(&brokers, settings).await?;
+        let streams = [stream(&nodes[0], 4_000), stream(&nodes[2], 4_000)];
+        for outage in 1..=2_usize {
+            nodes[1].inbox.wait_for(ROOM, outage * 2_000).await?;
+            redis.kill()?;
+            // Part of the fault: long enough for thousands of messages to go by the log.
+            sleep(Duration::from_millis(500)).await;
+            let again = redis.clone();
+            tokio::task::spawn_blocking(move || again.restart()).await??;
+            for node in &nodes {
+                node.inbox.wait_until("the live path", || node.reconnects() >= outage).await?;
+            }
+        }
+        let [a, c] = streams;
+        let (a, c) = (a.await?, c.await?);
+        ensure!(a.len() == 4_000 && c.len() == 4_000, "{settings}: {} and {} acknowledged", a.len(), c.len());
+        for node in &nodes {
+            node.wait_for_last(&["a", "c"], 4_000).await?;
+            audit(node, "a", &a)?;
+            audit(node, "c", &c)?;
+            ensure!(node.gap_messages() == 0, "{settings}: {} declared lost", node.gap_messages());
+        }
+        shutdown(nodes).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_freezes_and_thaws_while_messages_flow() -> Result<()> {
+    let brokers = brokers()?;
+    let redis = brokers.process("redis").expect("it runs");
+    for settings in BOTH {
+        let nodes = Node::three(&brokers, settings).await?;
+        let streams = [stream(&nodes[0], 5_000), stream(&nodes[2], 5_000)];
+        nodes[1].inbox.wait_for(ROOM, 1_000).await?;
+        redis.stop()?;
+        sleep(Duration::from_millis(2_000)).await;
+        redis.cont()?;
+        let [a, c] = streams;
+        let (a, c) = (a.await?, c.await?);
+        ensure!(a.len() == 5_000 && c.len() == 5_000, "{settings}: {} and {} acknowledged", a.len(), c.len());
+        for node in &nodes {
+            node.wait_for_last(&["a", "c"], 5_000).await?;
+            audit(node, "a", &a)?;
+            audit(node, "c", &c)?;
+        }
+        shutdown(nodes).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_heals_what_a_broken_subscription_missed() -> Result<()> {
+    let brokers = brokers()?;
+    for settings in BOTH {
+        let nodes = Node::three(&brokers, settings).await?;
+        let streams = [stream(&nodes[0], 2_000), stream(&nodes[2], 2_000)];
+        for kill in 1..=5_usize {
+            nodes[1].inbox.wait_for(ROOM, kill * 500).await?;
+            ask_redis(&brokers, &["CLIENT", "KILL", "TYPE", "pubsub"]).await?;
+            nodes[1].inbox.wait_until("the live path", || nodes[1].reconnects() >= kill).await?;
+        }
+        let [a, c] = streams;
+        let (a, c) = (a.await?, c.await?);
+        for node in &nodes {
+            node.wait_for_last(&["a", "c"], 2_000).await?;
+            audit(node, "a", &a)?;
+            audit(node, "c", &c)?;
+            ensure!(node.gap_messages() == 0, "{settings}: {} declared lost", node.gap_messages());
+        }
+        shutdown(nodes).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_publishing_link_alone_breaks() -> Result<()> {
+    let brokers = brokers()?;
+    for settings in BOTH {
+        let nodes = Node::three(&brokers, settings).await?;
+        let streams = [stream(&nodes[0], 2_000), stream(&nodes[2], 2_000)];
+        for kill in 1..=5_usize {
+            nodes[1].inbox.wait_for(ROOM, kill * 500).await?;
+            ask_redis(&brokers, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await?;
+        }
+        let [a, c] = streams;
+        let (a, c) = (a.await?, c.await?);
+        ensure!(a.len() == 2_000 && c.len() == 2_000, "{} and {} acknowledged", a.len(), c.len());
+        for node in &nodes {
+            node.wait_for_last(&["a", "c"], 2_000).await?;
+            audit(node, "a", &a)?;
+            audit(node, "c", &c)?;
+        }
+        shutdown(nodes).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_can_be_joined_while_redis_is_away() -> Result<()> {
+    let brokers = brokers()?;
+    let redis = brokers.process("redis").expect("it runs").clone();
+    let nodes = Node::three(&brokers, "").await?;
+    nodes[0].publish("late", "before").await?;
+    redis.kill()?;
+    nodes[1].backplane.join(&RoomId::new("late")).await?;
+    for number in 0..50 {
+        nodes[0].publish("late", &number.to_string()).await?;
+    }
+    nodes[1].inbox.wait_for("late", 50).await?;
+    tokio::task::spawn_blocking(move || redis.restart()).await??;
+    nodes[1].inbox.wait_until("the live path", || nodes[1].reconnects() >= 1).await?;
+    for number in 50..100 {
+        nodes[0].publish("late", &number.to_string()).await?;
+    }
+    nodes[1].inbox.wait_for("late", 100).await?;
+    nodes[1].inbox.quiet().await?;
+    let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    ensure!(nodes[1].inbox.texts("late") == expected, "{:?}", nodes[1].inbox.texts("late"));
+    shutdown(nodes).await
+}
