@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_protocol::DisconnectCode;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -16,6 +16,10 @@ use crate::node::Node;
 
 /// Time between two goodbyes when there are few clients.
 const GOODBYE_INTERVAL_MAX: Duration = Duration::from_millis(20);
+/// Time for HTTP requests to be answered at the end.
+const REQUESTS_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that may wait to be accepted; the system may allow less.
+const BACKLOG: u32 = 4096;
 /// Time between two looks at how many connections are left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -25,6 +29,8 @@ pub struct Server {
     node: Arc<Node>,
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    /// One permit per HTTP connection.
+    requests: Arc<Semaphore>,
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
 }
@@ -65,11 +71,14 @@ impl Server {
     /// When the address is wrong or taken.
     pub async fn bind(address: &str) -> Result<TcpListener, ServerError> {
         let of = address.to_owned();
-        let resolved = match tokio::net::lookup_host(address).await {
-            Ok(addresses) => addresses.collect::<Vec<_>>(),
+        let mut resolved = match tokio::net::lookup_host(address).await {
+            Ok(addresses) => addresses,
             Err(source) => return Err(ServerError::Resolve { address: of, source }),
         };
-        TcpListener::bind(&*resolved).await.map_err(|source| match source.kind() {
+        let Some(resolved) = resolved.next() else {
+            return Err(ServerError::Resolve { address: of, source: io::ErrorKind::NotFound.into() });
+        };
+        listen(resolved).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ServerError::InUse { address: of },
             _ => ServerError::Listen { address: of, source },
         })
@@ -82,9 +91,11 @@ impl Server {
     pub fn start(node: Arc<Node>, listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(http::serve(Arc::clone(&node), listener, stopped));
+        let requests = Arc::new(Semaphore::new(http::REQUESTS_MAX as usize));
+        let accepting = http::serve(Arc::clone(&node), listener, Arc::clone(&requests), stopped);
+        let accepting = tokio::spawn(accepting);
         let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
-        Ok(Self { node, address, stop, accepting, sweeping })
+        Ok(Self { node, address, stop, requests, accepting, sweeping })
     }
 
     /// Where it listens.
@@ -122,6 +133,8 @@ impl Server {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         self.sweeping.abort();
+        // Requests of the API that are being answered; the rest is idle and has ended by itself.
+        let _ = tokio::time::timeout(REQUESTS_PATIENCE, self.requests.acquire_many(http::REQUESTS_MAX)).await;
         let timeout = Duration::from_millis(config.shutdown_timeout_ms);
         match tokio::time::timeout(timeout, self.node.backplane().shutdown()).await {
             Ok(outcome) => outcome,
@@ -132,6 +145,14 @@ impl Server {
             )),
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A node that restarts must not wait for its old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Asks all clients to go, evenly over the window at most: they come back to the other nodes one after the other.

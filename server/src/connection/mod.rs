@@ -163,6 +163,9 @@ impl Connection {
                     let echo = frame::control(Opcode::Close, ClosePayload::echo(frame).as_bytes());
                     self.client.session().append_close(&echo);
                     self.phase = Phase::Closed;
+                    // What waits before it may take a while; a client that does not read it is cut off.
+                    self.client.node().sweep().expect_closed(self.client.session());
+                    self.client.leave_all();
                     return;
                 }
                 Ok(Some(_)) if self.phase != Phase::Open => {}

@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
@@ -28,22 +28,27 @@ use crate::node::Node;
 
 /// Time for the header of a request, and between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Plain HTTP requests that may be open beside the WebSocket connections.
-const REQUESTS_MAX: usize = 1024;
+/// HTTP connections, up to their upgrade, that are open at once; further ones wait in the kernel's queue.
+pub(crate) const REQUESTS_MAX: u32 = 4096;
 /// Pause after the system refused a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `stop` turns true, then lets open requests finish.
-pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+/// Accepts connections until `stop` turns true. Each holds one of the [`REQUESTS_MAX`] permits of `requests` until it is
+/// answered or upgraded.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    listener: TcpListener,
+    requests: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
     let routes = routes(Arc::clone(&node));
-    let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &requests) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 node.metrics().count_error("accept");
                 if !is_of_one_connection(&error) {
@@ -53,16 +58,21 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, mut stop: watc
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&requests).try_acquire_owned() else {
-            node.metrics().count_error("requests_max");
-            continue;
-        };
         let request = serve_connection(stream, routes.clone(), stop.clone());
         tokio::spawn(async move {
             request.await;
             drop(permit);
         });
     }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    requests: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(requests).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
 }
 
 async fn serve_connection(
