@@ -1,4 +1,47 @@
-//! Campaigns.
+//! Campaigns: the same work for every strategy, in interleaved randomised blocks, on real brokers.
+//!
+//! What lives here: the plan and its content-addressed cells, brokers and their warming, one run from nodes up to record
+//! written, the capacity search, progress, resuming. What does not: load and audit (`engine`, `audit`), verdicts (`report`).
+//!
+//! Nodes are started fresh for each run, in a namespace of its own; brokers stay up across runs, because a JVM needs half
+//! a minute before its tail means anything, and are replaced when they have carried [`RUNS_PER_BROKERS`] runs' topics.
+//! A run whose timeline strikes a broker gets a broker of its own.
+
+mod brokers;
+mod capacity;
+mod hlog;
+mod plan;
+mod progress;
+mod runner;
+mod stage;
+mod store;
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+pub use brokers::{AGE_MIN, Brokers};
+pub use capacity::{AtRate, knee, search};
+pub use plan::{Cell, Entrant, Plan, digest, mix, pace};
+pub use progress::{Progress, Show, style};
+pub use runner::{Frame, Runner, is_cancelled, now_rfc3339, null_cell, scenario_record};
+pub use stage::{Stage, Watched};
+pub use store::{Failure, Loaded, Store, StoreError, write_whole};
+
+use crate::engine::RunError;
+use crate::record::{Role, RunRecord};
+use crate::scenario::Scenario;
+
+/// Brokers are replaced after this many runs: each run leaves topics behind, and a broker with thousands of partitions
+/// is another broker.
+pub const RUNS_PER_BROKERS: u32 = 40;
+
+/// Messages that Kafka has carried at least before anything counts.
+pub const WARM_MESSAGES_MIN: u64 = 60_000;
+
+/// Failures in a row after which a campaign gives up: something is wrong that more runs won't cure.
+const FAILURES_MAX: u32 = 5;
 
 /// What reports call a strategy with options: `kafka-keyed consume=demand`.
 pub fn label(strategy: &str, options: &[impl AsRef<str>]) -> String {
@@ -8,4 +51,200 @@ pub fn label(strategy: &str, options: &[impl AsRef<str>]) -> String {
         label.push_str(option.as_ref());
     }
     label
+}
+
+/// A campaign under way.
+#[derive(Debug)]
+pub struct Campaign {
+    runner: Runner,
+    store: Store,
+    entrants: Vec<Entrant>,
+    brokers: Option<(Brokers, u32)>,
+    warm_up: Option<Scenario>,
+    failures_in_a_row: u32,
+    /// Runs made now, as opposed to found.
+    made: u32,
+}
+
+impl Campaign {
+    /// A campaign that writes into `store`. `entrants` decides which brokers are needed; `warm_up` is the load that warms them.
+    pub fn new(runner: Runner, store: Store, entrants: Vec<Entrant>, warm_up: Option<Scenario>) -> Self {
+        Self { runner, store, entrants, brokers: None, warm_up, failures_in_a_row: 0, made: 0 }
+    }
+
+    /// Runs made now, as opposed to found from an earlier attempt.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Where results go.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Makes the runs that have no record yet, in order.
+    ///
+    /// # Errors
+    /// Cancelled, results that can't be written, or [`FAILURES_MAX`] failed runs in a row. Single failures are noted.
+    pub fn run_all(&mut self, cells: &[Cell]) -> Result<()> {
+        let planned: f64 = cells.iter().map(Cell::planned_s).sum();
+        self.runner.progress.expect(cells.len(), planned);
+        let done: Vec<&Cell> = cells.iter().filter(|cell| self.find(cell).is_some()).collect();
+        if !done.is_empty() {
+            self.runner.progress.skip(done.len(), done.iter().map(|cell| cell.planned_s()).sum());
+            self.runner.progress.say(&format!(
+                "{} of {} runs are there already and are kept",
+                done.len(),
+                cells.len()
+            ));
+        }
+        for cell in cells {
+            self.run(cell)?;
+        }
+        Ok(())
+    }
+
+    /// The record of a cell, if it was made before.
+    pub fn find(&self, cell: &Cell) -> Option<RunRecord> {
+        let build = &self.runner.build;
+        self.store.find(&cell.folder(build), &cell.digest(build))
+    }
+
+    /// Makes a run, or finds it; `None` if it could not be made, which is noted.
+    ///
+    /// # Errors
+    /// As for [`Campaign::run_all`].
+    pub fn run(&mut self, cell: &Cell) -> Result<Option<RunRecord>> {
+        if let Some(record) = self.find(cell) {
+            return Ok(Some(record));
+        }
+        self.stop_if_cancelled()?;
+        let outcome = self.attempt(cell);
+        let folder = cell.folder(&self.runner.build);
+        match outcome {
+            Ok(record) => {
+                self.store.save(&folder, &record)?;
+                self.failures_in_a_row = 0;
+                self.made += 1;
+                Ok(Some(record))
+            }
+            Err(error) if is_cancelled(&error) || self.runner.cancel.load(Ordering::Relaxed) => {
+                Err(RunError::Cancelled.into())
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                self.runner.progress.failed(cell, &error);
+                self.store.save_failure(&folder, &self.failure(cell, error.clone()))?;
+                // Whatever broke may have been the brokers: the next run gets new ones.
+                self.brokers = None;
+                self.failures_in_a_row += 1;
+                anyhow::ensure!(
+                    self.failures_in_a_row < FAILURES_MAX,
+                    "{FAILURES_MAX} runs in a row could not be made; the last: {error}"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn attempt(&mut self, cell: &Cell) -> Result<RunRecord> {
+        let own = if cell.role != Role::Null && cell.strikes_broker() {
+            self.runner.progress.note(&format!("brokers of its own for {}", cell.scenario.name));
+            Some(Brokers::start_private(&cell.entrant)?)
+        } else {
+            None
+        };
+        if own.is_none() && cell.role != Role::Null {
+            self.ready_brokers()?;
+        }
+        self.runner.progress.begin(cell);
+        let start = Instant::now();
+        let record = match (&own, &self.brokers) {
+            _ if cell.role == Role::Null => self.runner.run_null(cell),
+            (Some(own), _) => self.runner.run(cell, own),
+            (None, Some((shared, _))) => self.runner.run(cell, shared),
+            (None, None) => anyhow::bail!("no brokers"),
+        }?;
+        self.runner.progress.end(cell, &record, start.elapsed().as_secs_f64());
+        Ok(record)
+    }
+
+    fn failure(&self, cell: &Cell, error: String) -> Failure {
+        Failure {
+            cell: cell.digest(&self.runner.build),
+            scenario: cell.scenario.name.clone(),
+            label: cell.entrant.label(),
+            block: cell.block,
+            error,
+        }
+    }
+
+    /// Brokers that are up, warm and not full of old topics.
+    fn ready_brokers(&mut self) -> Result<()> {
+        if let Some((_, runs)) = &mut self.brokers {
+            *runs += 1;
+            if *runs <= RUNS_PER_BROKERS {
+                return Ok(());
+            }
+            self.runner.progress.note("replacing the brokers");
+            self.brokers = None;
+        }
+        self.runner.progress.note("starting brokers");
+        let brokers = Brokers::start(&self.entrants)?;
+        self.warm(&brokers)?;
+        self.brokers = Some((brokers, 1));
+        Ok(())
+    }
+
+    /// Loads every contender that uses the JVM broker in turn, until it is old and used enough.
+    fn warm(&self, brokers: &Brokers) -> Result<()> {
+        let Some(scenario) = &self.warm_up else { return Ok(()) };
+        let on_kafka = |entrant: &&Entrant| entrant.brokers().is_some_and(|needs| needs.kafka);
+        let warmers: Vec<&Entrant> = self.entrants.iter().filter(on_kafka).collect();
+        if warmers.is_empty() {
+            return Ok(());
+        }
+        let ready = |brokers: &Brokers| brokers.age() >= AGE_MIN && brokers.messages() >= WARM_MESSAGES_MIN;
+        for round in 0_u32.. {
+            for entrant in &warmers {
+                if ready(brokers) {
+                    return Ok(());
+                }
+                self.stop_if_cancelled()?;
+                self.runner.progress.note(&format!(
+                    "warming Kafka: {:.0} of {} s old, {} of {WARM_MESSAGES_MIN} messages carried; nothing counts yet",
+                    brokers.age().as_secs_f64(),
+                    AGE_MIN.as_secs(),
+                    brokers.messages()
+                ));
+                let cell = Cell {
+                    role: Role::Single,
+                    scenario: scenario.clone(),
+                    nodes: 1,
+                    entrant: (*entrant).clone(),
+                    seed: mix(u64::from(round), "warm-up", 0),
+                    block: 0,
+                };
+                self.runner.run(&cell, brokers).context("warming the brokers")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_if_cancelled(&self) -> Result<()> {
+        if self.runner.cancel.load(Ordering::Relaxed) {
+            return Err(RunError::Cancelled.into());
+        }
+        Ok(())
+    }
+}
+
+impl AtRate for Campaign {
+    fn run(&mut self, cell: Cell) -> Result<Option<RunRecord>> {
+        self.runner.progress.expect(1, cell.planned_s());
+        if self.find(&cell).is_some() {
+            self.runner.progress.skip(1, cell.planned_s());
+        }
+        Self::run(self, &cell)
+    }
 }

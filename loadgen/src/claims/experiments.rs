@@ -11,6 +11,9 @@ pub struct Experiment {
     pub scenario: &'static str,
 }
 
+/// Strategies that exist to show a mistake: one scenario is enough to show it.
+pub const COUNTER_EXAMPLES: &[&str] = &[SHARED_GROUP];
+
 /// The counter-example of claim 1.
 pub(super) const SHARED_GROUP: &str = "kafka-shared-group";
 /// Claim 3: two partitions per node, duplicates left in.

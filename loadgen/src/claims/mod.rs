@@ -8,5 +8,5 @@ mod order;
 mod plans;
 mod rules;
 
-pub use experiments::{Experiment, experiments};
+pub use experiments::{COUNTER_EXAMPLES, Experiment, experiments};
 pub use rules::{ClaimRow, Judgement, judge_claims};

@@ -22,6 +22,7 @@ mod tests;
 use crate::record::RunRecord;
 use document::{Block, Figure};
 
+pub use sections::holds;
 pub use terminal::{Style, terminal};
 
 /// A rendered report.

@@ -51,6 +51,21 @@ pub fn median_interval(samples: &[f64]) -> Option<Interval> {
     Some(Interval { low: at(0.025), median: center, high: at(0.975), samples: samples.len() })
 }
 
+/// Difference of two medians, `b - a`, each side resampled. `samples` is that of the smaller side.
+pub fn median_difference_interval(a: &[f64], b: &[f64]) -> Option<Interval> {
+    let center = median(b)? - median(a)?;
+    let mut rng = SmallRng::seed_from_u64(SEED);
+    let mut draw = |samples: &[f64]| {
+        let resample: Vec<f64> =
+            (0..samples.len()).map(|_| samples[rng.random_range(0..samples.len())]).collect();
+        median(&resample)
+    };
+    let mut differences: Vec<f64> = (0..RESAMPLES).filter_map(|_| Some(-draw(a)? + draw(b)?)).collect();
+    differences.sort_by(f64::total_cmp);
+    let at = |quantile: f64| differences[(quantile * (differences.len() - 1) as f64).round() as usize];
+    Some(Interval { low: at(0.025), median: center, high: at(0.975), samples: a.len().min(b.len()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

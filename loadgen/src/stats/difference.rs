@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bootstrap::{Interval, median_interval};
+use super::bootstrap::{Interval, median_difference_interval, median_interval};
 use super::rank::{holm, mann_whitney};
 use super::{ALPHA, BLOCKS_MIN};
 
@@ -73,6 +73,37 @@ pub fn compare_paired(pairs: &[(f64, f64)]) -> Option<Difference> {
     Some(Difference { call: call(&ratio, p, &logarithms), ratio, p })
 }
 
+/// Compares `b` with `a` where the runs of one have nothing to do with those of the other: the ratio of medians, its
+/// interval from resampling each side. `None` where a side is empty or a value isn't positive.
+pub fn compare_unpaired(a: &[f64], b: &[f64]) -> Option<Difference> {
+    if a.iter().chain(b).any(|value| *value <= 0.0) {
+        return None;
+    }
+    let logarithms = |values: &[f64]| values.iter().map(|value| value.ln()).collect::<Vec<_>>();
+    let ratio = median_difference_interval(&logarithms(a), &logarithms(b))?;
+    let ratio = Interval {
+        low: ratio.low.exp(),
+        median: ratio.median.exp(),
+        high: ratio.high.exp(),
+        samples: ratio.samples,
+    };
+    let p = mann_whitney(a, b);
+    let extreme = |values: &[f64], pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+    let above = extreme(b, f64::min) > extreme(a, f64::max);
+    let below = extreme(b, f64::max) < extreme(a, f64::min);
+    let far = ratio.median.ln().abs() >= LIKELY_RATIO_MIN.ln();
+    let call = match () {
+        () if ratio.samples < 2 || !far && ratio.samples < BLOCKS_MIN => Call::Tie,
+        () if ratio.samples < BLOCKS_MIN && above => Call::LikelyLarger,
+        () if ratio.samples < BLOCKS_MIN && below => Call::LikelySmaller,
+        () if ratio.samples < BLOCKS_MIN || p >= ALPHA => Call::Tie,
+        () if ratio.low > 1.0 => Call::Larger,
+        () if ratio.high < 1.0 => Call::Smaller,
+        () => Call::Tie,
+    };
+    Some(Difference { ratio, p, call })
+}
+
 /// Corrects the p-values of a family of comparisons by Holm's method and settles the calls.
 pub fn correct(family: &mut [Difference]) {
     let corrected = holm(&family.iter().map(|difference| difference.p).collect::<Vec<_>>());
@@ -132,6 +163,18 @@ mod tests {
         assert_eq!(compare_paired(&[(1.0, 2.0)]).unwrap().call, Call::Tie);
         assert_eq!(compare_paired(&[]), None);
         assert_eq!(compare_paired(&[(0.0, 2.0)]), None);
+    }
+
+    #[test]
+    fn unpaired_sides_are_told_apart_when_they_are_apart() {
+        let a = [1.0, 1.1, 0.9, 1.05, 0.95];
+        let twice: Vec<f64> = a.iter().map(|value| value * 2.0).collect();
+        assert_eq!(compare_unpaired(&a, &twice).unwrap().call, Call::Larger);
+        assert_eq!(compare_unpaired(&twice, &a).unwrap().call, Call::Smaller);
+        assert_eq!(compare_unpaired(&a, &a).unwrap().call, Call::Tie);
+        assert_eq!(compare_unpaired(&a[..2], &twice[..2]).unwrap().call, Call::LikelyLarger);
+        assert_eq!(compare_unpaired(&a[..1], &twice[..1]).unwrap().call, Call::Tie);
+        assert_eq!(compare_unpaired(&[], &a), None);
     }
 
     #[test]

@@ -7,8 +7,8 @@ mod bootstrap;
 mod difference;
 mod rank;
 
-pub use bootstrap::{Interval, median, median_interval};
-pub use difference::{Call, Difference, LIKELY_RATIO_MIN, compare_paired, correct};
+pub use bootstrap::{Interval, median, median_difference_interval, median_interval};
+pub use difference::{Call, Difference, LIKELY_RATIO_MIN, compare_paired, compare_unpaired, correct};
 pub use rank::{holm, mann_whitney};
 
 /// Chance of calling a difference where there is none, over a whole family of comparisons.

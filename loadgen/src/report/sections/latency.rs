@@ -68,7 +68,7 @@ fn capacity(searches: &[ScenarioTable<'_>]) -> Option<Block> {
 }
 
 /// Whether a step of the search held: p99 within the target, audit clean, generator valid.
-pub(crate) fn holds(run: &RunRecord, target_us: u64) -> bool {
+pub fn holds(run: &RunRecord, target_us: u64) -> bool {
     let p99 = run.measured.latencies.delivery.quantile_us(0.99);
     run.validity.valid && run.verdict.clean && p99.is_some_and(|p99| p99 <= target_us)
 }

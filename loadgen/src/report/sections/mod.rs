@@ -15,6 +15,7 @@ use crate::claims::judge_claims;
 use crate::record::{Role, RunRecord};
 
 pub(super) use answer::{decision_table, lead};
+pub use latency::holds;
 
 /// Every section, in the order in which people ask.
 pub(super) fn all(records: &[RunRecord], paths: &[String]) -> Vec<Block> {

@@ -1,0 +1,174 @@
+//! Brokers of a campaign: started for figures, warmed before anything counts, replaced before they fill up.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use manifold_compose::{Environment, KafkaTopology, Process, Purpose, RedisTopology, Request};
+
+use super::plan::Entrant;
+use crate::record::{Broker, ComponentKind};
+
+/// A JVM's tail settles only after a while: nothing that counts runs against a younger one.
+pub const AGE_MIN: Duration = Duration::from_secs(30);
+
+/// Brokers that are up.
+#[derive(Debug)]
+pub struct Brokers {
+    environment: Environment,
+    started: Instant,
+    messages: AtomicU64,
+    given: bool,
+}
+
+impl Brokers {
+    /// Starts what these contenders need, or takes what `KAFKA_BOOTSTRAP` and `REDIS_URL` name.
+    ///
+    /// # Errors
+    /// What the launcher says: a missing tool, a port, a broker that doesn't come up.
+    pub fn start<'a>(entrants: impl IntoIterator<Item = &'a Entrant>) -> Result<Self> {
+        let mut request = Request::default().with_purpose(Purpose::Figures);
+        for entrant in entrants {
+            let needs = Request::for_strategy(&entrant.strategy)?;
+            request.kafka = request.kafka.or(needs.kafka);
+            request.redis = request.redis.or(needs.redis);
+        }
+        Self::start_request(request.with_environment())
+    }
+
+    /// Brokers of its own for a run that will break them: never those that somebody else runs.
+    ///
+    /// # Errors
+    /// As for [`Brokers::start`].
+    pub fn start_private(entrant: &Entrant) -> Result<Self> {
+        Self::start_request(Request::for_strategy(&entrant.strategy)?.with_purpose(Purpose::Figures))
+    }
+
+    fn start_request(request: Request) -> Result<Self> {
+        let given = request.kafka_given.is_some() || request.redis_given.is_some();
+        debug_assert!(!matches!(request.kafka, Some(KafkaTopology::Three)));
+        debug_assert!(!matches!(request.redis, Some(RedisTopology::Cluster)));
+        let environment = Environment::start(&request).context("brokers did not start")?;
+        Ok(Self { environment, started: Instant::now(), messages: AtomicU64::new(0), given })
+    }
+
+    /// The processes and addresses.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Age of the youngest.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Messages that they have carried.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts messages that they carried.
+    pub fn carried(&self, messages: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// The processes that a contender uses, and what they are.
+    pub fn used_by(&self, entrant: &Entrant) -> Vec<(Process, ComponentKind)> {
+        let needs = entrant.brokers();
+        let uses = |kind| match kind {
+            ComponentKind::Kafka => needs.is_none_or(|needs| needs.kafka),
+            ComponentKind::Redis => needs.is_none_or(|needs| needs.redis),
+            ComponentKind::Node | ComponentKind::Generator => false,
+        };
+        let known =
+            self.environment.processes().iter().map(|process| (process.clone(), kind_of(process.name())));
+        known.filter(|(_, kind)| uses(*kind)).collect()
+    }
+
+    /// Descriptions for the record.
+    pub fn describe(&self, entrant: &Entrant) -> Vec<Broker> {
+        let mut brokers: Vec<Broker> = self
+            .used_by(entrant)
+            .iter()
+            .map(|(process, kind)| self.describe_process(process, *kind))
+            .collect();
+        if self.given {
+            let needs = entrant.brokers();
+            let addresses = [
+                ("kafka", self.environment.kafka().filter(|_| needs.is_none_or(|needs| needs.kafka))),
+                ("redis", self.environment.redis().filter(|_| needs.is_none_or(|needs| needs.redis))),
+            ];
+            for (name, address) in addresses {
+                let ours = brokers.iter().any(|broker| broker.name.starts_with(name));
+                if let Some(address) = address.filter(|_| !ours) {
+                    brokers.push(self.describe_given(name, address));
+                }
+            }
+        }
+        brokers
+    }
+
+    fn describe_process(&self, process: &Process, kind: ComponentKind) -> Broker {
+        let versions = self.environment.versions();
+        let version = match kind {
+            ComponentKind::Kafka => {
+                let kafka = versions.kafka.as_deref().unwrap_or("unknown");
+                format!("Apache Kafka {kafka}, {}", versions.java.as_deref().unwrap_or("Java unknown"))
+            }
+            _ => versions.redis.clone().unwrap_or_else(|| "unknown".to_owned()),
+        };
+        let command = command_line(process.pid());
+        Broker {
+            name: process.name().to_owned(),
+            version,
+            configuration: configuration(&command),
+            command: command.join(" "),
+            age_s: self.age().as_secs_f64(),
+            messages_before: self.messages(),
+            given: false,
+        }
+    }
+
+    fn describe_given(&self, name: &str, address: &str) -> Broker {
+        // An address may carry credentials; what comes before an @ is nobody's business.
+        let address = address.rsplit('@').next().unwrap_or(address);
+        Broker {
+            name: name.to_owned(),
+            version: "unknown: given by address".to_owned(),
+            command: address.to_owned(),
+            configuration: String::new(),
+            age_s: self.age().as_secs_f64(),
+            messages_before: self.messages(),
+            given: true,
+        }
+    }
+}
+
+fn kind_of(name: &str) -> ComponentKind {
+    if name.starts_with("kafka") { ComponentKind::Kafka } else { ComponentKind::Redis }
+}
+
+fn command_line(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The configuration files that a command line names, as text.
+fn configuration(command: &[String]) -> String {
+    let files = command.iter().filter(|word| word.ends_with(".properties") || word.ends_with(".conf"));
+    let texts: Vec<String> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let telling = lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    // A password in a configuration must not end up in a published record.
+    let masked = telling.map(|line| match line.split_once(['=', ' ']) {
+        Some((key, _))
+            if ["password", "secret", "requirepass", "masterauth"].iter().any(|word| key.contains(word)) =>
+        {
+            format!("{key}=***")
+        }
+        _ => line.to_owned(),
+    });
+    masked.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,319 @@
+//! The surroundings of a campaign's run: counters read at the window's edges, faults done to real processes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use manifold_compose::{Environment, Nodes, Process};
+
+use crate::probe::{Counters, Usage, get, parse_metrics, reset_peak, usage};
+use crate::record::{Amplification, ComponentCost, ComponentKind, Cost, Deed, FaultOutcome, Live, Target};
+use crate::surroundings::Surroundings;
+
+/// How long a node may take to print its metrics.
+const METRICS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two readings of the consumers' lag.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// A process whose cost is counted.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// What it is called in the record.
+    pub name: String,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// The process; `None` is this one.
+    pub process: Option<Process>,
+}
+
+impl Watched {
+    /// The load generator itself.
+    pub fn generator() -> Self {
+        Self { name: "loadgen".to_owned(), kind: ComponentKind::Generator, process: None }
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.as_ref().map_or_else(std::process::id, Process::pid)
+    }
+}
+
+/// Called with each glance at a running run.
+pub(super) type OnProgress = Box<dyn Fn(&Live) + Send + Sync>;
+
+/// The processes around a run. Counters are read by a thread of its own: the engine's threads never wait for it.
+pub struct Stage<'e> {
+    environment: Option<&'e Environment>,
+    nodes: Option<Mutex<Nodes>>,
+    cancel: Arc<AtomicBool>,
+    on_progress: OnProgress,
+    edges: Mutex<Option<Sender<Edge>>>,
+    sampler: Option<JoinHandle<Sampled>>,
+    /// CPU that processes had used when a fault ended their incarnation, by process name.
+    ended: Mutex<Vec<(String, Usage)>>,
+}
+
+impl std::fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+/// An edge of the counted window.
+enum Edge {
+    Opened,
+    Closed,
+}
+
+#[derive(Default)]
+struct Sampled {
+    opened: Vec<Option<Usage>>,
+    closed: Vec<Option<Usage>>,
+    counters_opened: Vec<Option<Counters>>,
+    counters_closed: Vec<Option<Counters>>,
+    lag_messages_max: Option<u64>,
+}
+
+impl<'e> Stage<'e> {
+    /// Surroundings with these nodes and brokers; `watched` are counted.
+    pub fn new(
+        environment: Option<&'e Environment>,
+        nodes: Option<Nodes>,
+        watched: &[Watched],
+        cancel: Arc<AtomicBool>,
+        on_progress: Box<dyn Fn(&Live) + Send + Sync>,
+    ) -> Self {
+        let (edges, received) = channel();
+        let http = nodes.as_ref().map(Nodes::http).unwrap_or_default();
+        let watched = watched.to_vec();
+        let sampler = std::thread::spawn(move || sample(&received, &watched, &http));
+        Self {
+            environment,
+            nodes: nodes.map(Mutex::new),
+            cancel,
+            on_progress,
+            edges: Mutex::new(Some(edges)),
+            sampler: Some(sampler),
+            ended: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Ends sampling; gives back the nodes and what `watched` cost within the window.
+    pub fn finish(mut self, watched: &[Watched]) -> (Option<Nodes>, Cost) {
+        drop(lock(&self.edges).take());
+        let sampled = self.sampler.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        let cost = cost(watched, &sampled, &ended);
+        (self.nodes.take().map(|nodes| nodes.into_inner().unwrap_or_else(PoisonError::into_inner)), cost)
+    }
+
+    fn edge(&self, edge: Edge) {
+        if let Some(sender) = lock(&self.edges).as_ref() {
+            // The sampler lives until the sender is dropped.
+            let _ = sender.send(edge);
+        }
+    }
+
+    fn strike(&self, deed: Deed, processes: &[Process]) -> Result<FaultOutcome> {
+        if processes.is_empty() {
+            return Ok(FaultOutcome::NotApplicable);
+        }
+        for process in processes {
+            if matches!(deed, Deed::Kill | Deed::Restart) {
+                // What this incarnation used would be lost with it.
+                if let Some(usage) = usage(process.pid()) {
+                    lock(&self.ended).push((process.name().to_owned(), usage));
+                }
+            }
+            match deed {
+                Deed::Kill => process.kill(),
+                Deed::Stop => process.stop(),
+                Deed::Continue => process.cont(),
+                Deed::Restart => process.restart(),
+                Deed::Add => Ok(()),
+            }
+            .with_context(|| format!("{deed:?} {}", process.name()))?;
+        }
+        let names: Vec<&str> = processes.iter().map(Process::name).collect();
+        Ok(FaultOutcome::Done { whom: names.join(", "), added_url: None })
+    }
+
+    fn brokers(&self, kind: ComponentKind) -> Vec<Process> {
+        let prefix = if kind == ComponentKind::Kafka { "kafka" } else { "redis" };
+        let all = self.environment.map(Environment::processes).unwrap_or_default();
+        all.iter().filter(|process| process.name().starts_with(prefix)).cloned().collect()
+    }
+}
+
+impl Surroundings for Stage<'_> {
+    fn window_opened(&self) {
+        self.edge(Edge::Opened);
+    }
+
+    fn window_closed(&self) {
+        self.edge(Edge::Closed);
+    }
+
+    fn progress(&self, live: &Live) {
+        (self.on_progress)(live);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn inject(&self, deed: Deed, target: Target) -> Result<FaultOutcome> {
+        match (target, &self.nodes) {
+            (Target::Kafka, _) => self.strike(deed, &self.brokers(ComponentKind::Kafka)),
+            (Target::Redis, _) => self.strike(deed, &self.brokers(ComponentKind::Redis)),
+            (Target::Node, None) => Ok(FaultOutcome::NotApplicable),
+            (Target::Node, Some(nodes)) if deed == Deed::Add => {
+                let mut nodes = lock(nodes);
+                let whom = nodes.add().context("a further node did not start")?.name().to_owned();
+                Ok(FaultOutcome::Done { whom, added_url: nodes.urls().pop() })
+            }
+            (Target::Node, Some(nodes)) => {
+                // The guard must not be held while a node restarts: the engine may ask for more.
+                let last = lock(nodes).processes().last().cloned();
+                self.strike(deed, &last.into_iter().collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sample(edges: &Receiver<Edge>, watched: &[Watched], http: &[String]) -> Sampled {
+    let mut sampled = Sampled::default();
+    let usages = || watched.iter().map(|one| usage(one.pid())).collect();
+    let counters = || -> Vec<Option<Counters>> {
+        http.iter()
+            .map(|base| {
+                get(&format!("{base}/metrics"), METRICS_PATIENCE).ok().and_then(|text| parse_metrics(&text))
+            })
+            .collect()
+    };
+    let mut open = false;
+    loop {
+        let edge = edges.recv_timeout(LAG_EVERY);
+        match edge {
+            Ok(Edge::Opened) => {
+                watched.iter().for_each(|one| reset_peak(one.pid()));
+                sampled.opened = usages();
+                sampled.counters_opened = counters();
+                open = true;
+            }
+            Ok(Edge::Closed) => {
+                sampled.closed = usages();
+                sampled.counters_closed = counters();
+                open = false;
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if open => {
+                let lags = counters().into_iter().flatten().filter_map(|one| one.lag_messages);
+                sampled.lag_messages_max = sampled.lag_messages_max.max(lags.max());
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return sampled,
+        }
+    }
+}
+
+fn cost(watched: &[Watched], sampled: &Sampled, ended: &[(String, Usage)]) -> Cost {
+    let readings = watched.iter().zip(sampled.opened.iter().zip(&sampled.closed));
+    let components = readings.map(|(one, (opened, closed))| {
+        let opened = opened.unwrap_or_default();
+        let closed = closed.unwrap_or_default();
+        let died = ended.iter().find(|(name, _)| *name == one.name).map(|(_, usage)| *usage);
+        component(one, &opened, &closed, died.as_ref())
+    });
+    let deltas: Vec<Counters> = sampled
+        .counters_closed
+        .iter()
+        .enumerate()
+        .filter_map(|(index, closed)| {
+            let opened = sampled.counters_opened.get(index).copied().flatten().unwrap_or_default();
+            closed.map(|closed| closed.since(&opened))
+        })
+        .collect();
+    let sum = |pick: fn(&Counters) -> u64| deltas.iter().map(pick).sum();
+    let amplification = (!deltas.is_empty()).then(|| Amplification {
+        envelopes_received: sum(|one| one.envelopes_received),
+        envelopes_wanted: sum(|one| one.envelopes_wanted),
+        publishes: sum(|one| one.publishes),
+        broker_writes: sum(|one| one.broker_writes),
+        duplicates_removed: sum(|one| one.duplicates_removed),
+        gap_messages: sum(|one| one.gap_messages),
+        lag_messages_max: sampled.lag_messages_max,
+    });
+    Cost { components: components.collect(), amplification }
+}
+
+/// Usage within the window. An incarnation that a fault ended adds what it had used since the window opened.
+fn component(one: &Watched, opened: &Usage, closed: &Usage, died: Option<&Usage>) -> ComponentCost {
+    let bytes = |pick: fn(&Usage) -> Option<u64>| match died {
+        None => Some(pick(closed)?.saturating_sub(pick(opened)?)),
+        Some(died) => Some(pick(died)?.saturating_sub(pick(opened)?) + pick(closed).unwrap_or(0)),
+    };
+    let cpu_s = match died {
+        None => closed.cpu_s - opened.cpu_s,
+        Some(died) => died.cpu_s - opened.cpu_s + closed.cpu_s,
+    };
+    ComponentCost {
+        name: one.name.clone(),
+        kind: one.kind,
+        cpu_s: cpu_s.max(0.0),
+        rss_bytes_max: closed.rss_bytes_max.max(died.map_or(0, |died| died.rss_bytes_max)),
+        written_bytes: bytes(|usage| usage.written_bytes),
+        read_bytes: bytes(|usage| usage.read_bytes),
+        disk_bytes: bytes(|usage| usage.disk_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(cpu_s: f64, written: u64) -> Usage {
+        Usage { cpu_s, written_bytes: Some(written), rss_bytes_max: 10, ..Usage::default() }
+    }
+
+    #[test]
+    fn an_incarnation_that_was_killed_is_not_forgotten() {
+        let watched = [Watched { name: "redis".into(), ..Watched::generator() }];
+        let sampled = Sampled {
+            opened: vec![Some(used(5.0, 100))],
+            closed: vec![Some(used(1.0, 30))],
+            ..Sampled::default()
+        };
+        let cost = cost(&watched, &sampled, &[("redis".into(), used(7.0, 150))]);
+        assert!((cost.components[0].cpu_s - 3.0).abs() < 1e-9);
+        assert_eq!(cost.components[0].written_bytes, Some(80));
+        assert_eq!(cost.amplification, None);
+    }
+
+    #[test]
+    fn a_window_that_never_opened_costs_nothing() {
+        let stage = Stage::new(None, None, &[Watched::generator()], Arc::default(), Box::new(|_| {}));
+        assert!(!stage.cancelled());
+        assert_eq!(stage.inject(Deed::Kill, Target::Node).unwrap(), FaultOutcome::NotApplicable);
+        assert_eq!(stage.inject(Deed::Kill, Target::Redis).unwrap(), FaultOutcome::NotApplicable);
+        let (nodes, cost) = stage.finish(&[Watched::generator()]);
+        assert!(nodes.is_none() && cost.components.is_empty());
+    }
+
+    #[test]
+    fn the_window_counts_our_own_work() {
+        let watched = [Watched::generator()];
+        let stage = Stage::new(None, None, &watched, Arc::default(), Box::new(|_| {}));
+        stage.window_opened();
+        stage.window_closed();
+        let (_, cost) = stage.finish(&watched);
+        assert_eq!(cost.components.len(), 1);
+        assert!(cost.components[0].rss_bytes_max > 1 << 20);
+    }
+}
