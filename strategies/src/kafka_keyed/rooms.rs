@@ -178,7 +178,7 @@ mod tests {
         let partition = rooms.partition_of(&room);
         rooms.place(&[(partition, 7)]);
         assert_eq!(rooms.want(&room, partition).offset, 7);
-        assert_eq!(rooms.wanted_in(partition), [room.clone()]);
+        assert_eq!(rooms.wanted_in(partition), std::slice::from_ref(&room));
         assert_eq!(rooms.unwant(&room), Some(partition));
         assert_eq!(rooms.unwant(&room), None);
     }

@@ -236,7 +236,7 @@ fn at_offsets(topic: &str, offsets: &[(i32, i64)]) -> Result<TopicPartitionList>
 }
 
 fn read(shared: &Shared, mut sink: impl RecordSink) {
-    let mut watch = Watch { lag: i64::MIN, broken: false };
+    let mut watch = Watch { lag: i64::MIN, lost: 0, broken: false };
     while !shared.stop.load(Relaxed) {
         let mut next = shared.consumer.poll(POLL_TIMEOUT);
         let mut records = 0;
@@ -246,7 +246,7 @@ fn read(shared: &Shared, mut sink: impl RecordSink) {
                     sink.record(&record(&message));
                     records += 1;
                 }
-                Err(error) => watch.error(shared, &mut sink, &error),
+                Err(error) => watch.error(&mut sink, &error),
             }
             if records >= BATCH_RECORDS_MAX {
                 break;
@@ -285,40 +285,35 @@ fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
 /// Turns the client's errors and statistics into changes of the link.
 struct Watch {
     lag: i64,
+    lost: u64,
     broken: bool,
 }
 
 impl Watch {
-    fn error(&mut self, shared: &Shared, sink: &mut impl RecordSink, error: &KafkaError) {
+    fn error(&self, sink: &mut impl RecordSink, error: &KafkaError) {
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => sink.link(Link::OutOfRange),
+            // Never fatal, repeated up to dozens of times, and told by the statistics more exactly.
             Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => {
-                shared.consumer.client().context().break_links();
-                self.broken(sink);
+                tracing::debug!(%error, "Kafka consumer");
             }
             // Everything else is reported and survived: the client retries on its own.
             _ => tracing::warn!(%error, "Kafka consumer reports an error; going on"),
         }
     }
 
-    fn broken(&mut self, sink: &mut impl RecordSink) {
-        if !self.broken {
+    fn tick(&mut self, shared: &Shared, sink: &mut impl RecordSink) {
+        let health = shared.consumer.client().context();
+        let (up, lost) = (health.links_up(), health.links_lost());
+        if !self.broken && lost > self.lost {
             self.broken = true;
             tracing::warn!("the link to Kafka broke; reconnecting");
             sink.link(Link::Broken);
         }
-    }
-
-    fn tick(&mut self, shared: &Shared, sink: &mut impl RecordSink) {
-        let health = shared.consumer.client().context();
-        match (self.broken, health.links_up()) {
-            (false, false) => self.broken(sink),
-            (true, true) => {
-                self.broken = false;
-                tracing::info!("the link to Kafka is back");
-                sink.link(Link::Restored);
-            }
-            _ => {}
+        if self.broken && up {
+            (self.broken, self.lost) = (false, lost);
+            tracing::info!("the link to Kafka is back");
+            sink.link(Link::Restored);
         }
         let lag = health.lag_messages();
         if lag != self.lag {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
@@ -51,13 +52,22 @@ impl ConsumerContext for Quiet {}
 pub struct Health {
     lag_messages: AtomicI64,
     links_up: AtomicBool,
+    links_lost: AtomicU64,
+    /// Disconnects so far, by broker id.
+    disconnects: Mutex<HashMap<i64, i64>>,
     hook: Option<Arc<dyn GroupHook>>,
 }
 
 impl Health {
     /// A context; `hook` for a member of a consumer group.
     pub(super) fn new(hook: Option<Arc<dyn GroupHook>>) -> Self {
-        Self { lag_messages: AtomicI64::new(-1), links_up: AtomicBool::new(true), hook }
+        Self {
+            lag_messages: AtomicI64::new(-1),
+            links_up: AtomicBool::new(true),
+            links_lost: AtomicU64::new(0),
+            disconnects: Mutex::default(),
+            hook,
+        }
     }
 
     /// Messages that the broker holds in assigned partitions and that were not read yet; -1 before the first figure.
@@ -66,14 +76,31 @@ impl Health {
         self.lag_messages.load(Relaxed)
     }
 
-    /// Whether every broker that leads an assigned partition is connected. At most a second old.
+    /// Whether every broker that leads an assigned partition, and was connected before, is connected. At most a
+    /// second old.
     pub fn links_up(&self) -> bool {
         self.links_up.load(Relaxed)
     }
 
-    /// Marks the links as broken until the next statistics say otherwise.
-    pub(super) fn break_links(&self) {
-        self.links_up.store(false, Relaxed);
+    /// How often such a link was seen to have been lost since the start, back by now or not.
+    pub fn links_lost(&self) -> u64 {
+        self.links_lost.load(Relaxed)
+    }
+
+    fn note(&self, statistics: &Statistics<'_>) {
+        self.lag_messages.store(statistics.lag(), Relaxed);
+        let mut known = self.disconnects.lock();
+        let (mut lost, mut up) = (0, true);
+        for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
+            let before = known.insert(broker.nodeid, broker.disconnects).unwrap_or(0);
+            // A link that nothing is read over may be closed for being idle.
+            if !broker.toppars.is_empty() {
+                lost += u64::from(broker.disconnects > before);
+                up &= broker.state == "UP" || broker.disconnects == 0;
+            }
+        }
+        self.links_up.store(up, Relaxed);
+        self.links_lost.fetch_add(lost, Relaxed);
     }
 }
 
@@ -88,10 +115,7 @@ impl ClientContext for Health {
 
     fn stats_raw(&self, statistics: &[u8]) {
         match serde_json::from_slice::<Statistics<'_>>(statistics) {
-            Ok(statistics) => {
-                self.lag_messages.store(statistics.lag(), Relaxed);
-                self.links_up.store(statistics.links_up(), Relaxed);
-            }
+            Ok(statistics) => self.note(&statistics),
             Err(error) => tracing::warn!(%error, "librdkafka's statistics are not readable; lag is unknown"),
         }
     }
@@ -130,6 +154,7 @@ struct Statistics<'a> {
 struct Broker<'a> {
     nodeid: i64,
     state: &'a str,
+    disconnects: i64,
     #[serde(borrow)]
     toppars: HashMap<&'a str, serde::de::IgnoredAny>,
 }
@@ -155,12 +180,6 @@ impl Statistics<'_> {
             .map(|partition| partition.consumer_lag.max(0))
             .sum()
     }
-
-    fn links_up(&self) -> bool {
-        let mut leaders =
-            self.brokers.values().filter(|broker| broker.nodeid >= 0 && !broker.toppars.is_empty());
-        leaders.all(|broker| broker.state == "UP")
-    }
 }
 
 #[cfg(test)]
@@ -168,21 +187,38 @@ mod tests {
     use super::*;
 
     const SAMPLE: &str = r#"{ "name": "x", "brokers": {
-        "a:1/1": {"nodeid": 1, "state": "UP", "toppars": {"t-0": {"topic": "t", "partition": 0}}, "rtt": {"min": 1}},
-        "a:1/bootstrap": {"nodeid": -1, "state": "DOWN", "toppars": {}} },
+        "a:1/1": {"nodeid": 1, "state": "UP", "disconnects": 0,
+            "toppars": {"t-0": {"topic": "t", "partition": 0}}, "rtt": {"min": 1}},
+        "a:1/bootstrap": {"nodeid": -1, "state": "DOWN", "disconnects": 3, "toppars": {}},
+        "b:1/2": {"nodeid": 2, "state": "DOWN", "disconnects": 5, "toppars": {}} },
         "topics": {"t": {"topic": "t", "partitions": {
             "0": {"partition": 0, "fetch_state": "active", "consumer_lag": 7},
             "1": {"partition": 1, "fetch_state": "none", "consumer_lag": 5},
             "2": {"partition": 2, "fetch_state": "active", "consumer_lag": -1} }}}}"#;
 
+    fn see(health: &Health, state: &str, disconnects: u32) -> (bool, u64) {
+        let disconnects = format!("\"disconnects\": {disconnects},\n");
+        let sample = SAMPLE.replace("\"UP\"", state).replace("\"disconnects\": 0,\n", &disconnects);
+        health.stats_raw(sample.as_bytes());
+        (health.links_up(), health.links_lost())
+    }
+
     #[test]
-    fn lag_counts_active_partitions_and_links_count_leaders() {
+    fn lag_counts_active_partitions() {
         let health = Health::new(None);
         assert_eq!(health.lag_messages(), -1);
         health.stats_raw(SAMPLE.as_bytes());
         assert_eq!(health.lag_messages(), 7);
-        assert!(health.links_up());
-        health.stats_raw(SAMPLE.replace("\"UP\"", "\"CONNECT\"").as_bytes());
-        assert!(!health.links_up());
+    }
+
+    #[test]
+    fn links_are_those_of_leaders_that_were_connected() {
+        let health = Health::new(None);
+        assert_eq!(see(&health, "\"CONNECT\"", 0), (true, 0), "not connected yet is not lost");
+        assert_eq!(see(&health, "\"UP\"", 0), (true, 0));
+        assert_eq!(see(&health, "\"CONNECT\"", 1), (false, 1));
+        assert_eq!(see(&health, "\"TRY_CONNECT\"", 1), (false, 1));
+        assert_eq!(see(&health, "\"UP\"", 1), (true, 1));
+        assert_eq!(see(&health, "\"UP\"", 2), (true, 2), "lost and back between two looks");
     }
 }
