@@ -27,19 +27,23 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// Called with a record's place, or why it has none.
 pub(super) type Appended = Box<dyn FnOnce(Result<Written>) + Send + Sync>;
 
-/// A record on its way: belongs to a wave until its outcome is known.
+/// A record on its way: belongs to a wave until its outcome is known. It must not own anything that owns the producer:
+/// it is dropped on the producer's own thread, which cannot end itself.
 pub(super) struct Ack {
-    log: Arc<Log>,
+    ends: Arc<Ends>,
     appended: Appended,
     _wave: Arc<()>,
 }
 
+/// End of what this node is known to have written, per partition.
+struct Ends(Vec<AtomicI64>);
+
 impl AckSink for Ack {
     fn done(self, outcome: Result<Written>) {
         if let Ok(written) = &outcome
-            && let Some(acked) = self.log.acked.get(written.partition as usize)
+            && let Some(end) = self.ends.0.get(written.partition as usize)
         {
-            acked.fetch_max(written.offset + 1, SeqCst);
+            end.fetch_max(written.offset + 1, SeqCst);
         }
         (self.appended)(outcome);
     }
@@ -51,8 +55,9 @@ pub(super) struct Log {
     pub(super) topic: String,
     producer: Producer<Ack, RoomPartitioner>,
     partitioner: RoomPartitioner,
-    /// End of what this node is known to have written, per partition.
-    acked: Vec<AtomicI64>,
+    /// Names the numbering of the log's offsets: the same on every node, another one in another cluster.
+    pub(super) epoch: u64,
+    ends: Arc<Ends>,
     /// What receivers must have read before they take a live message of this node, per partition.
     fences: Vec<AtomicI64>,
     /// The present wave of records, and earlier ones that may have records under way.
@@ -86,13 +91,16 @@ impl Log {
         let producer = Producer::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
         let (name, writer) = (topic.clone(), producer.clone());
         cluster.run(move |_| writer.refresh_blocking(&name, LOOK_TIMEOUT)).await?;
+        let id = cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?;
+        let epoch = numbering(&format!("{}/{topic}", id.unwrap_or_default()));
         let per_partition = || (0..settings.partitions).map(|_| AtomicI64::new(0)).collect();
         Ok(Self {
             cluster,
             topic,
             producer,
             partitioner,
-            acked: per_partition(),
+            epoch,
+            ends: Arc::new(Ends(per_partition())),
             fences: per_partition(),
             waves: Mutex::new(vec![Arc::new(())]),
             stats,
@@ -101,7 +109,7 @@ impl Log {
 
     /// Every partition.
     pub(super) fn partitions(&self) -> Vec<i32> {
-        (0..self.acked.len() as i32).collect()
+        (0..self.fences.len() as i32).collect()
     }
 
     /// The partition of a room.
@@ -109,12 +117,9 @@ impl Log {
         self.partitioner.partition_of(room.as_str().as_bytes())
     }
 
-    /// Names the numbering of the log's offsets: the same on every node, another one in another cluster.
-    pub(super) async fn epoch(&self) -> Result<u64> {
-        let cluster = self.cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?;
-        let name = format!("{}/{}", cluster.unwrap_or_default(), self.topic);
-        let fnv = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-        Ok(name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv).max(1))
+    /// The position of a log offset.
+    pub(super) fn position(&self, offset: i64) -> Position {
+        log_position(self.epoch, offset)
     }
 
     /// Records without an outcome yet.
@@ -123,9 +128,9 @@ impl Log {
     }
 
     /// Puts a message at the end of its partition. Its place is fixed when this returns.
-    pub(super) fn append(self: &Arc<Self>, message: &Envelope, at: Option<Position>, appended: Appended) {
+    pub(super) fn append(&self, message: &Envelope, at: Option<Position>, appended: Appended) {
         let wave = self.waves.lock().last().map_or_else(Default::default, Arc::clone);
-        let sink = Ack { log: Arc::clone(self), appended, _wave: wave };
+        let sink = Ack { ends: Arc::clone(&self.ends), appended, _wave: wave };
         self.stats.broker_writes.add(1);
         let sent = RECORD.with_borrow_mut(|record| {
             record.clear();
@@ -161,8 +166,8 @@ impl Log {
             }
             sleep(SETTLE_PAUSE).await;
         }
-        for (fence, acked) in self.fences.iter().zip(&self.acked) {
-            fence.fetch_max(acked.load(SeqCst), SeqCst);
+        for (fence, end) in self.fences.iter().zip(&self.ends.0) {
+            fence.fetch_max(end.load(SeqCst), SeqCst);
         }
     }
 
@@ -170,6 +175,17 @@ impl Log {
     pub(super) async fn close(&self, limit: Duration) -> Result<()> {
         self.producer.close(limit).await
     }
+}
+
+/// The position of a log offset under a numbering.
+pub(super) fn log_position(epoch: u64, offset: i64) -> Position {
+    Position { epoch, offset: (offset + 1).unsigned_abs() }
+}
+
+/// FNV-1a: stable across nodes, versions and restarts.
+fn numbering(name: &str) -> u64 {
+    let fnv = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv).max(1)
 }
 
 async fn ensure(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<()> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
+use super::log::log_position;
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
@@ -71,9 +72,8 @@ impl Merge {
         &mut self.out
     }
 
-    /// The position of a log offset.
-    pub(super) fn log_position(&self, offset: i64) -> Position {
-        Position { epoch: self.log_epoch, offset: offset.unsigned_abs() + 1 }
+    fn log_position(&self, offset: i64) -> Position {
+        log_position(self.log_epoch, offset)
     }
 
     /// The node wants a room from now on.

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::log::Log;
+use super::log::{Log, log_position};
 use super::merge::Merge;
 use super::paths::{LivePath, Paths, Tail};
 use super::settings::{First, Settings};
@@ -25,12 +25,17 @@ use crate::redis_pubsub::publisher::{Operation, Publish};
 use crate::stats::Stats;
 use crate::strategy::Start;
 
+/// A message to be published under a position that was reserved for it.
+type Announcement = (Envelope, Position);
+
 /// A connected node.
 struct Node {
     settings: Settings,
     live: Arc<Live>,
     paths: Arc<Paths>,
     consumer: Consumer,
+    /// Where durable-first messages go once the log has them. No longer than the publishes that may be under way.
+    announce: mpsc::UnboundedSender<Announcement>,
     keeper: JoinHandle<()>,
     stats: Arc<Stats>,
     closed: AtomicBool,
@@ -49,13 +54,8 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
             *next = *end;
         }
     }
-    let merge = Merge::new(
-        tail,
-        log.epoch().await?,
-        settings.heal_timeout(),
-        settings.dedup_messages,
-        Arc::clone(&stats),
-    );
+    let merge =
+        Merge::new(tail, log.epoch, settings.heal_timeout(), settings.dedup_messages, Arc::clone(&stats));
     // An append has its outcome after the publish timeout; a little more, and nothing is left to settle.
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
     let paths = Paths::new(merge, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
@@ -81,8 +81,10 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
         }
     };
     let keeper = tokio::spawn(Paths::keep(Arc::downgrade(&paths), consumer.clone()));
+    let (announce, announcements) = mpsc::unbounded_channel();
+    tokio::spawn(announce_all(Arc::downgrade(&live), announcements));
     let closed = AtomicBool::new(false);
-    Ok(Arc::new(Node { settings, live, paths, consumer, keeper, stats, closed }))
+    Ok(Arc::new(Node { settings, live, paths, consumer, announce, keeper, stats, closed }))
 }
 
 impl Node {
@@ -101,7 +103,7 @@ impl Node {
         }
         let (sender, outcome) = oneshot::channel();
         let first = self.settings.first;
-        let (paths, live) = (Arc::clone(&self.paths), Arc::clone(&self.live));
+        let (log, announce) = (Arc::clone(&self.paths.log), self.announce.clone());
         self.live.publish(Publish {
             envelope,
             operation: if first == First::Fast { Operation::Publish } else { Operation::Reserve },
@@ -110,11 +112,11 @@ impl Node {
                 Err(error) if error.kind() == ErrorKind::Closed => drop(sender.send(Err(error))),
                 Err(error) => {
                     tracing::debug!(%error, "the live path does not take a message; the log does");
-                    append(&paths, envelope, None, None, sender);
+                    append(&log, envelope, None, None, sender);
                 }
                 Ok(at) => {
-                    let announce = (first == First::Durable).then_some(live);
-                    append(&paths, envelope, Some(at), announce, sender);
+                    let announce = (first == First::Durable).then_some(announce);
+                    append(&log, envelope, Some(at), announce, sender);
                 }
             }),
         })?;
@@ -123,30 +125,38 @@ impl Node {
     }
 }
 
-/// Appends a message to the log and tells its publisher; announces it on the live path then, if it was not sent there.
+/// Appends a message to the log and tells its publisher; hands it over to be announced then, if it was not sent live.
 fn append(
-    paths: &Arc<Paths>,
+    log: &Log,
     envelope: Envelope,
     at: Option<Position>,
-    announce: Option<Arc<Live>>,
+    announce: Option<mpsc::UnboundedSender<Announcement>>,
     outcome: Outcome,
 ) {
-    let (paths_then, message) = (Arc::clone(paths), envelope.clone());
+    let (epoch, message) = (log.epoch, announce.as_ref().map(|_| envelope.clone()));
     let appended = move |written: Result<Written>| {
-        let result = written
-            .map(|written| at.unwrap_or_else(|| paths_then.step(|merge| merge.log_position(written.offset))));
-        if let (Ok(at), Some(live)) = (&result, announce) {
-            // If the live path is gone by now, the log has it all the same.
-            let _ = live.publish(Publish {
-                envelope: message,
-                operation: Operation::Announce(*at),
-                until: Instant::now(),
-                done: Box::new(|_, _| ()),
-            });
+        let result = written.map(|written| at.unwrap_or_else(|| log_position(epoch, written.offset)));
+        if let (Ok(at), Some(announce), Some(message)) = (&result, announce, message) {
+            // Without a live path the log has it all the same.
+            let _ = announce.send((message, *at));
         }
         let _ = outcome.send(result);
     };
-    paths.log.append(&envelope, at, Box::new(appended));
+    log.append(&envelope, at, Box::new(appended));
+}
+
+/// Publishes what the log has under the positions that were reserved for it, in the order of the acknowledgements.
+async fn announce_all(live: Weak<Live>, mut announcements: mpsc::UnboundedReceiver<Announcement>) {
+    while let Some((envelope, at)) = announcements.recv().await {
+        let Some(live) = live.upgrade() else { return };
+        // If the live path is gone or full, the log has it all the same.
+        let _ = live.publish(Publish {
+            envelope,
+            operation: Operation::Announce(at),
+            until: Instant::now(),
+            done: Box::new(|_, _| ()),
+        });
+    }
 }
 
 impl Backplane for Node {
@@ -179,10 +189,8 @@ impl Backplane for Node {
             match (error.is_temporary(), ends.await) {
                 (true, Ok(ends)) if !ends.is_empty() => {
                     let end = ends[0].1;
-                    Ok(paths.step(|merge| {
-                        merge.join_by_log(&room, end);
-                        merge.log_position(end - 1)
-                    }))
+                    paths.step(|merge| merge.join_by_log(&room, end));
+                    Ok(paths.log.position(end - 1))
                 }
                 _ => {
                     paths.step(|merge| merge.leave(&room));
