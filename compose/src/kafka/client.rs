@@ -61,18 +61,18 @@ impl Probe {
 
     /// Whether the broker is in sync with the cluster and all in-sync brokers acknowledge a produce; else what is missing.
     pub(crate) fn check(&self, node: usize, nodes: usize) -> std::result::Result<(), String> {
-        let partition = match self.leader_when_in_sync(node) {
-            Ok(partition) => partition,
-            Err(problem) => {
-                self.create_topic(nodes).map_err(|error| format!("{problem}; {error}"))?;
-                self.leader_when_in_sync(node)?
+        let partition = match self.leader_when_in_sync(node)? {
+            Some(partition) => partition,
+            None => {
+                self.create_topic(nodes)?;
+                self.leader_when_in_sync(node)?.ok_or("the topic of readiness does not exist yet")?
             }
         };
         self.produce(partition).map_err(|error| format!("no produce is acknowledged: {error}"))
     }
 
-    /// A partition that has a leader, once the broker is in sync on every partition.
-    fn leader_when_in_sync(&self, node: usize) -> std::result::Result<i32, String> {
+    /// A partition that has a leader, once the broker is in sync on every partition; `None` where there is no topic yet.
+    fn leader_when_in_sync(&self, node: usize) -> std::result::Result<Option<i32>, String> {
         let metadata = self
             .producer
             .client()
@@ -80,8 +80,7 @@ impl Probe {
             .map_err(|error| error.to_string())?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == READY_TOPIC);
         let topic = topic.filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
-        let partitions =
-            topic.map(MetadataTopic::partitions).ok_or("the topic of readiness does not exist yet")?;
+        let Some(partitions) = topic.map(MetadataTopic::partitions) else { return Ok(None) };
         let in_sync = |replicas: &[i32]| replicas.iter().any(|replica| usize::try_from(*replica) == Ok(node));
         if !partitions.iter().all(|partition| in_sync(partition.isr())) {
             return Err(format!("broker {node} is not in sync"));
@@ -89,7 +88,7 @@ impl Probe {
         let leaders = metadata.brokers();
         let alive = |leader: i32| leaders.iter().any(|broker| broker.id() == leader);
         let led = partitions.iter().find(|partition| alive(partition.leader()));
-        led.map(|partition| partition.id()).ok_or_else(|| "no partition has a leader".to_owned())
+        led.map(|partition| Some(partition.id())).ok_or_else(|| "no partition has a leader".to_owned())
     }
 
     fn create_topic(&self, nodes: usize) -> std::result::Result<(), String> {
