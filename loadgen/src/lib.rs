@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod campaign;
 pub mod claims;
+pub mod cli;
 pub mod diff;
 pub mod engine;
 pub mod latency;

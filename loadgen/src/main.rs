@@ -1,3 +1,10 @@
 //! The `loadgen` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use manifold_loadgen::cli::{Arguments, execute};
+
+fn main() -> ExitCode {
+    execute(Arguments::parse())
+}

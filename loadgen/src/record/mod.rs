@@ -14,6 +14,8 @@ mod cost;
 mod histogram;
 mod judge;
 mod measured;
+#[cfg(test)]
+mod schema_tests;
 mod setting;
 
 pub use cost::{Amplification, ComponentCost, ComponentKind, Cost};

@@ -19,11 +19,12 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
+use crate::campaign::Failure;
 use crate::record::RunRecord;
 use document::{Block, Figure};
 
 pub use sections::holds;
-pub use terminal::{Style, terminal};
+pub use terminal::{Style, single, terminal};
 
 /// A rendered report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +39,11 @@ pub struct Rendered {
     pub decision_table: String,
 }
 
-/// Renders records. `paths` gives the file of each record relative to the report, in the same order, for the links to raw data.
-pub fn render(records: &[RunRecord], paths: &[String]) -> Rendered {
+/// Renders records. `paths` gives the file of each record relative to the report, in the same order, for the links to raw data;
+/// `failures` are runs that could not be made.
+pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Rendered {
     let title = "Which backplane for which chat?";
-    let blocks = sections::all(records, paths);
+    let blocks = sections::all(records, paths, failures);
     let figures = blocks.iter().filter_map(|block| match block {
         Block::Figure(Figure { id, svg, .. }) => Some((id.clone(), chart::standalone(svg))),
         _ => None,

@@ -69,6 +69,73 @@ pub fn terminal(records: &[RunRecord], style: Style) -> String {
     out
 }
 
+/// One run: what was offered, the latencies, the audit, the verdict.
+pub fn single(record: &RunRecord, style: Style) -> String {
+    let (measured, audit) = (&record.measured, &record.measured.audit);
+    let load = &measured.load;
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{}  {} on {} node(s)",
+        style.bold(&record.scenario.name),
+        record.contender.label,
+        record.contender.nodes
+    );
+    let _ = writeln!(
+        out,
+        "  offered    {}/s of {}/s · {} connections · {} deliveries/s",
+        count(load.offered_per_s.round() as u64),
+        count(load.target_per_s.round() as u64),
+        count(load.connections),
+        count(load.delivered_per_s.round() as u64)
+    );
+    let latencies = &measured.latencies;
+    for (name, histogram) in [
+        ("delivery", &latencies.delivery),
+        ("last member", &latencies.last_member),
+        ("ack", &latencies.ack),
+        ("send lag", &latencies.send_lag),
+    ] {
+        let at = |quantile| histogram.quantile_us(quantile).map_or("–".to_owned(), |us| ms(us as f64 / 1e3));
+        let max = histogram.max_us().map_or("–".to_owned(), |us| ms(us as f64 / 1e3));
+        let _ = writeln!(
+            out,
+            "  {name:<10} p50 {} · p99 {} · p99.9 {} · max {max}",
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "  audit      {} expected = {} delivered + {} lost ({} told) + {} indeterminate; {} twice, {} reordered, {} leaked, {} late",
+        count(audit.expected),
+        count(audit.delivered),
+        count(audit.lost()),
+        count(audit.lost_declared),
+        count(audit.indeterminate),
+        count(audit.duplicates),
+        count(audit.reordered),
+        count(audit.leaked),
+        count(audit.late)
+    );
+    for promise in record.verdict.promises.iter().filter(|promise| !promise.kept) {
+        let text = format!("{}: declared {}, observed {}", promise.about, promise.declared, promise.observed);
+        let _ = writeln!(out, "  {} {text}", style.bad("broken    "));
+    }
+    for objection in &record.validity.objections {
+        let _ =
+            writeln!(out, "  {} {} — {}", style.paint("33", "invalid   "), objection.found, objection.remedy);
+    }
+    let verdict = match (record.verdict.kept, record.validity.valid) {
+        (false, _) => style.bad("audit failed"),
+        (true, false) => style.paint("33", "inconclusive"),
+        (true, true) => style.good("pass"),
+    };
+    let _ = writeln!(out, "  {verdict}");
+    out
+}
+
 fn table_of(out: &mut String, table: &ScenarioTable<'_>, style: Style) {
     let head: String = COLUMNS.iter().map(|(name, width)| format!("{name:<width$}  ")).collect();
     let _ = writeln!(out, "  {}", style.soft(head.trim_end()));

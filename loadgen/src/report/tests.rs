@@ -12,8 +12,8 @@ fn paths(records: &[RunRecord]) -> Vec<String> {
 #[test]
 fn a_full_campaign_renders_the_same_every_time() {
     let records = campaign(5);
-    let rendered = render(&records, &paths(&records));
-    assert_eq!(rendered, render(&records, &paths(&records)));
+    let rendered = render(&records, &paths(&records), &[]);
+    assert_eq!(rendered, render(&records, &paths(&records), &[]));
     insta::assert_snapshot!("markdown", rendered.markdown);
     insta::assert_snapshot!("headline", rendered.figures[0].1);
     insta::assert_snapshot!("decision_table", rendered.decision_table);
@@ -23,7 +23,7 @@ fn a_full_campaign_renders_the_same_every_time() {
 #[test]
 fn the_page_needs_nothing_from_outside() {
     let records = campaign(2);
-    let html = render(&records, &paths(&records)).html;
+    let html = render(&records, &paths(&records), &[]).html;
     for outside in ["<script", "<link", "<img", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
@@ -36,7 +36,7 @@ fn the_page_needs_nothing_from_outside() {
 
 #[test]
 fn nothing_to_report_is_said_and_does_not_fail() {
-    let rendered = render(&[], &[]);
+    let rendered = render(&[], &[], &[]);
     assert!(rendered.markdown.contains("No comparison was run"));
 }
 
@@ -100,6 +100,6 @@ fn invalid_runs_are_listed_and_not_ranked() {
     let decisions = decide(&tables(&records));
     let giant = decisions.iter().find(|decision| decision.scenario == "giant-room").unwrap();
     assert_eq!(giant.outcome, Outcome::NotMeasured);
-    let rendered = render(&records, &paths(&records));
+    let rendered = render(&records, &paths(&records), &[]);
     assert!(rendered.markdown.contains("97 % busy"));
 }

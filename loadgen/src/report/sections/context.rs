@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::campaign::Failure;
 use crate::record::{Role, RunRecord};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::text::{bytes, count, ms, per_s, percent};
 use crate::stats::{ALPHA, BLOCKS_MIN};
 
-pub(super) fn section(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
+pub(super) fn section(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Vec<Block> {
     let mut blocks = method(records);
     blocks.extend(environment(records));
     blocks.extend(validity(records));
+    blocks.extend(failed(failures));
     blocks.extend(threats(records));
     blocks.extend(raw(records, paths));
     blocks
@@ -218,6 +220,23 @@ fn validity(records: &[RunRecord]) -> Vec<Block> {
         rows: rows.collect(),
     }));
     blocks
+}
+
+fn failed(failures: &[Failure]) -> Option<Block> {
+    let rows = failures.iter().map(|failure| {
+        vec![
+            Entry::text(&*failure.scenario),
+            Entry::text(&*failure.label).toned(Tone::Strong),
+            Entry::number(failure.block.to_string()),
+            Entry::text(&*failure.error).toned(Tone::Bad),
+        ]
+    });
+    let table = Table {
+        caption: "Runs that could not be made. They count as not measured.".to_owned(),
+        head: ["Scenario", "Strategy", "Block", "Why"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    };
+    (!failures.is_empty()).then_some(Block::Table(table))
 }
 
 fn null_run(record: &RunRecord) -> Block {

@@ -11,6 +11,7 @@ use super::chart::{Key, Standing};
 use super::decide::decide;
 use super::document::Block;
 use super::gather::{ScenarioTable, by_scenario, tables};
+use crate::campaign::Failure;
 use crate::claims::judge_claims;
 use crate::record::{Role, RunRecord};
 
@@ -18,7 +19,7 @@ pub(super) use answer::{decision_table, lead};
 pub use latency::holds;
 
 /// Every section, in the order in which people ask.
-pub(super) fn all(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
+pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Vec<Block> {
     let tables = tables(records);
     let keys = keys(&tables);
     let decisions = decide(&tables);
@@ -34,7 +35,7 @@ pub(super) fn all(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
     blocks.extend(cost::section(&tables));
     blocks.extend(faults::section(&tables, &keys));
     blocks.extend(answer::claims(&judge_claims(records)));
-    blocks.extend(context::section(records, paths));
+    blocks.extend(context::section(records, paths, failures));
     blocks
 }
 

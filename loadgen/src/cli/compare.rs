@@ -1,0 +1,249 @@
+//! `compare`: a whole campaign.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use manifold_compose::{STRATEGIES, chat_server_binary};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Outcome;
+use super::arguments::CompareArguments;
+use super::output::conclude;
+use super::{interrupt, run::command_line};
+use crate::campaign::{
+    Campaign, Cell, Entrant, Plan, Progress, Runner, Store, digest, is_cancelled, knee, now_rfc3339,
+    null_cell, pace, search, write_whole,
+};
+use crate::claims::experiments;
+use crate::record::RunRecord;
+use crate::scenario::{SHIPPED, Scenario};
+
+/// Scenarios of a quick comparison, every block.
+const QUICK: [&str; 3] = ["small-rooms", "giant-room", "skewed"];
+/// Scenarios of a quick comparison, first block only: what the brokers' restarts cost.
+const QUICK_FEW: [&str; 2] = ["redis-restart", "broker-restart"];
+/// Times that a knee is drawn, for its band.
+const KNEE_REPEATS: u32 = 2;
+/// File that says which campaign a folder holds.
+const CAMPAIGN: &str = "campaign.json";
+
+/// Lengths of runs, in seconds.
+struct Pace {
+    window_s: f64,
+    warm_up_s: f64,
+    timeline_s: f64,
+    blocks: u32,
+}
+
+const QUICK_PACE: Pace = Pace { window_s: 3.5, warm_up_s: 1.0, timeline_s: 8.0, blocks: 2 };
+const FULL_PACE: Pace = Pace { window_s: 5.0, warm_up_s: 1.5, timeline_s: 12.0, blocks: 5 };
+
+/// What a result folder says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ticket {
+    campaign: String,
+    command: String,
+    started_at: String,
+    finished: bool,
+}
+
+pub(super) fn execute(arguments: &CompareArguments) -> Result<Outcome> {
+    let (records, outcome) = campaign(arguments, "compare", arguments.full)?;
+    arguments.baseline.apply(&records, outcome)
+}
+
+/// Runs (or continues) a campaign and concludes it, also when interrupted.
+pub(super) fn campaign(
+    arguments: &CompareArguments,
+    name: &str,
+    with_claims: bool,
+) -> Result<(Vec<RunRecord>, Outcome)> {
+    let binary = chat_server_binary(arguments.server.as_deref())?;
+    let build = fingerprint(&[&binary, &std::env::current_exe()?])?;
+    let plan = plan(arguments)?;
+    let capacity = arguments.capacity.clone().unwrap_or_default();
+    let identity = digest(&(&build, plan.cells(), &capacity, with_claims));
+    let cancel = interrupt::watch()?;
+    let show = arguments.show.show();
+    let progress = Arc::new(Progress::new(show));
+    let folder = folder(arguments, name, &identity, &progress)?;
+    let store = Store::new(&folder);
+    let ticket = |finished| Ticket {
+        campaign: identity.clone(),
+        command: command_line(),
+        started_at: now_rfc3339(),
+        finished,
+    };
+    write_ticket(&folder, &ticket(false))?;
+    let runner = Runner {
+        binary,
+        build,
+        campaign: identity.clone(),
+        command: command_line(),
+        cancel,
+        progress: Arc::clone(&progress),
+    };
+    let warm_up = warm_up(arguments)?;
+    let mut campaign = Campaign::new(runner, store.clone(), plan.entrants.clone(), Some(warm_up));
+    let outcome = run(&mut campaign, &plan, arguments, &capacity, with_claims);
+    // Brokers and nodes are stopped before the report is written.
+    drop(campaign);
+    progress.say("");
+    match outcome {
+        Ok(()) => write_ticket(&folder, &ticket(true))?,
+        // What is done is reported all the same; the interruption itself is the outcome.
+        Err(error) => {
+            let concluded = conclude(&store, show);
+            if is_cancelled(&error) {
+                eprintln!(
+                    "interrupted: what is done is kept in {} and the same command continues it",
+                    folder.display()
+                );
+            }
+            concluded.and(Err(error))?;
+        }
+    }
+    let (loaded, outcome) = conclude(&store, show)?;
+    Ok((loaded.records, outcome))
+}
+
+fn run(
+    campaign: &mut Campaign,
+    plan: &Plan,
+    arguments: &CompareArguments,
+    capacity: &[String],
+    with_claims: bool,
+) -> Result<()> {
+    let first = plan.scenarios.first().or(plan.few.first().map(|(scenario, _)| scenario));
+    let mut cells: Vec<Cell> = first.map(|scenario| null_cell(scenario, plan.seed)).into_iter().collect();
+    cells.extend(plan.cells());
+    if with_claims {
+        cells.extend(plan.experiments(experiments(), |name| paced(arguments, name).ok()));
+    }
+    campaign.run_all(&cells)?;
+    for name in capacity {
+        let scenario = paced(arguments, name)?;
+        for entrant in plan.entrants.iter().filter(|entrant| !is_counter_example(entrant)) {
+            if let Some(held) = search(campaign, &scenario, entrant, plan.seed)? {
+                campaign.run_all(&knee(&scenario, entrant, plan.seed, held, KNEE_REPEATS))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_counter_example(entrant: &Entrant) -> bool {
+    crate::claims::COUNTER_EXAMPLES.contains(&entrant.strategy.as_str())
+}
+
+fn plan(arguments: &CompareArguments) -> Result<Plan> {
+    let (always, few): (Vec<&str>, Vec<&str>) = match () {
+        () if !arguments.scenario.is_empty() => {
+            (arguments.scenario.iter().map(String::as_str).collect(), vec![])
+        }
+        () if arguments.full => (SHIPPED.iter().map(|(name, _)| *name).collect(), vec![]),
+        () => (QUICK.to_vec(), QUICK_FEW.to_vec()),
+    };
+    let load =
+        |names: Vec<&str>| names.into_iter().map(|name| paced(arguments, name)).collect::<Result<Vec<_>>>();
+    let blocks = arguments.blocks.unwrap_or(rhythm(arguments).blocks);
+    ensure!(blocks > 0, "a campaign needs at least one block");
+    Ok(Plan {
+        scenarios: load(always)?,
+        few: load(few)?.into_iter().map(|scenario| (scenario, 1)).collect(),
+        entrants: entrants(&arguments.strategy)?,
+        blocks,
+        seed: arguments.seed,
+    })
+}
+
+fn rhythm(arguments: &CompareArguments) -> &'static Pace {
+    if arguments.full { &FULL_PACE } else { &QUICK_PACE }
+}
+
+fn paced(arguments: &CompareArguments, name: &str) -> Result<Scenario> {
+    let scenario = Scenario::load(name, &arguments.overrides)?;
+    let rhythm = rhythm(arguments);
+    let window_s = arguments.duration.unwrap_or(rhythm.window_s);
+    let timeline_s = arguments.duration.map_or(rhythm.timeline_s, |given| given.max(rhythm.timeline_s));
+    Ok(pace(scenario, window_s, arguments.warm_up.unwrap_or(rhythm.warm_up_s), timeline_s))
+}
+
+/// The load that warms a JVM broker: many messages, few deliveries.
+fn warm_up(arguments: &CompareArguments) -> Result<Scenario> {
+    let overrides = [
+        "rooms.count=200",
+        "rooms.members=3.0",
+        "rooms.size_skew=0.0",
+        "traffic.rate_per_s=4000.0",
+        "duration_s=7.0",
+        "warm_up_s=0.5",
+        "drain_s=2.0",
+    ];
+    let mut overrides: Vec<String> = overrides.map(str::to_owned).to_vec();
+    overrides.extend(arguments.overrides.iter().filter(|one| one.starts_with("nodes=")).cloned());
+    Ok(Scenario::load("small-rooms", &overrides)?)
+}
+
+fn entrants(given: &[String]) -> Result<Vec<Entrant>> {
+    if given.is_empty() {
+        let all =
+            STRATEGIES.iter().map(|known| Entrant { strategy: known.name.to_owned(), options: Vec::new() });
+        return Ok(all.collect());
+    }
+    given
+        .iter()
+        .map(|text| {
+            let mut words = text.split_whitespace().map(str::to_owned);
+            let strategy = words.next().context("an empty --strategy")?;
+            let entrant = Entrant { strategy, options: words.collect() };
+            let known = STRATEGIES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+            ensure!(entrant.brokers().is_some(), "no strategy `{}`; there are {known}", entrant.strategy);
+            for option in &entrant.options {
+                ensure!(option.contains('='), "`{option}` is no option: write 'STRATEGY key=value'");
+            }
+            Ok(entrant)
+        })
+        .collect()
+}
+
+/// Identifies programs by their content: a changed server makes other cells.
+fn fingerprint(programs: &[&PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for program in programs {
+        hash.update(fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The folder that was asked for; else that of an unfinished campaign with the same plan; else a new one.
+fn folder(arguments: &CompareArguments, name: &str, identity: &str, progress: &Progress) -> Result<PathBuf> {
+    if let Some(folder) = &arguments.output {
+        return Ok(folder.clone());
+    }
+    let results = Path::new("results");
+    let mut unfinished = Vec::new();
+    for entry in fs::read_dir(results).into_iter().flatten().flatten() {
+        let ticket =
+            read_ticket(&entry.path()).filter(|ticket| !ticket.finished && ticket.campaign == identity);
+        unfinished.extend(ticket.map(|_| entry.path()));
+    }
+    unfinished.sort();
+    if let Some(found) = unfinished.pop().filter(|_| !arguments.fresh) {
+        progress.say(&format!("continuing {}", found.display()));
+        return Ok(found);
+    }
+    let time: String = now_rfc3339().chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
+    Ok(results.join(format!("{name}-{time}")))
+}
+
+fn read_ticket(folder: &Path) -> Option<Ticket> {
+    serde_json::from_str(&fs::read_to_string(folder.join(CAMPAIGN)).ok()?).ok()
+}
+
+fn write_ticket(folder: &Path, ticket: &Ticket) -> Result<()> {
+    Ok(write_whole(&folder.join(CAMPAIGN), &serde_json::to_vec_pretty(ticket)?)?)
+}

@@ -1,0 +1,65 @@
+//! The command line: arguments in, exit code out.
+
+mod arguments;
+mod baseline;
+mod claims;
+mod compare;
+mod interrupt;
+mod output;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+pub use arguments::Arguments;
+use arguments::Command;
+
+use crate::campaign::is_cancelled;
+
+/// How a command ended, as an exit code that scripts can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0: everything ran and every promise was kept.
+    Pass,
+    /// 1: it could not be done.
+    Error,
+    /// 2: it ran, but says nothing: generator saturated, too few samples, interrupted.
+    Inconclusive,
+    /// 99: a threshold or the audit failed.
+    Failed,
+}
+
+impl Outcome {
+    fn code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Pass => 0,
+            Self::Error => 1,
+            Self::Inconclusive => 2,
+            Self::Failed => 99,
+        })
+    }
+}
+
+/// Does what the arguments say.
+pub fn execute(arguments: Arguments) -> ExitCode {
+    let outcome = match arguments.command {
+        Command::Run(run) => run::execute(&run),
+        Command::Compare(compare) => compare::execute(&compare),
+        Command::Report(report) => report::execute(&report),
+        Command::Diff(diff) => report::diff(&diff),
+        Command::Claims(claims) => claims::execute(&claims),
+        Command::List => report::list(),
+        Command::NullServer(null) => run::null_server(&null),
+    };
+    match outcome {
+        Ok(outcome) => outcome.code(),
+        Err(error) if is_cancelled(&error) => {
+            eprintln!("\ninterrupted; everything that was started has been stopped");
+            Outcome::Inconclusive.code()
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Outcome::Error.code()
+        }
+    }
+}
