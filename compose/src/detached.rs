@@ -19,6 +19,9 @@ use crate::process::POLL_INTERVAL;
 /// How long a holder may take to end its processes when asked.
 const DOWN_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long a name may be locked without saying what is up under it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(2);
+
 /// What is up under a state name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -185,20 +188,25 @@ pub fn down(name: &str) -> Result<State> {
 
 fn find_in(folder: &Path, name: &str) -> Result<Option<State>> {
     let (file, lock) = (state_path(folder, name), lock_path(folder, name));
-    if !lock.exists() && !file.exists() {
-        return Ok(None);
-    }
-    if Claim::try_new(&lock).at("cannot lock", &lock)?.is_some() {
-        fs::remove_file(&file).ok();
-        return Ok(None);
-    }
-    match fs::read(&file) {
-        Ok(text) => {
-            let state = serde_json::from_slice(&text).doing(|| format!("cannot read {}", file.display()))?;
-            Ok(Some(state))
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        if !lock.exists() && !file.exists() {
+            return Ok(None);
         }
-        // Its holder is just coming or going.
-        Err(_) => Err(Error::State(format!("`{name}` is changing just now; try again"))),
+        if Claim::try_new(&lock).at("cannot lock", &lock)?.is_some() {
+            fs::remove_file(&file).ok();
+            return Ok(None);
+        }
+        match fs::read(&file) {
+            Ok(text) => {
+                let state =
+                    serde_json::from_slice(&text).doing(|| format!("cannot read {}", file.display()))?;
+                return Ok(Some(state));
+            }
+            // Its holder is just coming or going.
+            Err(_) if Instant::now() < deadline => std::thread::sleep(POLL_INTERVAL),
+            Err(source) => return Err(source).at("cannot read", &file),
+        }
     }
 }
 

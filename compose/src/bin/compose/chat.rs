@@ -31,6 +31,7 @@ pub(crate) fn chat(options: &Chat) -> Result<()> {
     let interrupt = interrupt::watch();
     let environment = Environment::start(&request)?;
     let nodes = Nodes::start(&spec, &environment)?;
+    interrupt.listen();
     println!("{} is up. Open in a browser, one tab per node:", spec.strategy);
     for (process, address) in nodes.processes().iter().zip(nodes.http()) {
         println!("  {}  {address}/    log: {}", process.name(), process.log_path().display());

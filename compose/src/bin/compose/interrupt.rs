@@ -17,7 +17,7 @@ pub(crate) struct Interrupt {
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal ends the program and all its processes at once, until [`Interrupt::wait`] takes over.
+/// From now on a signal ends the program and all its processes at once, until [`Interrupt::listen`].
 pub(crate) fn watch() -> Interrupt {
     let (wish, wished) = mpsc::channel();
     // Without the handler a signal ends the program in the system's way, and its processes with it.
@@ -48,9 +48,13 @@ pub(crate) fn end_now() -> ! {
 }
 
 impl Interrupt {
-    /// Waits for a signal. After it the program has the time to end gracefully until a second one comes.
-    pub(crate) fn wait(&self) {
+    /// From now on the first signal is kept for [`Interrupt::wait`]; a second one still ends everything at once.
+    pub(crate) fn listen(&self) {
         LISTENING.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits for a signal. After it the program has the time to end gracefully.
+    pub(crate) fn wait(&self) {
         // A closed channel means that no signal can be received; there is nothing to wait for then.
         self.wished.recv().ok();
     }

@@ -95,6 +95,7 @@ pub(crate) fn hold(options: &Up) -> ExitCode {
         }
     };
     ready.store(true, Ordering::SeqCst);
+    interrupt.listen();
     if say(&Outcome::Up(hold.1)).and_then(|()| let_go_of_the_terminal()).is_err() {
         return ExitCode::FAILURE;
     }
