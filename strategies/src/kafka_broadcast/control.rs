@@ -122,6 +122,8 @@ impl Tail {
         let standstill = Arc::new(Standstill::default());
         let sink = Sink { entries: sender, standstill: Arc::clone(&standstill), stats: Arc::clone(stats) };
         let consumer = Consumer::start(cluster.connection(), &ConsumerSettings::default(), sink)?;
+        let (warm, name) = (consumer.clone(), topic.to_owned());
+        cluster.run(move |_| warm.refresh_blocking(&name, TAIL_TIMEOUT)).await?;
         let mut tail = Self { consumer, entries: receiver, standstill };
         tail.consumer.assign_blocking(topic, &[(PARTITION, from)])?;
         let mut entries = Vec::new();

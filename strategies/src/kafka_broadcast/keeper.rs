@@ -115,7 +115,11 @@ impl Keeper {
                     }
                     return;
                 }
-                entry = self.tail.next() => if let Some(entry) = entry { self.apply_all(entry) },
+                entry = self.tail.next() => match entry {
+                    Some(entry) => self.apply_all(entry),
+                    // The reading thread is gone.
+                    None => self.tail.standstill.raise(),
+                },
                 () = control_standstill.raised() => self.reopen().await,
                 () = reader_standstill.raised() => {}
                 _ = beat.tick() => due = true,
@@ -358,6 +362,9 @@ impl Keeper {
             Ok((tail, view)) => {
                 self.tail.close().await;
                 (self.tail, self.view) = (tail, view);
+                if self.own.admitted && self.view.member(self.own.incarnation).is_none() {
+                    self.loss = Some("it stood still for longer than the control log is kept");
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the control log cannot be read; trying again");

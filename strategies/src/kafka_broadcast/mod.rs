@@ -123,8 +123,7 @@ impl KafkaBroadcast {
         let cluster = Cluster::connect(connection, start.connect_retry).await?;
         let control = control::topic(&start.namespace, settings.replication);
         let data = data_topic(&start.namespace, &settings);
-        cluster.ensure_topic(&control).await?;
-        cluster.ensure_topic(&data).await?;
+        tokio::try_join!(cluster.ensure_topic(&control), cluster.ensure_topic(&data))?;
 
         let stats = Arc::new(Stats::default());
         let rooms = Arc::new(Rooms::default());
@@ -154,13 +153,14 @@ impl KafkaBroadcast {
             control_topic: control.name,
             cluster: cluster.clone(),
             writer: Arc::clone(&writer),
-            reading: Reading::new(cluster, data.name, reader, places, standstill),
+            reading: Reading::new(cluster, data.name, reader, Arc::clone(&places), standstill),
             entrance: start.entrance,
             stats: Arc::clone(&stats),
             settings: settings.clone(),
         };
         tokio::spawn(Keeper::start(parts, status_sender).await?.run(stop));
         effective(status.clone(), settings.join_timeout(), "connect").await?;
+        see_for_itself(&writer, &places, settings.join_timeout()).await?;
         Ok(Self {
             guarantees: settings.guarantees(),
             shutdown_deadline: Duration::from_millis(settings.shutdown_ms),
@@ -187,6 +187,19 @@ fn data_topic(namespace: &str, settings: &Settings) -> TopicSpec {
             ("retention.ms".into(), retention_ms.to_string()),
         ],
     }
+}
+
+/// A node that connects can publish and hears what is published: it wrote into its own partition and read it. This also
+/// spares the first message what a client does once.
+async fn see_for_itself(writer: &Writer, places: &Places, timeout: Duration) -> Result<()> {
+    let written = writer.probe(&places.partitions());
+    let seen = async {
+        written.await.unwrap_or_else(|_| Err(fault::closed("connect")))?;
+        places.all_moved().await;
+        Ok(())
+    };
+    let late = |_| Err(fault::timed_out("connect", "this node could not read its own partition in time"));
+    tokio::time::timeout(timeout, seen).await.unwrap_or_else(late)
 }
 
 /// Resolves when this node is certainly a member whom every message reaches.

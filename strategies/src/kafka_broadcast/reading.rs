@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::membership::{Member, View};
 use super::reader::Standstill;
@@ -35,10 +36,13 @@ pub(super) struct Places {
     partitions: Mutex<HashMap<i32, Place>>,
     /// Some partition has an end: looked at per record, so it costs no lock.
     bounded: AtomicBool,
+    passed: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    /// Where reading started.
+    start: i64,
     /// The next offset, after delivery.
     next: i64,
     /// What lies here and beyond is not for this node.
@@ -50,6 +54,25 @@ impl Places {
     pub(super) fn pass(&self, partition: i32, next: i64) {
         if let Some(place) = self.partitions.lock().get_mut(&partition) {
             place.next = next;
+        }
+        self.passed.notify_waiters();
+    }
+
+    /// The partitions that are read now.
+    pub(super) fn partitions(&self) -> Vec<i32> {
+        self.partitions.lock().keys().copied().collect()
+    }
+
+    /// Resolves when something was read from every partition.
+    pub(super) async fn all_moved(&self) {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            if self.partitions.lock().values().all(|place| place.next > place.start) {
+                return;
+            }
+            passed.await;
         }
     }
 
@@ -67,7 +90,7 @@ impl Places {
     /// The reader starts there.
     fn start(&self, partition: i32, next: i64) {
         let mut partitions = self.partitions.lock();
-        partitions.insert(partition, Place { next, until: None });
+        partitions.insert(partition, Place { start: next, next, until: None });
         self.bounded.store(partitions.values().any(|place| place.until.is_some()), Release);
     }
 
@@ -135,6 +158,8 @@ pub(super) struct Reading {
     pub(super) standstill: Arc<Standstill>,
     /// Partitions that the reader reads.
     assigned: Vec<i32>,
+    /// The highest partition that the consumer was told of.
+    known: Option<i32>,
     /// The reader's place is no longer in the log.
     stale: bool,
     detour: Option<Detour>,
@@ -148,8 +173,8 @@ impl Reading {
         places: Arc<Places>,
         standstill: Arc<Standstill>,
     ) -> Self {
-        let (assigned, stale, detour) = (Vec::new(), false, None);
-        Self { cluster, topic, consumer, places, standstill, assigned, stale, detour }
+        let (assigned, known, stale, detour) = (Vec::new(), None, false, None);
+        Self { cluster, topic, consumer, places, standstill, assigned, known, stale, detour }
     }
 
     /// This node was expelled: from now on it takes a detour. An earlier one that is not finished goes on.
@@ -207,7 +232,7 @@ impl Reading {
             return Ok(Turn::Settled);
         }
         let ends = self.ends(&member.partitions).await?;
-        self.assign(&ends)?;
+        self.assign(&ends).await?;
         Ok(match std::mem::take(&mut self.stale) {
             true => Turn::Lost("the log no longer held what this node was to read next"),
             false => Turn::Settled,
@@ -240,7 +265,7 @@ impl Reading {
         if present && since.elapsed() < LINGER || !self.drained(detour).await? {
             return Ok(Turn::Again);
         }
-        self.assign(&detour.home)?;
+        self.assign(&detour.home).await?;
         Ok(Turn::Returned)
     }
 
@@ -264,13 +289,13 @@ impl Reading {
         }
         let peer = detour.expulsion.peers.iter().find_map(|peer| view.member(*peer));
         let Some((peer, &partition)) = peer.and_then(|peer| Some((peer, peer.partitions.first()?))) else {
-            self.assign(&[])?;
+            self.assign(&[]).await?;
             return Ok(Turn::Lost("it was no member for a while, and nobody was all that time"));
         };
         let (topic, since_ms) = (self.topic.clone(), detour.expulsion.appended_ms - SLACK_MS);
         let start = self.ask(move |cluster| cluster.at_time_blocking(&topic, partition, since_ms)).await?;
         tracing::info!(peer = peer.node, partition, offset = start, "reading what was missed");
-        self.assign(&[(partition, start)])?;
+        self.assign(&[(partition, start)]).await?;
         detour.drain_to = None;
         detour.followed = Some(peer.incarnation);
         Ok(Turn::Again)
@@ -296,7 +321,14 @@ impl Reading {
     }
 
     /// Makes the reader read exactly these partitions from these offsets.
-    fn assign(&mut self, places: &[(i32, i64)]) -> Result<()> {
+    async fn assign(&mut self, places: &[(i32, i64)]) -> Result<()> {
+        let highest = places.iter().map(|&(partition, _)| partition).max();
+        if highest > self.known {
+            // Otherwise it may take a second until the consumer asks of its own accord.
+            let (consumer, topic) = (self.consumer.clone(), self.topic.clone());
+            self.ask(move |_| consumer.refresh_blocking(&topic, STEP_TIMEOUT)).await?;
+            self.known = highest;
+        }
         if !self.assigned.is_empty() {
             self.consumer.release_blocking(&self.topic, &self.assigned)?;
             self.assigned.clear();

@@ -119,6 +119,11 @@ impl Writer {
 
     /// Writes `record`, whose place in the budget is reserved, into `partitions`.
     fn write(&self, partitions: &[i32], record: &[u8], outcome: oneshot::Sender<Outcome>) {
+        self.stats.broker_writes.add(partitions.len() as u64);
+        self.send(partitions, record, outcome);
+    }
+
+    fn send(&self, partitions: &[i32], record: &[u8], outcome: oneshot::Sender<Outcome>) {
         let publish = Arc::new(Publish {
             writes: partitions.len(),
             pending: AtomicU32::new(u32::try_from(partitions.len()).unwrap_or(u32::MAX)),
@@ -127,13 +132,20 @@ impl Writer {
             outcome: Mutex::new(Some(outcome)),
             flight: Arc::clone(&self.flight),
         });
-        self.stats.broker_writes.add(partitions.len() as u64);
         for &partition in partitions {
             let ack = PartitionAck { publish: Arc::clone(&publish), partition };
             if let Err((error, ack)) = self.producer.send(&self.topic, Some(partition), None, record, ack) {
                 ack.done(Err(error));
             }
         }
+    }
+
+    /// Writes an empty record into partitions of this node's own: when it is read, publishing and reading both work.
+    pub(super) fn probe(&self, partitions: &[i32]) -> oneshot::Receiver<Outcome> {
+        let (outcome, receiver) = oneshot::channel();
+        self.flight.take(partitions.len(), 0);
+        self.send(partitions, &[], outcome);
+        receiver
     }
 
     /// Takes `copies` writes of `bytes` each out of the budget.

@@ -8,7 +8,7 @@ use manifold_strategies::{Backplane, ErrorKind};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::brokers::{address, own};
+use crate::brokers::{address, own, shared};
 use crate::node::{DEADLINE, Node, Stream, envelope, namespace, run};
 
 /// Which broker leads each partition of a topic.
@@ -94,6 +94,62 @@ fn a_broker_that_restarts_costs_a_pause_and_nothing_else() {
             );
             assert!(node.inbox.longest_pause() < Duration::from_secs(20));
             assert_eq!(node.backplane.stats().gaps.get(), 0);
+            node.shutdown().await;
+        }
+    });
+}
+
+/// One of three brokers is killed: its partitions move to another replica.
+#[test]
+fn a_killed_broker_of_three_costs_a_pause_and_nothing_else() {
+    const SETTINGS: &str = "publish_timeout_ms = 20000";
+    let environment = own(KafkaTopology::Three);
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
+        let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
+        let stream = Stream::start(&publisher);
+        member.inbox.wait_for(200).await;
+        // The one that keeps the control log: the worst choice.
+        let victim = leaders(&kafka, &format!("{namespace}.members"))[0].1;
+        environment.process(&format!("kafka-{victim}")).expect("the broker").kill().expect("killed");
+        let from = stream.next();
+        member.inbox.wait_for(from + 200).await;
+        publisher.inbox.wait_for(from + 200).await;
+        let last = stream.finish().await;
+        for (who, node) in [("publisher", publisher), ("member", member)] {
+            node.inbox.wait_for(last).await;
+            node.inbox.assert_complete(who, 0, last);
+            println!(
+                "{who}: the room paused for {:?} after a broker of three was killed",
+                node.inbox.longest_pause()
+            );
+            node.shutdown().await;
+        }
+    });
+}
+
+/// A publisher that is faster than its bounds: what does not fit is refused as a whole.
+#[test]
+fn a_flood_is_refused_as_a_whole_or_delivered_as_a_whole() {
+    const SETTINGS: &str = "in_flight_writes_max = 1000";
+    let environment = shared();
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
+        let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
+        let sent: Vec<_> = (0..20_000).map(|number| publisher.backplane.publish(envelope(number))).collect();
+        let mut accepted = Vec::new();
+        for (number, outcome) in (0u64..).zip(sent) {
+            match outcome.await {
+                Ok(_) => accepted.push(number),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}"),
+            }
+        }
+        assert!((500..20_000).contains(&accepted.len()), "{} accepted", accepted.len());
+        for node in [publisher, member] {
+            node.inbox.wait_until("what was accepted", |inbox| inbox.numbers().len() >= accepted.len()).await;
+            assert!(node.inbox.numbers() == accepted, "accepted and arrived differ");
             node.shutdown().await;
         }
     });
