@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -24,6 +24,18 @@ const FLAGS = [
 ];
 const MARKUP = '<img src=x onerror="document.title=\'owned\'"><b>bold</b>';
 
+/** Waits until no process of the profile is left: a browser's helpers end a moment after it. */
+async function gone(profile) {
+  const mentions = (id) => readFile(`/proc/${id}/cmdline`, "utf8").then((text) => text.includes(profile), () => false);
+  const deadline = Date.now() + 10_000;
+  while (process.platform === "linux") {
+    const ids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+    if (!(await Promise.all(ids.map(mentions))).includes(true)) return;
+    assert.ok(Date.now() < deadline, "the browser has left processes behind");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 /** A browser of its own, with a fresh profile, that notes all that goes wrong in it. */
 async function open(t, { width, height, colorScheme }) {
   const profile = await mkdtemp(path.join(os.tmpdir(), "manifold-e2e-"));
@@ -32,6 +44,7 @@ async function open(t, { width, height, colorScheme }) {
   });
   t.after(async () => {
     await context.close();
+    await gone(profile);
     await rm(profile, { recursive: true, force: true, maxRetries: 5 });
   });
   context.setDefaultTimeout(20_000);
