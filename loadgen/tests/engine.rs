@@ -1,6 +1,8 @@
 //! Whole runs of the engine against a server that behaves, and against ones that misbehave on purpose: each fault must
 //! be caught and named.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot start must fail")]
+
 use std::sync::Mutex;
 
 use manifold_loadgen::engine::{self, RunError, RunSpec};

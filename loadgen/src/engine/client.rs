@@ -1,14 +1,14 @@
 //! One client: what it is a member of, what it has said and waits for. No sockets: bytes to send go into a buffer.
 
-use std::collections::VecDeque;
+mod hearing;
 
-use manifold_protocol::{Error, PushBody, Reply, ReplyBody, json};
+use std::collections::VecDeque;
 
 use super::books::{Books, Pending, Unacknowledged};
 use super::payload::Stamp;
-use super::wire::{self, Line};
+use super::wire;
 use crate::audit::{Closing, OrderTrack};
-use crate::schedule::{Intent, mix};
+use crate::schedule::Intent;
 
 /// Where a client stands with a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,187 +183,6 @@ impl Client {
         };
         wire::append_frame(out, key, |out| wire::append_publish(out, id, &room.channel, &stamp, bytes));
         self.pending.push_back(Pending { id, stream: intent.stream, sequence, intended_us: intent.at_us });
-    }
-
-    /// Takes a received text frame. Answers go to `out`.
-    #[inline]
-    pub(super) fn take(
-        &mut self,
-        text: &str,
-        now_us: u64,
-        books: &mut Books<'_>,
-        out: &mut Vec<u8>,
-        key: [u8; 4],
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (text, after) = match memchr::memchr(b'\n', rest.as_bytes()) {
-                Some(end) => (&rest[..end], &rest[end + 1..]),
-                None => (rest, ""),
-            };
-            rest = after;
-            match wire::line(text) {
-                Line::Publication { channel, stamp } => self.publication(channel, &stamp, now_us, books),
-                Line::Published(id) => {
-                    if let Some(pending) = self.answered(id) {
-                        books.acknowledged(&pending, now_us);
-                    }
-                }
-                Line::Ping if self.pongs => wire::append_frame(out, key, |out| out.extend_from_slice(b"{}")),
-                Line::Ping => {}
-                Line::Other(text) => self.take_other(text, now_us, books, out, key, effects)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn membership(&mut self, room: u32) -> Option<&mut Membership> {
-        match &mut self.memberships[..] {
-            [only] => (only.room == room).then_some(only),
-            many => {
-                let place = many.binary_search_by_key(&room, |one| one.room).ok()?;
-                Some(&mut many[place])
-            }
-        }
-    }
-
-    #[inline]
-    fn publication(&mut self, channel: &[u8], stamp: &Stamp, now_us: u64, books: &mut Books<'_>) {
-        let plan = &books.shared.plan;
-        let Some(room) = plan.rooms.get(stamp.room as usize).filter(|_| stamp.run == plan.run) else {
-            books.ledger.tally_mut().corrupt += 1;
-            return;
-        };
-        let slow = self.slow;
-        let belongs = room.channel.as_bytes() == channel;
-        match self.membership(stamp.room) {
-            Some(one) if belongs && one.standing == Standing::In => {
-                books.delivered(stamp, one.windows, &mut one.order, slow, now_us);
-            }
-            // Between asking and being told, either may be true.
-            Some(one) if belongs && one.standing != Standing::Out => books.ledger.tally_mut().edge += 1,
-            _ => books.ledger.tally_mut().leaked += 1,
-        }
-    }
-
-    /// The publish that `id` answers. Replies mostly come in order.
-    #[inline]
-    fn answered(&mut self, id: u32) -> Option<Pending> {
-        if self.pending.front()?.id == id {
-            return self.pending.pop_front();
-        }
-        let place = self.pending.iter().position(|pending| pending.id == id)?;
-        self.pending.remove(place)
-    }
-
-    fn take_other(
-        &mut self,
-        text: &str,
-        now_us: u64,
-        books: &mut Books<'_>,
-        out: &mut Vec<u8>,
-        key: [u8; 4],
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        for reply in json::replies(text) {
-            let Reply { id, body } = reply.map_err(|error| Refusal(format!("{error} in {text:.200}")))?;
-            match body {
-                ReplyBody::Connect(connect) if id == self.connect_id => {
-                    self.connected = true;
-                    self.pongs = connect.pong;
-                    effects.confirmed = true;
-                }
-                ReplyBody::Subscribe(_) => self.joined(id, books, effects),
-                ReplyBody::Unsubscribe => {
-                    self.memberships.iter_mut().filter(|one| one.id == id).for_each(Membership::end);
-                    self.join(books, out, key);
-                }
-                ReplyBody::Error(error) => self.refused(id, &error, books, effects)?,
-                ReplyBody::Publish => {
-                    if let Some(pending) = self.answered(id) {
-                        books.acknowledged(&pending, now_us);
-                    }
-                }
-                ReplyBody::Push(push) => match push.body {
-                    PushBody::Publication(publication) => {
-                        let data = publication.data.map_or("", json::Json::as_str);
-                        match Stamp::read(data.as_bytes()) {
-                            Some(stamp) => self.publication(push.channel.as_bytes(), &stamp, now_us, books),
-                            None => books.ledger.tally_mut().corrupt += 1,
-                        }
-                    }
-                    PushBody::Unsubscribe(unsubscribe) => {
-                        let told = unsubscribe.code.resubscribe();
-                        self.unsubscribed(&push.channel, told, now_us, books);
-                        if told {
-                            self.join(books, out, key);
-                        }
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn joined(&mut self, id: u32, books: &mut Books<'_>, effects: &mut Effects) {
-        let slow = self.slow;
-        // Members that were there before the first message can be compared from it on.
-        let since = match books.shared.start_us() {
-            None => 0,
-            Some(_) => mix(u64::from(self.index) << 32 | u64::from(id)),
-        };
-        let joining = |one: &&mut Membership| one.id == id && one.standing == Standing::Joining;
-        if let Some(one) = self.memberships.iter_mut().find(joining) {
-            one.standing = Standing::In;
-            one.order = OrderTrack::new(since);
-            books.opened(one.room, one.windows, slow);
-            effects.confirmed = true;
-        }
-    }
-
-    fn refused(
-        &mut self,
-        id: u32,
-        error: &Error<'_>,
-        books: &mut Books<'_>,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        if let Some(pending) = self.answered(id) {
-            books.shared.note_failure(format_args!("publish refused: {}: {}", error.code, error.message));
-            books.not_acknowledged(&pending, Unacknowledged::Refused);
-            return Ok(());
-        }
-        if let Some(one) = self.memberships.iter_mut().find(|one| one.id == id) {
-            books.shared.note_failure(format_args!("join refused: {}: {}", error.code, error.message));
-            one.end();
-            effects.join_later = true;
-            return Ok(());
-        }
-        Err(Refusal(format!("connect refused: {}: {}", error.code, error.message)))
-    }
-
-    /// The server ended a membership.
-    fn unsubscribed(&mut self, channel: &str, told: bool, now_us: u64, books: &mut Books<'_>) {
-        let rooms = &books.shared.plan.rooms;
-        let slow = self.slow;
-        let Some(one) = self.memberships.iter_mut().find(|one| rooms[one.room as usize].channel == channel)
-        else {
-            return;
-        };
-        if one.standing == Standing::In {
-            let closing = if told { Closing::Told } else { Closing::Cut { at_us: now_us } };
-            books.closed(one.room, one.windows, slow, closing);
-        }
-        one.end();
-        if told {
-            books.ledger.tally_mut().gaps += 1;
-            books.interval.gaps += 1;
-        } else {
-            books.shared.note_failure(format_args!("the server ended the subscription to {channel}"));
-        }
     }
 
     /// The connection is gone.

@@ -4,20 +4,19 @@
 //! due: the kernel's timer for most of the wait, polling for the last stretch.
 
 use std::collections::BinaryHeap;
-use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventFlags};
+use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::agenda::{Agenda, Timer};
 use super::books::{Books, Interval};
 use super::client::Client;
-use super::link::{Link, Reading, Stage};
+use super::link::Link;
 use super::shared::Shared;
 use super::{RunError, system};
 use crate::audit::Ledger;
@@ -26,10 +25,7 @@ use crate::record::Latencies;
 use crate::schedule::{Random, mix};
 
 /// Bytes that one read takes at most. One buffer per thread.
-const READ_BYTES: usize = 128 << 10;
-/// Bytes that a slow reader takes every [`SLOW_READ_US`]: 80 KB/s.
-const SLOW_READ_BYTES: usize = 4 << 10;
-const SLOW_READ_US: u64 = 50_000;
+pub(super) const READ_BYTES: usize = 128 << 10;
 /// Longest wait for sockets, so that orders from other threads are seen.
 const WAIT_US_MAX: u64 = 10_000;
 /// The last stretch before a due message is polled, not slept.
@@ -80,9 +76,9 @@ pub(super) struct Worker<'a> {
     touched: Vec<u32>,
     /// (intended, since when it could have been written) of messages in this turn's flush.
     unflushed: Vec<(u64, u64)>,
-    buffer: Box<[u8]>,
+    pub(super) buffer: Box<[u8]>,
     /// Answers that come up while a frame is being read.
-    answers: Vec<u8>,
+    pub(super) answers: Vec<u8>,
     pub(super) random: Random,
     reports: Sender<Box<Interval>>,
     connecting: u32,
@@ -299,71 +295,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn handle(&mut self, event: &epoll::Event) {
-        let (data, flags) = (event.data.u64(), event.flags);
-        let local = data as u32;
-        let connection = &mut self.connections[local as usize];
-        if connection.link.generation != (data >> 32) as u32 {
-            return;
-        }
-        if matches!(connection.link.stage, Stage::Connecting) {
-            return self.connected(local);
-        }
-        if flags.contains(EventFlags::OUT) {
-            self.flush(local);
-        }
-        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        let link = &mut self.connections[local as usize].link;
-        if ended && link.reading != Reading::AtOnce {
-            // The server hung up on a client that doesn't read: now it reads, and finds out why.
-            link.reading = Reading::AtOnce;
-        }
-        if link.reading == Reading::AtOnce && (ended || flags.contains(EventFlags::IN)) {
-            self.read(local, READ_BYTES);
-        }
-    }
-
-    fn connected(&mut self, local: u32) {
-        let random = [self.random.next_u64().to_ne_bytes(), self.random.next_u64().to_ne_bytes()];
-        let mut key = [0; 16];
-        key.as_chunks_mut::<8>().0.copy_from_slice(&random);
-        let connection = &mut self.connections[local as usize];
-        let node = self.shared.node(connection.link.node);
-        match connection.link.upgrade(&node, key) {
-            Ok(()) => self.touch(local),
-            Err(error) => self.lost(local, None, &format!("cannot connect to {}: {error}", node.host)),
-        }
-    }
-
-    /// Reads once, and takes what came.
-    pub(super) fn read(&mut self, local: u32, bytes_max: usize) {
-        let connection = &mut self.connections[local as usize];
-        let count = match connection.link.read(&mut self.buffer[..bytes_max]) {
-            Ok(0) => return self.lost(local, None, "the server closed the connection"),
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return;
-            }
-            Err(error) => return self.lost(local, None, &format!("read: {error}")),
-        };
-        match connection.link.stage {
-            Stage::Open => self.take(local, count),
-            Stage::Upgrading(_) => match connection.link.upgraded(&self.buffer[..count]) {
-                Ok(None) => {}
-                Ok(Some(rest)) => {
-                    let key = self.key();
-                    let connection = &mut self.connections[local as usize];
-                    connection.client.greet(&self.books, &mut connection.link.out, key);
-                    self.buffer[..rest.len()].copy_from_slice(&rest);
-                    self.touch(local);
-                    self.take(local, rest.len());
-                }
-                Err(error) => self.lost(local, None, &format!("handshake: {error}")),
-            },
-            _ => {}
-        }
-    }
-
     /// Ends the thread: closes all windows and hands the books over.
     fn settle(mut self) -> Harvest {
         let mut failed = 0;
@@ -431,46 +362,6 @@ impl<'a> Worker<'a> {
             self.shared.joined.fetch_add(1, Ordering::AcqRel);
         }
         self.send_waiting(local);
-    }
-
-    /// What is read from the buffer, frame by frame.
-    fn take(&mut self, local: u32, count: usize) {
-        let run_us = self.run_us(self.shared.now_us());
-        let key = self.key();
-        let outcome = super::receive::take(
-            &mut self.connections[local as usize],
-            &mut self.buffer[..count],
-            run_us,
-            &mut self.books,
-            &mut self.answers,
-            key,
-        );
-        if self.agenda.start_us.is_some() && outcome.delivered {
-            self.books.activity.mark(run_us);
-        }
-        if !self.answers.is_empty() {
-            self.connections[local as usize].link.out.append(&mut self.answers);
-            self.touch(local);
-        }
-        if let Some(ended) = outcome.ended {
-            return self.lost(local, ended.code, &ended.why);
-        }
-        if outcome.effects.join_later {
-            self.join_later(local);
-        }
-        if outcome.effects.confirmed && self.connections[local as usize].client.is_live() {
-            self.live(local);
-        }
-    }
-
-    /// Slow readers read a little now and then.
-    pub(super) fn read_slowly(&mut self, local: u32, now_us: u64) {
-        let link = &self.connections[local as usize].link;
-        if link.reading == Reading::Slowly && link.is_open() {
-            let generation = link.generation;
-            self.timers.push(Timer::slow_read(now_us + SLOW_READ_US, local, generation));
-            self.read(local, SLOW_READ_BYTES);
-        }
     }
 
     /// Whether a step of the scenario strikes a client: a share of them, picked by the seed.

@@ -5,6 +5,7 @@
 //!
 //! It can also misbehave on purpose, so that tests can show that every kind of misbehaviour is caught.
 
+mod greeting;
 mod misbehaviour;
 mod rooms;
 mod serve;
