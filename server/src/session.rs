@@ -115,6 +115,14 @@ impl Session {
         self.outbox.lock().touched = true;
     }
 
+    /// Writes what waits if it is more than `bytes_max`. Direct writes stay held back.
+    pub(crate) fn relieve(&self, bytes_max: usize) {
+        let mut outbox = self.outbox.lock();
+        if outbox.len() > bytes_max && !outbox.scheduled && !self.write_waiting(&mut outbox) {
+            self.schedule(&mut outbox);
+        }
+    }
+
     /// Pays what `append` or `hold` owe: writes what waits, unless the session's task has taken over.
     pub(crate) fn flush(&self) {
         let mut outbox = self.outbox.lock();

@@ -15,6 +15,7 @@ use super::pending::PendingSet;
 use super::rate::{RateLimit, Verdict};
 use super::subscribe::{Joining, Subscription};
 use crate::frame;
+use crate::hub::{Cork, UNFLUSHED_BYTES_MAX};
 use crate::node::{Admission, Node};
 use crate::session::Session;
 
@@ -62,9 +63,9 @@ impl Client {
         &self.node
     }
 
-    /// What comes next is a single frame. If it holds a single command, that is the last of this turn.
-    pub(super) fn expect_single_command(&mut self) {
-        self.single = true;
+    /// Says whether what was read is a single frame: if that holds a single command, nothing follows it.
+    pub(super) fn expect_single_frame(&mut self, single: bool) {
+        self.single = single;
     }
 
     /// # Errors
@@ -72,11 +73,11 @@ impl Client {
     pub(super) fn take_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Result<(), Disconnect> {
         match event {
             Event::Text(text) => {
-                if std::mem::take(&mut self.single) && !text.contains('\n') {
-                    crate::hub::Cork::last();
-                }
+                Cork::expect_last(self.single && !text.contains('\n'));
                 for command in json::commands(text) {
                     self.run(command.map_err(|_| DisconnectCode::BAD_REQUEST)?, cx)?;
+                    // A long turn must not make its own client look slow.
+                    self.session.relieve(UNFLUSHED_BYTES_MAX);
                 }
                 Ok(())
             }

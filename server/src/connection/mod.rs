@@ -151,9 +151,7 @@ impl Connection {
         if self.phase == Phase::Closed {
             return;
         }
-        if self.reader.pending_bytes() == 0 && is_one_command(bytes) {
-            self.client.expect_single_command();
-        }
+        self.client.expect_single_frame(self.reader.pending_bytes() == 0 && is_one_frame(bytes));
         let mut ending = None;
         let mut input = self.reader.feed(bytes);
         loop {
@@ -235,8 +233,8 @@ impl Future for Connection {
     }
 }
 
-/// Whether `bytes` are exactly one frame with one command, so that nothing follows it in this turn.
-fn is_one_command(bytes: &[u8]) -> bool {
+/// Whether `bytes` are exactly one frame.
+fn is_one_frame(bytes: &[u8]) -> bool {
     match parse_header(bytes) {
         Ok(Some((header, length))) => header.fin && header.payload_len == (bytes.len() - length) as u64,
         _ => false,

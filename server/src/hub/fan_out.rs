@@ -21,7 +21,7 @@ use crate::clock::unix_us;
 use crate::session::Session;
 
 /// Flush at the latest when this much was appended: a burst must not look like a slow consumer.
-const UNFLUSHED_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const UNFLUSHED_BYTES_MAX: usize = 32 * 1024;
 
 /// A thread's frame builder keeps this much memory between messages.
 const FRAME_KEPT_BYTES: usize = 72 * 1024;
@@ -55,9 +55,9 @@ impl Cork {
         Self(PhantomData)
     }
 
-    /// What follows is the last delivery under this thread's cork: it may be written at once.
-    pub(crate) fn last() {
-        SCRATCH.with_borrow_mut(|scratch| scratch.last = true);
+    /// Says whether what follows is the last delivery under this thread's cork: then it may be written at once.
+    pub(crate) fn expect_last(last: bool) {
+        SCRATCH.with_borrow_mut(|scratch| scratch.last = last);
     }
 }
 

@@ -21,7 +21,7 @@ use manifold_strategies::{Backplane, Position, RoomId};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
-pub(crate) use fan_out::Cork;
+pub(crate) use fan_out::{Cork, UNFLUSHED_BYTES_MAX};
 pub(crate) use interest::{Reservation, Ticket};
 use members::Member;
 pub(crate) use room::{JoinFailed, Room};

@@ -120,6 +120,25 @@ async fn a_client_that_pauses_within_its_limit_misses_nothing() {
     assert_eq!(pausing.publication().await, "direct again");
 }
 
+#[tokio::test]
+async fn a_burst_into_the_own_room_makes_nobody_slow() {
+    let server = serve(Config { outbox_bytes_max: 148 * 1024, ..config() }).await;
+    let mut client = Client::in_room(server.address(), "a").await;
+    let mut member = Client::in_room(server.address(), "a").await;
+    let count = 1_200;
+    let frame: String = (0..count)
+        .map(|number| format!("{{\"id\":9,\"publish\":{{\"channel\":\"a\",\"data\":{number}}}}}\n"))
+        .collect();
+    assert!(frame.len() < 64 * 1024 && count * 140 > 148 * 1024);
+    client.send_text(frame).await;
+    for number in 0..count {
+        assert_eq!(member.publication().await, number);
+    }
+    for _ in 0..2 * count {
+        client.next().await;
+    }
+}
+
 /// The value of a metric without labels.
 fn value(metrics: &str, name: &str) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
