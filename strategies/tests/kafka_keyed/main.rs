@@ -8,4 +8,5 @@ mod consume;
 mod demand;
 mod faults;
 mod harness;
+mod latency;
 mod start;
