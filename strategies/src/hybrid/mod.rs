@@ -1,6 +1,49 @@
 //! Redis carries the live message, Kafka holds the durable log, one sequence joins them (plan 4).
 //!
-//! placeholder
+//! # How a message travels
+//! A script in Redis assigns the room's next position (epoch and offset) and publishes, in one step; as soon as the position
+//! is known, the publisher's node appends the message, with it, to the room's partition of the log. The publisher is
+//! acknowledged when the log has it. With `first = "durable"` the script only reserves the position, and the message is
+//! published live when the log has it.
+//!
+//! Every node listens to its rooms in Redis **and** reads the whole log. Both go through one [`merge`]: per room the
+//! lowest position not yet seen is delivered, from whichever path brings it first, and the other copy is dropped. A hole is
+//! held until the log fills it, for `heal_timeout_ms` at most, and then declared as a gap. While Redis is healthy the log is
+//! read seldom and in bulk, for safety only.
+//!
+//! When Redis is lost a publisher's node appends without a position, and members get the message from the log some
+//! `log_wait_ms` later, in the log's order. Its position is then in the *log's* numbering: an epoch that names the topic, and
+//! the offset in the partition, which rises with holes. No client is disconnected, and a new member joins by the log alone.
+//!
+//! # Why nothing acknowledged is lost, doubled, or reordered
+//! Nodes notice the loss and the return of Redis at different times, so publishers and receivers are in all combinations of
+//! states for a while. The argument does not depend on who notices what when:
+//!
+//! - *Not lost.* An acknowledged message is in the log, and every receiver reads all of the log from before its join on.
+//!   A record is delivered, or recognised as delivered, or held behind something that is bounded in time. It is
+//!   dropped for good only if it comes after its place was declared as a gap.
+//! - *Not doubled.* One message may have up to three copies: live, in the log with its position, and in the log without one
+//!   (its publisher lost the link after sending the script, and could not know). Copies with a position are recognised by
+//!   the position; those without by the message id, within the node's window of ids.
+//! - *Each publisher in order.* Let a publisher send `m` before `n` to one room, and consider a receiver.
+//!   1. Both with a position of one epoch: positions rise in the order of sending, and the merge follows them.
+//!   2. `m` and `n` both without one: both come from the log alone, in the order in which one task appended them.
+//!   3. `m` with a position, `n` without: the log has `m` before `n`. When `n` is read `m` was delivered, or is held; `n`
+//!      is queued behind everything that is held and was read from the log before it, and so behind `m`.
+//!   4. `m` without a position (or of an earlier epoch), `n` with one. Before a node returns to the live path it
+//!      waits, with its publishes queued, until all of its appends have an outcome; every live message of it then carries a
+//!      *fence*: where its own writing to that partition ended. A receiver holds a live message until it has read the log up
+//!      to the fence, and so has seen `m`. A copy of `n` from the log lies behind `m` anyway.
+//! - *One order for all members of a room* holds while Redis is healthy (its sequence), and while it is away for everybody
+//!   (the log's order). In between, while some nodes have the link and others do not, messages of *different* publishers may
+//!   interleave differently on different nodes.
+//!
+//! # What is declared although it may have arrived
+//! A publish that Redis executed and whose reply was lost has used up an offset that is in no record of the log. A
+//! receiver that missed it live too gets the message without a position, and after `heal_timeout_ms` declares the offset as a gap:
+//! a false alarm, never a silent loss. A message that is live but that the log then refuses reaches members although its
+//! publisher is told that it failed (not with `first = "durable"`).
+
 mod line;
 mod log;
 mod merge;

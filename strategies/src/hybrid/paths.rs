@@ -12,7 +12,7 @@ use super::merge::{Merge, Place};
 use crate::backplane::{BoxFuture, Entrance, Envelope, Position, RoomId};
 use crate::clients::kafka::{Consumer, Link, Record, RecordSink};
 use crate::envelope::{self, View};
-use crate::redis_pubsub::live::{Inbound, Wire};
+use crate::redis_pubsub::wire::{Inbound, Wire};
 use crate::stats::Stats;
 
 /// How often held messages are looked at.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::live::{Inbound, Session, Shared};
+use super::lanes::Session;
+use super::live::Shared;
 use super::rooms::{Room, Rooms};
 use super::sequence::{HEAD_BYTES, Top, head, split_head};
+use super::wire::Inbound;
 use crate::backplane::{Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::refused;
@@ -171,7 +173,7 @@ impl Listening {
 
     /// Takes what has arrived.
     pub(super) fn collect(&mut self, rooms: &mut Rooms, inbound: &mut dyn Inbound) -> Result<()> {
-        while let Some(value) = self.session.connection.next()? {
+        while let Some(value) = self.session.connection.received()? {
             match value {
                 Value::Push(parts) => self.pushed(&parts, rooms, inbound)?,
                 reply => self.replied(&reply, rooms, inbound)?,

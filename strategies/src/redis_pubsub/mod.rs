@@ -14,6 +14,7 @@
 //! offset, which is not declared as a gap. One node's members thus see each message once; one that joined between
 //! the two copies sees the second.
 
+pub(crate) mod lanes;
 pub(crate) mod listening;
 pub(crate) mod live;
 pub(crate) mod publisher;
@@ -21,6 +22,7 @@ pub(crate) mod rooms;
 pub(crate) mod sequence;
 mod settings;
 pub(crate) mod subscriber;
+pub(crate) mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +30,13 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::live::{Inbound, Live, Setup, Wire, closed};
+use self::live::{Live, Setup, closed};
 use self::publisher::{Operation, Publish};
 pub use self::settings::Settings;
 #[cfg(feature = "hybrid")]
 pub(crate) use self::settings::within;
 
+use self::wire::{Inbound, Wire};
 use crate::backplane::{Backplane, BoxFuture, Entrance, Envelope, Event, Message, Position, RoomId};
 use crate::clients::redis::Address;
 use crate::dedup::DedupWindow;

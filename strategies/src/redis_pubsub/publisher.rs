@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::live::{Lane, Session, Shared, Use, closed};
+use super::lanes::{Lane, Session, Use};
+use super::live::{Shared, closed};
 use super::sequence::{head, split_head};
 use super::subscriber::closed as closed_signal;
 use crate::backplane::{Envelope, Position};
@@ -61,15 +61,26 @@ pub(crate) enum Work {
     Publish(Publish),
     /// Tell when everything before has its outcome.
     Flush(oneshot::Sender<()>),
+    /// Slots now belong to lane `to`: hand it what was queued before and has no outcome.
+    HandOver {
+        to: Arc<Lane>,
+        left: oneshot::Sender<Backlog>,
+    },
+    /// Slots come from another lane: what it hands over goes first.
+    Inherit(oneshot::Receiver<Backlog>),
 }
+
+/// What is to be sent, in order. True for what was sent before and may have arrived.
+pub(crate) type Backlog = VecDeque<(Work, bool)>;
 
 /// The task.
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
     work: mpsc::UnboundedReceiver<Work>,
-    /// To be sent, in order. What was sent before and may have arrived is marked.
-    backlog: VecDeque<(Work, bool)>,
+    backlog: Backlog,
+    /// What another lane hands over, and until when it is waited for.
+    inheriting: Option<(oneshot::Receiver<Backlog>, Instant)>,
     in_flight: VecDeque<(Work, Instant)>,
     body: Vec<u8>,
 }
@@ -82,7 +93,15 @@ enum End {
 
 impl Publisher {
     pub(crate) fn new(shared: Arc<Shared>, lane: Arc<Lane>, work: mpsc::UnboundedReceiver<Work>) -> Self {
-        Self { shared, lane, work, backlog: VecDeque::new(), in_flight: VecDeque::new(), body: Vec::new() }
+        Self {
+            shared,
+            lane,
+            work,
+            backlog: VecDeque::new(),
+            inheriting: None,
+            in_flight: VecDeque::new(),
+            body: Vec::new(),
+        }
     }
 
     /// Runs until the live path closes. `session` is the first connection, if there is one already.
@@ -137,6 +156,7 @@ impl Publisher {
                 () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
                     return End::Broken(no_answer(limit));
                 }
+                left = inherited(&mut self.inheriting) => self.put_first(left),
             }
         }
     }
@@ -144,17 +164,24 @@ impl Publisher {
     /// Encodes what waits, as far as the bound on unanswered publishes allows.
     fn send(&mut self, session: &mut Session) {
         let now = Instant::now();
-        while self.in_flight.len() < IN_FLIGHT_MAX {
+        while self.in_flight.len() < IN_FLIGHT_MAX && self.inheriting.is_none() {
             match self.backlog.pop_front() {
                 None => break,
-                Some((Work::Flush(flushed), _)) => self.in_flight.push_back((Work::Flush(flushed), now)),
-                Some((Work::Publish(publish), _)) => {
-                    self.encode(&publish, session);
-                    self.in_flight.push_back((Work::Publish(publish), now));
+                Some((Work::Inherit(left), _)) => self.inherit(left),
+                Some((work, _)) => {
+                    if let Work::Publish(publish) = &work {
+                        self.encode(publish, session);
+                    }
+                    self.in_flight.push_back((work, now));
                 }
             }
         }
-        self.settle_flushes();
+        self.settle();
+    }
+
+    /// Waits for what another lane hands over, before anything else is sent.
+    fn inherit(&mut self, left: oneshot::Receiver<Backlog>) {
+        self.inheriting = Some((left, Instant::now() + self.shared.settings.response_timeout()));
     }
 
     fn encode(&mut self, publish: &Publish, session: &mut Session) {
@@ -182,7 +209,7 @@ impl Publisher {
 
     /// Takes the replies that have arrived.
     fn collect(&mut self, session: &mut Session) -> Result<()> {
-        while let Some(reply) = session.connection.next()? {
+        while let Some(reply) = session.connection.received()? {
             if matches!(reply, Value::Push(_)) {
                 continue;
             }
@@ -192,21 +219,26 @@ impl Publisher {
                 // Nothing happened for this publish. The connection is given up, which sends it again in its order.
                 return Err(refused(message));
             }
-            self.settle_flushes();
+            self.settle();
             match self.in_flight.pop_front() {
                 Some((Work::Publish(publish), _)) => self.finish(publish, outcome(&reply)),
                 _ => return Err(Error::new(ErrorKind::Corrupt, "publish", "a reply without a command")),
             }
         }
-        self.settle_flushes();
+        self.settle();
         Ok(())
     }
 
-    /// Answers the flushes that nothing is left before.
-    fn settle_flushes(&mut self) {
-        while matches!(self.in_flight.front(), Some((Work::Flush(_), _))) {
-            if let Some((Work::Flush(flushed), _)) = self.in_flight.pop_front() {
-                let _ = flushed.send(());
+    /// Answers those that wait for everything before, if nothing is left before them.
+    fn settle(&mut self) {
+        while let Some((work, since)) = self.in_flight.pop_front() {
+            match work {
+                Work::Flush(flushed) => drop(flushed.send(())),
+                Work::HandOver { left, .. } => drop(left.send(VecDeque::new())),
+                work => {
+                    self.in_flight.push_front((work, since));
+                    break;
+                }
             }
         }
     }
@@ -241,6 +273,7 @@ impl Publisher {
                 }
             }
         };
+        self.forward();
         let session = {
             tokio::pin!(listened);
             loop {
@@ -248,7 +281,13 @@ impl Publisher {
                 tokio::select! {
                     session = &mut listened => break session,
                     () = closed_signal(&mut closing) => return None,
-                    work = self.work.recv() => self.backlog.push_back((work?, false)),
+                    work = self.work.recv() => {
+                        self.backlog.push_back((work?, false));
+                        if let Some((Work::HandOver { .. }, _)) = self.backlog.back() {
+                            self.forward();
+                        }
+                    }
+                    left = inherited(&mut self.inheriting) => self.put_first(left),
                     () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {}
                 }
             }
@@ -257,9 +296,13 @@ impl Publisher {
             () = shared.wire.before_resume() => {}
             () = closed_signal(&mut closing) => return None,
         }
-        self.forward();
         tracing::info!("publishing to Redis resumes");
         Some(session)
+    }
+
+    fn put_first(&mut self, left: Backlog) {
+        self.inheriting = None;
+        left.into_iter().rev().for_each(|entry| self.backlog.push_front(entry));
     }
 
     /// Fails publishes whose time is up, or all of them. Returns when the next one's time is up.
@@ -267,36 +310,62 @@ impl Publisher {
         let now = Instant::now();
         // All publishes have the same time to wait, so the first in order is the first to expire.
         loop {
-            match self.backlog.front() {
-                Some((Work::Flush(_), _)) => {}
-                Some((Work::Publish(publish), _)) if all || publish.until <= now => {}
-                Some((Work::Publish(publish), _)) => return Some(publish.until),
-                None => return None,
-            }
-            match self.backlog.pop_front() {
-                Some((Work::Publish(publish), sent)) => self.finish(publish, Err(given_up(sent))),
-                Some((Work::Flush(flushed), _)) => drop(flushed.send(())),
-                None => {}
+            match self.backlog.pop_front()? {
+                (Work::Publish(publish), sent) if all || publish.until <= now => {
+                    self.finish(publish, Err(given_up(sent)));
+                }
+                (Work::Publish(publish), sent) => {
+                    let until = publish.until;
+                    self.backlog.push_front((Work::Publish(publish), sent));
+                    return Some(until);
+                }
+                (Work::Flush(flushed), _) => drop(flushed.send(())),
+                (Work::HandOver { left, .. }, _) => drop(left.send(VecDeque::new())),
+                (Work::Inherit(left), _) => self.inherit(left),
             }
         }
     }
 
-    /// Hands publishes whose slot has moved to the lane that serves it now.
+    /// Hands publishes whose slot has moved to the lane that serves it now, where that lane waits for them.
     fn forward(&mut self) {
-        if !self.shared.sharded() {
+        if !self.backlog.iter().any(|(work, _)| matches!(work, Work::HandOver { .. })) {
             return;
         }
+        let mut moved: Vec<(Arc<Lane>, Backlog)> = Vec::new();
         for (work, sent) in std::mem::take(&mut self.backlog) {
-            match &work {
+            match work {
                 Work::Publish(publish) => {
                     let lane = self.shared.lane_of(&publish.envelope.room);
+                    let entry = (Work::Publish(publish), sent);
                     if Arc::ptr_eq(&lane, &self.lane) {
-                        self.backlog.push_back((work, sent));
-                    } else if let Err(mpsc::error::SendError(Work::Publish(publish))) = lane.work.send(work) {
-                        self.finish(publish, Err(closed("publish")));
+                        self.backlog.push_back(entry);
+                    } else if let Some((_, waiting)) = moved.iter_mut().find(|(to, _)| Arc::ptr_eq(to, &lane))
+                    {
+                        waiting.push_back(entry);
+                    } else {
+                        moved.push((lane, VecDeque::from([entry])));
                     }
                 }
-                Work::Flush(_) => self.backlog.push_back((work, sent)),
+                Work::HandOver { to, left } => {
+                    let waiting = moved.iter().position(|(lane, _)| Arc::ptr_eq(lane, &to));
+                    let waiting = waiting.map(|at| moved.swap_remove(at).1).unwrap_or_default();
+                    if let Err(refused) = left.send(waiting) {
+                        self.refuse(refused);
+                    }
+                }
+                work => self.backlog.push_back((work, sent)),
+            }
+        }
+        for (_, waiting) in moved {
+            self.refuse(waiting);
+        }
+    }
+
+    /// Fails what cannot be sent any more.
+    fn refuse(&mut self, entries: Backlog) {
+        for (work, sent) in entries {
+            if let Work::Publish(publish) = work {
+                self.finish(publish, Err(if sent { given_up(true) } else { closed("publish") }));
             }
         }
     }
@@ -304,24 +373,23 @@ impl Publisher {
     /// The live path closes: nothing is left without an outcome.
     fn refuse_all(&mut self) {
         self.work.close();
-        let unanswered = std::mem::take(&mut self.in_flight);
-        let unsent = std::mem::take(&mut self.backlog);
-        for (work, _) in unanswered {
-            if let Work::Publish(publish) = work {
-                self.finish(publish, Err(given_up(true)));
-            }
-        }
-        for (work, sent) in unsent {
-            if let Work::Publish(publish) = work {
-                self.finish(publish, Err(if sent { given_up(true) } else { closed("publish") }));
-            }
-        }
+        let mut left: Backlog = self.in_flight.drain(..).map(|(work, _)| (work, true)).collect();
+        left.append(&mut self.backlog);
         while let Ok(work) = self.work.try_recv() {
-            if let Work::Publish(publish) = work {
-                self.finish(publish, Err(closed("publish")));
-            }
+            left.push_back((work, false));
         }
-        debug_assert!(self.shared.waiting.load(Relaxed) < usize::MAX / 2, "every publish is counted once");
+        self.refuse(left);
+    }
+}
+
+/// Resolves with what another lane hands over, or with nothing if that takes too long.
+async fn inherited(inheriting: &mut Option<(oneshot::Receiver<Backlog>, Instant)>) -> Backlog {
+    match inheriting {
+        Some((left, until)) => match timeout_at(*until, left).await {
+            Ok(Ok(backlog)) => backlog,
+            _ => VecDeque::new(),
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep};
 
+use super::lanes::{Lane, Session, Use};
 use super::listening::Listening;
-use super::live::{Inbound, Lane, Session, Shared, Use};
+use super::live::Shared;
 use super::rooms::{Joined, Room, Rooms, Waiter};
+use super::wire::Inbound;
 use crate::backplane::RoomId;
 use crate::error::{Error, ErrorKind};
 

@@ -65,7 +65,7 @@ impl Connection {
         resp::put_command(&mut self.outbox, command);
         let reply = async {
             loop {
-                match self.next()? {
+                match self.received()? {
                     Some(Value::Push(_)) => {}
                     Some(Value::Error(message)) => return Err(refused(&message)),
                     Some(value) => return Ok(value),
@@ -82,7 +82,7 @@ impl Connection {
     }
 
     /// The next value that has arrived completely.
-    pub fn next(&mut self) -> Result<Option<Value>> {
+    pub fn received(&mut self) -> Result<Option<Value>> {
         if self.inbox.is_empty() { Ok(None) } else { resp::take(&mut self.inbox) }
     }
 

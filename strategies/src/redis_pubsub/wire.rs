@@ -1,0 +1,31 @@
+//! What the live path asks of the strategy that uses it.
+
+use crate::backplane::{BoxFuture, Envelope, Position, RoomId};
+
+/// What a strategy makes of the live path.
+pub(crate) trait Wire: Send + Sync + 'static {
+    /// Appends what is published for `envelope`.
+    fn encode(&self, envelope: &Envelope, out: &mut Vec<u8>);
+    /// Takes what arrives on one lane.
+    fn inbound(&self) -> Box<dyn Inbound>;
+    /// Awaited after an outage before publishing resumes, while publishes wait in the queue.
+    fn before_resume(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Takes what arrives on a lane, in order.
+pub(crate) trait Inbound: Send {
+    /// A message, as [`Wire::encode`] wrote it. `wanted` says whether the room has local members.
+    fn message(&mut self, room: &RoomId, position: Position, body: &[u8], wanted: bool);
+    /// Offsets that did not arrive and will not.
+    fn missing(&mut self, room: &RoomId, epoch: u64, from: u64, to: u64);
+    /// The room stands here, and messages follow from here on. Told when a subscription is effective.
+    fn top(&mut self, _room: &RoomId, _position: Position) {}
+    /// The link broke.
+    fn interrupted(&mut self) {}
+    /// The link broke and is back; what was missed has been told.
+    fn reconnected(&mut self);
+    /// Nothing more is at hand: pass on what was collected.
+    fn flush(&mut self);
+}
