@@ -304,7 +304,7 @@ function showLatency() {
   const text = (value) => (value === undefined ? "–" : milliseconds(value));
   at("latency-last").textContent = text(newest);
   at("fact-latency-short").textContent = `${text(newest)} ms`;
-  at("latency-median").textContent = newest === undefined ? "–" : `${text(sorted[sorted.length >> 1])} ms`;
+  at("latency-median").textContent = newest === undefined ? "–" : `${text(sorted[(sorted.length - 1) >> 1])} ms`;
   at("latency-max").textContent = newest === undefined ? "–" : `${text(sorted.at(-1))} ms`;
   at("count").textContent = received;
   const top = sorted.at(-1) ?? 1;
