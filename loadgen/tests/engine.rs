@@ -252,7 +252,10 @@ fn faults_happen_in_time_and_a_node_that_joins_is_used() {
 #[test]
 fn an_unreachable_server_is_a_clear_error() {
     let gone = NullServer::start(NullSettings::default()).unwrap().url();
-    let error = engine::run(&spec(scenario(&[]), gone), &Impatient::after(30)).expect_err("nobody is there");
+    let error = engine::run(&spec(scenario(&[]), gone.clone()), &Alone).expect_err("nobody is there");
+    let message = error.to_string();
+    assert!(message.contains("0 of 60 clients joined") && message.contains("refused"), "{message}");
+    let error = engine::run(&spec(scenario(&[]), gone), &Impatient::after(30)).expect_err("cancelled");
     assert!(matches!(error, RunError::Cancelled), "{error}");
     let error = engine::run(&spec(scenario(&[]), "http://x".to_owned()), &Alone).expect_err("not ws://");
     assert!(error.to_string().contains("ws://"), "{error}");

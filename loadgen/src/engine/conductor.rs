@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::books::Interval;
@@ -21,6 +22,8 @@ use crate::surroundings::Surroundings;
 const TURN: Duration = Duration::from_millis(20);
 /// From all being joined to the first message.
 const LEAD_US: u64 = 50_000;
+/// If nobody has joined by then, nobody will.
+const FIRST_JOIN_US: u64 = 6_000_000;
 /// Joining may take this long, and longer with many clients.
 const JOIN_US: u64 = 20_000_000;
 /// Clients per second that any server should manage to take.
@@ -85,27 +88,20 @@ impl<'a> Conductor<'a> {
             for thread in 0..shared.plan.threads {
                 let worker = Worker::new(shared, thread, reports.clone())?;
                 threads.push(scope.spawn(move || {
-                    let guard = Guard(shared);
-                    let harvest = worker.run();
-                    drop(guard);
-                    harvest
+                    let _guard = Guard(shared);
+                    worker.run()
                 }));
             }
             drop(reports);
             let mut stage =
                 Stage { shared, surroundings, recorder, faults, cpu_began, cpu, progress_us, intervals };
-            stage.join()?;
-            let injected = Faults::start(scope, shared, surroundings);
-            let (injected, end_us) = stage.perform(injected)?;
+            let performed =
+                stage.join().and_then(|()| stage.perform(Faults::start(scope, shared, surroundings)));
             drop(guard);
+            // If a thread failed, its error tells more than that it is gone.
+            let harvest = threads.into_iter().map(join).collect::<Result<Vec<Harvest>, RunError>>()?;
+            let (injected, end_us) = performed?;
             let marks = injected.finish()?;
-            let mut harvest = Vec::new();
-            for thread in threads {
-                let died = |panic: Box<dyn std::any::Any + Send>| {
-                    RunError::Thread(panic.downcast_ref::<String>().cloned().unwrap_or_default())
-                };
-                harvest.push(thread.join().map_err(died)??);
-            }
             stage.take_intervals();
             Ok::<_, RunError>((harvest, marks, end_us))
         })?;
@@ -155,6 +151,13 @@ impl<'a> Conductor<'a> {
             },
         }
     }
+}
+
+fn join(thread: ScopedJoinHandle<'_, Result<Harvest, RunError>>) -> Result<Harvest, RunError> {
+    thread.join().unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        Err(RunError::Thread(text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_default()))
+    })
 }
 
 /// Tells the threads to end when it goes.
@@ -214,9 +217,11 @@ impl Stage<'_> {
         let limit_us = JOIN_US + wanted * 1_000_000 / JOINS_PER_S;
         while self.shared.joined.load(Ordering::Acquire) < wanted {
             let now_us = self.shared.now_us();
-            if now_us > limit_us {
+            let joined = self.shared.joined.load(Ordering::Acquire);
+            let refused = self.shared.refused.load(Ordering::Acquire) > 0;
+            if refused || now_us > limit_us || (joined == 0 && now_us > FIRST_JOIN_US) {
                 return Err(RunError::Join {
-                    joined: self.shared.joined.load(Ordering::Acquire),
+                    joined,
                     wanted,
                     waited_s: now_us as f64 / 1e6,
                     last: self.shared.last_failure(),

@@ -1,6 +1,7 @@
 //! The engine: drives servers with an open-loop load over the client protocol, and times and audits every delivery.
 
 mod agenda;
+mod alarm;
 mod books;
 mod client;
 mod conductor;

@@ -6,6 +6,7 @@ use manifold_protocol::websocket::{self, ClosePayload, Event, Opcode};
 use rustix::event::epoll::{self, EventFlags};
 
 use super::agenda::Timer;
+use super::alarm::ALARM;
 use super::books::Books;
 use super::client::Effects;
 use super::link::{Reading, Stage};
@@ -86,6 +87,9 @@ fn take(
 impl Worker<'_> {
     pub(super) fn handle(&mut self, event: &epoll::Event) {
         let (data, flags) = (event.data.u64(), event.flags);
+        if data == ALARM {
+            return self.alarm.clear();
+        }
         let local = data as u32;
         let connection = &mut self.connections[local as usize];
         if connection.link.generation != (data >> 32) as u32 {

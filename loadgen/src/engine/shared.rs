@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) nodes_at_start: usize,
     /// Clients that have joined all of their rooms at least once.
     pub(super) joined: AtomicU64,
+    /// Clients that the server wants never again.
+    pub(super) refused: AtomicU64,
     /// Set once the threads should settle and end.
     pub(super) stop: AtomicBool,
     /// By thread, while draining: memberships that still lack something.
@@ -91,6 +93,7 @@ impl Shared {
             nodes_at_start: nodes.len(),
             nodes: RwLock::new(nodes),
             joined: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             last_failure: Mutex::default(),
         }

@@ -1,5 +1,7 @@
 //! What happens to connections besides messages: they break, come back, leave, and are made slow.
 
+use std::sync::atomic::Ordering;
+
 use manifold_protocol::DisconnectCode;
 
 use super::agenda::{Timer, What};
@@ -42,7 +44,9 @@ impl Worker<'_> {
         connection.link.close(if again { Stage::Down } else { Stage::Gone });
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.attempt += 1;
-        if again {
+        if !again {
+            self.shared.refused.fetch_add(1, Ordering::AcqRel);
+        } else {
             // A balancer would choose any node; after a failure certainly another one.
             let failed = connection.link.node;
             connection.link.node = if node % nodes == failed % nodes { node + 1 } else { node };

@@ -4,7 +4,6 @@
 //! due: the kernel's timer for most of the wait, polling for the last stretch.
 
 use std::collections::BinaryHeap;
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -14,6 +13,7 @@ use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::agenda::{Agenda, Timer};
+use super::alarm::Alarm;
 use super::books::{Books, Interval};
 use super::client::Client;
 use super::link::Link;
@@ -27,7 +27,8 @@ use crate::schedule::{Random, mix};
 /// Bytes that one read takes at most. One buffer per thread.
 pub(super) const READ_BYTES: usize = 128 << 10;
 /// Longest wait for sockets, so that orders from other threads are seen.
-const WAIT_US_MAX: u64 = 10_000;
+const WAIT_MAX: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The last stretch before a due message is polled, not slept.
 const SPIN_US: u64 = 15;
 /// Connections of one thread that may be on their way at once before the load starts.
@@ -68,6 +69,10 @@ pub(super) struct Worker<'a> {
     pub(super) shared: &'a Shared,
     pub(super) thread: usize,
     epoll: OwnedFd,
+    /// Wakes the thread shortly before something is due.
+    pub(super) alarm: Alarm,
+    /// What it is set for, on the engine's clock.
+    alarm_us: u64,
     pub(super) connections: Vec<Connection>,
     pub(super) books: Books<'a>,
     pub(super) agenda: Agenda,
@@ -107,8 +112,11 @@ impl<'a> Worker<'a> {
                 is_touched: false,
             })
             .collect();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll"))?;
         Ok(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll"))?,
+            alarm: Alarm::new(&epoll).map_err(system("timerfd"))?,
+            alarm_us: 0,
+            epoll,
             connections,
             books,
             agenda: Agenda::new(shared, thread),
@@ -144,8 +152,6 @@ impl<'a> Worker<'a> {
 
     /// Runs until told to stop.
     pub(super) fn run(mut self) -> Result<Harvest, RunError> {
-        // Without it, a wait ends up to 50 µs late. Where the kernel refuses, send lag shows it.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         let mut look_us = 0;
         while !self.shared.stop.load(Ordering::Acquire) {
@@ -177,14 +183,14 @@ impl<'a> Worker<'a> {
 
     fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), RunError> {
         events.clear();
-        let now_us = self.shared.now_us();
-        let due_us = self
-            .agenda
-            .due_us()
-            .unwrap_or(u64::MAX)
-            .min(self.timers.peek().map_or(u64::MAX, |one| one.at_us));
-        let wait_us = due_us.saturating_sub(now_us).saturating_sub(SPIN_US).min(WAIT_US_MAX);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: (wait_us * 1_000) as i64 };
+        let timer_us = self.timers.peek().map_or(u64::MAX, |one| one.at_us);
+        let due_us = self.agenda.due_us().unwrap_or(u64::MAX).min(timer_us);
+        let wait_us = due_us.saturating_sub(self.shared.now_us()).saturating_sub(SPIN_US);
+        let timeout = if wait_us == 0 { POLL } else { WAIT_MAX };
+        if wait_us > 0 && due_us != self.alarm_us {
+            self.alarm.set(wait_us).map_err(system("timerfd"))?;
+            self.alarm_us = due_us;
+        }
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(system("epoll")(error)),

@@ -32,7 +32,7 @@ impl Client {
                 Line::Publication { channel, stamp } => self.publication(channel, &stamp, now_us, books),
                 Line::Published(id) => {
                     if let Some(pending) = self.answered(id) {
-                        books.acknowledged(&pending, now_us);
+                        books.acknowledged(&pending, self.slow, now_us);
                     }
                 }
                 Line::Ping if self.pongs => wire::append_frame(out, key, |out| out.extend_from_slice(b"{}")),
@@ -107,7 +107,7 @@ impl Client {
                 ReplyBody::Error(error) => self.refused(id, &error, books, effects)?,
                 ReplyBody::Publish => {
                     if let Some(pending) = self.answered(id) {
-                        books.acknowledged(&pending, now_us);
+                        books.acknowledged(&pending, self.slow, now_us);
                     }
                 }
                 ReplyBody::Push(push) => match push.body {
