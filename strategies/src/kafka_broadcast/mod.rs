@@ -43,6 +43,7 @@ mod control;
 mod keeper;
 mod membership;
 mod own;
+mod places;
 mod reader;
 mod reading;
 mod record;
@@ -59,8 +60,9 @@ use tokio::sync::{oneshot, watch};
 
 use self::control::Appender;
 use self::keeper::{Keeper, Parts, SHUT_DOWN, Status};
+use self::places::Places;
 use self::reader::{Reader, Standstill};
-use self::reading::{Places, Reading};
+use self::reading::Reading;
 use self::rooms::Rooms;
 pub use self::settings::Settings;
 use self::writer::{Limits, Writer};

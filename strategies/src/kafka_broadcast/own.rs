@@ -64,3 +64,31 @@ impl Own {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confirmation_counts_from_when_the_sign_of_life_was_sent() {
+        let mut own = Own::new().unwrap();
+        assert_eq!(own.confirmed, None);
+        own.confirm(0);
+        assert_eq!(own.confirmed, Some(own.asked));
+        let (first, second) = (own.send(), own.send());
+        own.confirm(second);
+        let confirmed = own.confirmed;
+        assert!(confirmed >= Some(own.asked));
+        own.confirm(first);
+        assert_eq!(own.confirmed, confirmed, "an overtaken one changes nothing");
+    }
+
+    #[test]
+    fn what_is_never_confirmed_is_forgotten() {
+        let mut own = Own::new().unwrap();
+        for _ in 0..1_000 {
+            own.send();
+        }
+        assert_eq!(own.sent.len(), SENT_MAX);
+    }
+}

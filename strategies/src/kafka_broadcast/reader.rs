@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::reading::Places;
+use super::places::Places;
 use super::rooms::Rooms;
 use crate::backplane::{Entrance, Envelope, Event, Message, Position};
 use crate::clients::kafka::{Link, Record, RecordSink};

@@ -7,15 +7,11 @@
 //! way is removed by message id; order per publisher holds, because it changes from one partition to the next and never
 //! mixes two that do not both have everything.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
 use super::membership::{Member, View};
+use super::places::Places;
 use super::reader::Standstill;
 use super::record::Incarnation;
 use crate::clients::kafka::{Cluster, Consumer, fault};
@@ -29,87 +25,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The most time that one step may keep the node from giving its next sign of life.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Where the reader stands and where it has to stop.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    partitions: Mutex<HashMap<i32, Place>>,
-    /// Some partition has an end: looked at per record, so it costs no lock.
-    bounded: AtomicBool,
-    passed: Notify,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// Where reading started.
-    start: i64,
-    /// The next offset, after delivery.
-    next: i64,
-    /// What lies here and beyond is not for this node.
-    until: Option<i64>,
-}
-
-impl Places {
-    /// The reader delivered what lies before `next`.
-    pub(super) fn pass(&self, partition: i32, next: i64) {
-        if let Some(place) = self.partitions.lock().get_mut(&partition) {
-            place.next = next;
-        }
-        self.passed.notify_waiters();
-    }
-
-    /// The partitions that are read now.
-    pub(super) fn partitions(&self) -> Vec<i32> {
-        self.partitions.lock().keys().copied().collect()
-    }
-
-    /// Resolves when something was read from every partition.
-    pub(super) async fn all_moved(&self) {
-        loop {
-            let passed = self.passed.notified();
-            tokio::pin!(passed);
-            passed.as_mut().enable();
-            if self.partitions.lock().values().all(|place| place.next > place.start) {
-                return;
-            }
-            passed.await;
-        }
-    }
-
-    /// Whether a record is not for this node any more.
-    pub(super) fn beyond(&self, partition: i32, offset: i64) -> bool {
-        self.bounded.load(Acquire)
-            && self
-                .partitions
-                .lock()
-                .get(&partition)
-                .and_then(|place| place.until)
-                .is_some_and(|until| offset >= until)
-    }
-
-    /// The reader starts there.
-    fn start(&self, partition: i32, next: i64) {
-        let mut partitions = self.partitions.lock();
-        partitions.insert(partition, Place { start: next, next, until: None });
-        self.bounded.store(partitions.values().any(|place| place.until.is_some()), Release);
-    }
-
-    /// The reader must not go further than that.
-    fn bound(&self, ends: &[(i32, i64)]) {
-        let mut partitions = self.partitions.lock();
-        for (partition, end) in ends {
-            if let Some(place) = partitions.get_mut(partition) {
-                place.until = Some(*end);
-            }
-        }
-        self.bounded.store(true, Release);
-    }
-
-    fn reached(&self, ends: &[(i32, i64)]) -> bool {
-        let partitions = self.partitions.lock();
-        ends.iter().all(|(partition, end)| partitions.get(partition).is_none_or(|place| place.next >= *end))
-    }
-}
 
 /// What became of a turn.
 #[derive(Debug, PartialEq, Eq)]

@@ -35,8 +35,9 @@ pub struct Settings {
     /// How long a write may wait for company, in ms. Default 0 (lowest latency); 1 from about 5,000 partition writes
     /// per second and node on. 0 to 1,000.
     pub linger_ms: f64,
-    /// Keeps a publisher's order, and writes once, when the client has to retry; it costs that at most 5 requests per
-    /// broker are in flight, and each request carries one partition. Default true.
+    /// Keeps a publisher's order, and writes once, when the client has to retry. It lets 5 requests per broker be in
+    /// flight, each of which carries one partition: what waits meanwhile goes out in larger batches, which under
+    /// load is an advantage. Default true.
     pub idempotence: bool,
     /// Compression of batches. Default `none`.
     pub compression: Compression,
