@@ -188,6 +188,7 @@ async fn read_all(
     cluster
         .run(move |cluster| {
             let partitions: Vec<i32> = rooms.partitions().collect();
+            reading.refresh_blocking(&topic, LOOK_TIMEOUT)?;
             keeper::begin(cluster, &reading, &rooms, &topic, &partitions)
         })
         .await?;
@@ -259,6 +260,8 @@ async fn read_in_group(
         Arc::<Membership>::clone(&membership),
         reader,
     )?;
+    let (reading, topic) = (consumer.clone(), topics.rooms.clone());
+    cluster.run(move |_| reading.refresh_blocking(&topic, LOOK_TIMEOUT)).await?;
     consumer.subscribe(&topics.rooms)?;
     membership.ready(patience).await?;
     Ok((consumer, Mode::Group))

@@ -40,7 +40,8 @@ impl Membership {
     fn start(&self, partition: i32, committed: Option<i64>) -> Option<i64> {
         // A group of one knows best itself how far it read; offsets committed by an earlier process are history that
         // no client of this one waits for.
-        if self.shared { committed } else { self.rooms.known_next(partition) }
+        let known = self.rooms.known_next(partition);
+        if self.shared { committed.or(known) } else { known }
     }
 }
 

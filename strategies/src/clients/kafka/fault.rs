@@ -59,6 +59,9 @@ fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             (ErrorKind::Broker, true, "the broker does not know the topic or partition (yet)")
         }
+        Code::Fatal => {
+            (ErrorKind::Broker, false, "the producer lost its identity for good: restart this node")
+        }
         Code::PurgeQueue | Code::PurgeInflight => {
             (ErrorKind::Closed, false, "the node shut down before the broker answered; outcome unknown")
         }

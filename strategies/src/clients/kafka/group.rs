@@ -11,6 +11,9 @@ use super::health::Health;
 /// How long the group may take to tell its committed offsets.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often the strategy is asked where to start before a rebalance is given up.
+const ATTEMPTS: usize = 12;
+
 /// Decides where a group member reads. Called on the reading thread, in between records.
 pub trait GroupHook: Send + Sync + 'static {
     /// The group gave this member these partitions, each with the offset that the group committed for it (the next
@@ -44,17 +47,34 @@ fn assign(
     list: &TopicPartitionList,
 ) -> crate::Result<()> {
     let map = |source| super::fault::from_kafka("rebalance", "consumer group", source);
-    let committed = consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT).map_err(map)?;
-    let known: Vec<(i32, Option<i64>)> = committed
-        .elements()
+    let known = committed(consumer, list);
+    let mut attempt = 1;
+    let offsets = loop {
+        match hook.assigned(&known) {
+            // Each attempt waits for the cluster itself. Giving up means reading nothing until the next rebalance.
+            Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
+                tracing::warn!(%error, attempt, "where to start reading is not known yet");
+                attempt += 1;
+            }
+            answer => break answer?,
+        }
+    };
+    consumer.assign(&with_offsets(list, &offsets).map_err(map)?).map_err(map)
+}
+
+/// What the group committed. A coordinator that does not tell is taken to know nothing.
+fn committed(consumer: &BaseConsumer<Health>, list: &TopicPartitionList) -> Vec<(i32, Option<i64>)> {
+    let told = consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the group's committed offsets are not known");
+        list.clone()
+    });
+    told.elements()
         .iter()
         .map(|element| match element.offset() {
             Offset::Offset(offset) => (element.partition(), Some(offset)),
             _ => (element.partition(), None),
         })
-        .collect();
-    let offsets = hook.assigned(&known)?;
-    consumer.assign(&with_offsets(list, &offsets).map_err(map)?).map_err(map)
+        .collect()
 }
 
 fn revoke(
