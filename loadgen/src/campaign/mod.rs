@@ -15,6 +15,8 @@ mod progress;
 mod runner;
 mod stage;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;

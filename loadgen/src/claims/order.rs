@@ -1,6 +1,6 @@
 //! Rules for the claims about what arrives: fragments, duplicates, order, resumption.
 
-use super::experiments::{NO_REMOVAL, REMOVAL, SHARED_GROUP, UNKEYED};
+use super::experiments::{NO_REMOVAL, REMOVAL, SEVERAL_PARTITIONS, SHARED_GROUP};
 use super::rules::{Evidence, Found, Judgement, missing};
 use crate::report::text::{count, percent};
 
@@ -63,41 +63,51 @@ pub(super) fn several_partitions(evidence: &Evidence<'_>) -> Found {
 }
 
 pub(super) fn keyed_keeps_order(evidence: &Evidence<'_>) -> Found {
-    let Some(keyed) = evidence
-        .experiment("whiteboard", "kafka-keyed")
-        .or_else(|| evidence.cell("whiteboard", "kafka-keyed"))
-    else {
+    let in_whiteboard =
+        |label| evidence.experiment("whiteboard", label).or_else(|| evidence.cell("whiteboard", label));
+    let Some(keyed) = in_whiteboard("kafka-keyed") else {
         return missing("no valid run of kafka-keyed in whiteboard");
     };
     let kept = keyed.audit();
-    let Some(unkeyed) = evidence.experiment("whiteboard", UNKEYED) else {
-        let figure = format!("keyed: {} of {} reordered", count(kept.reordered), count(kept.delivered));
-        return (
-            figure,
-            Judgement::NotMeasured,
-            "the unkeyed half needs its experiment (`loadgen claims`)".to_owned(),
-        );
-    };
-    let mixed = unkeyed.audit();
-    let figure = format!(
-        "reordered: keyed {} of {}, unkeyed {} of {}; rooms in divergent order: {} and {}",
+    let keeps = kept.reordered == 0 && kept.divergent_rooms == 0;
+    let keyed_figure = format!(
+        "keyed: {} of {} deliveries reordered, {} of {} rooms seen in different orders",
         count(kept.reordered),
         count(kept.delivered),
-        count(mixed.reordered),
-        count(mixed.delivered),
         count(kept.divergent_rooms),
-        count(mixed.divergent_rooms)
+        count(kept.compared_rooms)
     );
-    let mixed_any = mixed.reordered > 0 || mixed.divergent_rooms > 0;
-    match (kept.reordered == 0 && kept.divergent_rooms == 0, mixed_any) {
-        (true, true) => (figure, Judgement::Confirmed, "partitions are independent logs".to_owned()),
-        (false, _) => (figure, Judgement::Refuted, "keyed messages lost their order".to_owned()),
-        (true, false) => (
-            figure,
+    let Some(spread) = in_whiteboard(SEVERAL_PARTITIONS) else {
+        let judgement = if keeps { Judgement::NotMeasured } else { Judgement::Refuted };
+        return (
+            keyed_figure,
+            judgement,
+            "the half without a key needs kafka-broadcast in whiteboard".to_owned(),
+        );
+    };
+    let mixed = spread.audit();
+    let figure = format!(
+        "{keyed_figure}; through several partitions: {} reordered, {} of {} rooms in different orders",
+        count(mixed.reordered),
+        count(mixed.divergent_rooms),
+        count(mixed.compared_rooms)
+    );
+    let no_random =
+        "no strategy sends a sender's messages to partitions at random, so that form is not measured";
+    let (judgement, why) = match (keeps, mixed.reordered > 0, mixed.divergent_rooms > 0) {
+        (false, ..) => (Judgement::Refuted, "keyed messages lost their order".to_owned()),
+        (true, true, _) => (Judgement::Confirmed, "partitions are independent logs".to_owned()),
+        (true, false, true) => (
             Judgement::Depends,
-            "unkeyed messages happened to keep their order at this load".to_owned(),
+            format!(
+                "without one partition per room members on different nodes see different orders, but each sender's own order holds where all of it goes to every partition; {no_random}"
+            ),
         ),
-    }
+        (true, false, false) => {
+            (Judgement::Depends, format!("order held without a key too, at this load; {no_random}"))
+        }
+    };
+    (figure, judgement, why)
 }
 
 pub(super) fn resumes_at_offset(evidence: &Evidence<'_>) -> Found {

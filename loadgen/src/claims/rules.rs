@@ -131,7 +131,7 @@ const CLAIMS: [(&str, &str, Rule); 10] = [
     ),
     (
         "Keyed messages keep their order, unkeyed ones don't.",
-        "whiteboard, kafka-keyed with the room as key and with partitions taken in turn: reordered deliveries",
+        "whiteboard: a room in one partition (kafka-keyed) against a room in every partition (kafka-broadcast): order of senders and of rooms",
         order::keyed_keeps_order,
     ),
     (
