@@ -111,6 +111,7 @@ impl Books<'_> {
                 self.settled.audit.lost_declared += count;
                 self.spread(missing.stream, missing.from, missing.to);
             }
+            Closing::Shed => self.settled.audit.indeterminate += count,
             Closing::Drained => {
                 self.settled.audit.lost_silent += count;
                 self.spread(missing.stream, missing.from, missing.to);

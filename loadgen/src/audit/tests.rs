@@ -20,8 +20,8 @@ enum Step {
     Repeat { member: u8, place: u8 },
     /// A queued delivery is dropped.
     Drop { member: u8, place: u8 },
-    /// Member goes, in one of the three ways; queued deliveries are dropped.
-    Leave { member: u8, told: bool },
+    /// Member goes, in one of three ways; queued deliveries are dropped.
+    Leave { member: u8, how: u8 },
     /// Member comes.
     Join { member: u8 },
 }
@@ -47,7 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         90 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Deliver { member, place }),
         3 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Repeat { member, place }),
         10 => (member.clone(), place).prop_map(|(member, place)| Step::Drop { member, place }),
-        1 => (member.clone(), any::<bool>()).prop_map(|(member, told)| Step::Leave { member, told }),
+        1 => (member.clone(), 0_u8..3).prop_map(|(member, how)| Step::Leave { member, how }),
         1 => member.prop_map(|member| Step::Join { member }),
     ];
     prop::collection::vec(step, 0..3_000)
@@ -103,8 +103,12 @@ impl Bench {
                     }
                 }
             }
-            Step::Leave { member, told } => {
-                let closing = if told { Closing::Told } else { Closing::Cut { at_us: self.now_us } };
+            Step::Leave { member, how } => {
+                let closing = match how {
+                    0 => Closing::Told,
+                    1 => Closing::Shed,
+                    _ => Closing::Cut { at_us: self.now_us },
+                };
                 self.leave(usize::from(member), closing);
             }
             Step::Join { member } => self.join(usize::from(member)),
@@ -177,6 +181,7 @@ impl Bench {
                 match closing {
                     _ if got => self.oracle.delivered += 1,
                     Closing::Told => self.oracle.lost_declared += 1,
+                    Closing::Shed => self.oracle.indeterminate += 1,
                     Closing::Cut { at_us } if edge(at_us) => self.oracle.indeterminate += 1,
                     Closing::Cut { .. } | Closing::Drained => self.oracle.lost_silent += 1,
                 }

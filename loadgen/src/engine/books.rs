@@ -181,14 +181,14 @@ impl<'a> Books<'a> {
             self.interval.stretches.push(stretch);
         }
         let latency_us = now_us.saturating_sub(stamp.intended_us);
-        if latency_us > self.deadline_us {
-            self.ledger.tally_mut().late += 1;
-        }
         let counted = self.is_counted(stamp.intended_us);
         self.sums.delivered += u64::from(counted);
         if slow {
             // It is slow because the scenario makes it so: audited, but no measure of the server's latency.
             return;
+        }
+        if latency_us > self.deadline_us {
+            self.ledger.tally_mut().late += 1;
         }
         self.interval.delivery.record_us(latency_us);
         if counted {

@@ -189,6 +189,7 @@ impl Client {
     pub(super) fn lost(&mut self, closing: Closing, books: &mut Books<'_>) {
         self.connected = false;
         let slow = self.slow;
+        let closing = if slow && closing == Closing::Told { Closing::Shed } else { closing };
         for one in &mut self.memberships {
             if one.standing == Standing::In {
                 books.closed(one.room, one.windows, slow, closing);

@@ -179,7 +179,11 @@ impl Client {
             return;
         };
         if one.standing == Standing::In {
-            let closing = if told { Closing::Told } else { Closing::Cut { at_us: now_us } };
+            let closing = match told {
+                true if slow => Closing::Shed,
+                true => Closing::Told,
+                false => Closing::Cut { at_us: now_us },
+            };
             books.closed(one.room, one.windows, slow, closing);
         }
         one.end();
