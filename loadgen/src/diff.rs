@@ -64,10 +64,11 @@ impl Diff {
     }
 }
 
-type Figure = fn(&RunRecord) -> Option<f64>;
+type Pick = fn(&RunRecord) -> Option<f64>;
+type Unit = fn(f64) -> String;
 type Groups<'a> = BTreeMap<(String, String), Vec<&'a RunRecord>>;
 
-const FIGURES: [(&str, Figure, fn(f64) -> String); 3] = [
+const FIGURES: [(&str, Pick, Unit); 3] = [
     ("delivery p50", |run| quantile_ms(run, 0.5), ms),
     ("delivery p99", delivery_ms_p99, ms),
     ("CPU per delivery", cpu_us_per_delivery_served, us),

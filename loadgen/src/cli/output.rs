@@ -62,9 +62,9 @@ fn judge(loaded: &Loaded) -> Outcome {
         !ranked.iter().any(|other| same(&other) && other.validity.valid)
     };
     match () {
-        () if concerned.iter().any(|record| broken(&record)) => Outcome::Failed,
+        () if concerned.iter().any(broken) => Outcome::Failed,
         () if concerned.is_empty() || !loaded.failures.is_empty() => Outcome::Inconclusive,
-        () if concerned.iter().any(|record| lacking(&record)) => Outcome::Inconclusive,
+        () if concerned.iter().any(lacking) => Outcome::Inconclusive,
         () => Outcome::Pass,
     }
 }
