@@ -357,3 +357,7 @@ impl Merge {
         self.tail.get(partition).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

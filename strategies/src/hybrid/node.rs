@@ -21,7 +21,7 @@ use crate::envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guarantees::Guarantees;
 use crate::redis_pubsub::live::{Live, Setup, closed};
-use crate::redis_pubsub::publisher::{Operation, Publish};
+use crate::redis_pubsub::work::{Operation, Publish};
 use crate::stats::Stats;
 use crate::strategy::Start;
 

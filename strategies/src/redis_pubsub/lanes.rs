@@ -6,10 +6,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::live::Shared;
-use super::publisher::{Publisher, Work};
+use super::live::{Shared, closed};
+use super::publisher::Publisher;
 use super::sequence::{ANNOUNCE_SCRIPT, PUBLISH_SCRIPT, TOP_SCRIPT};
 use super::subscriber::{Request, Subscriber};
+use super::work::Work;
 use crate::backplane::RoomId;
 use crate::clients::redis::topology::{SLOTS, Shard, discover, is_master, slot};
 use crate::clients::redis::{Connection, Kind, Value};
@@ -67,8 +68,8 @@ impl Shared {
 
     /// Queues work for the lane that serves `room`. The table stands still meanwhile, so that whoever hands slots over knows
     /// what was queued before.
-    pub(crate) fn queue(&self, room: &RoomId, work: Work) -> Result<(), Work> {
-        self.table.read().lane_of(self, room).work.send(work).map_err(|refused| refused.0)
+    pub(crate) fn queue(&self, room: &RoomId, work: Work) -> Result<()> {
+        self.table.read().lane_of(self, room).work.send(work).map_err(|_| closed("publish"))
     }
 
     /// Opens a connection for `lane` to whoever is its master now.

@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lanes::Table;
-use super::publisher::{Publish, Work};
 use super::sequence::Epochs;
 use super::settings::Settings;
 use super::subscriber::Request;
 use super::wire::Wire;
+use super::work::{Publish, Work};
 use crate::backplane::{BoxFuture, Position, RoomId};
 use crate::clients::redis::connection::Opening;
 use crate::clients::redis::{Address, Kind};
@@ -124,10 +124,7 @@ impl Live {
             ));
         }
         let room = publish.envelope.room.clone();
-        shared.queue(&room, Work::Publish(publish)).map_err(|_| {
-            shared.finished(bytes);
-            closed("publish")
-        })
+        shared.queue(&room, Work::Publish(publish)).inspect_err(|_| shared.finished(bytes))
     }
 
     /// Subscribes a room. Resolves with its top once every later message will arrive.

@@ -23,6 +23,7 @@ pub(crate) mod sequence;
 mod settings;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
+pub(crate) mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,10 +32,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::live::{Live, Setup, closed};
-use self::publisher::{Operation, Publish};
 pub use self::settings::Settings;
 #[cfg(feature = "hybrid")]
 pub(crate) use self::settings::within;
+use self::work::{Operation, Publish};
 
 use self::wire::{Inbound, Wire};
 use crate::backplane::{Backplane, BoxFuture, Entrance, Envelope, Event, Message, Position, RoomId};

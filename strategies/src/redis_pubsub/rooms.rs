@@ -152,3 +152,50 @@ impl Rooms {
         self.by_name.values_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn join(
+        rooms: &mut Rooms,
+        room: &RoomId,
+        until: Instant,
+    ) -> (Joined, oneshot::Receiver<Result<Position>>) {
+        let (waiter, told) = oneshot::channel();
+        (rooms.join(room, waiter, until), told)
+    }
+
+    #[test]
+    fn a_room_lingers_and_can_be_joined_again_meanwhile() {
+        let (mut rooms, room, now) = (Rooms::default(), RoomId::new("r"), Instant::now());
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert!(matches!(join(&mut rooms, &room, now).0, Joined::New));
+        let entry = rooms.get_mut("r").unwrap();
+        entry.confirmed = true;
+        entry.place.compare(Position { epoch: 1, offset: 5 });
+        rooms.leave(&room, later(10));
+        assert!(rooms.take_left(later(9)).is_empty());
+        let (joined, _) = join(&mut rooms, &room, now);
+        assert!(matches!(joined, Joined::Known(Position { epoch: 1, offset: 5 }, _)));
+        assert!(rooms.take_left(later(10)).is_empty(), "it is wanted again");
+        rooms.leave(&room, later(20));
+        assert_eq!(rooms.take_left(later(20)).len(), 1);
+        assert!(matches!(join(&mut rooms, &room, now).0, Joined::New));
+    }
+
+    #[test]
+    fn waiters_expire_and_their_rooms_go_unless_kept() {
+        for keep in [false, true] {
+            let (mut rooms, room, now) = (Rooms::default(), RoomId::new("r"), Instant::now());
+            let until = now + Duration::from_secs(1);
+            let _told = join(&mut rooms, &room, until);
+            assert!(rooms.take_expired(now, false, keep).is_empty());
+            assert_eq!(rooms.take_expired(until, false, keep).len(), 1);
+            assert_eq!(rooms.take_left(until).len(), usize::from(!keep));
+            assert_eq!(rooms.get_mut("r").is_some(), keep);
+        }
+    }
+}

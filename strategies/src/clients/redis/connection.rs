@@ -53,7 +53,7 @@ impl Connection {
             hello.extend([&b"AUTH"[..], user.as_bytes(), password.as_bytes()]);
         }
         hello.extend([&b"SETNAME"[..], opening.name.as_bytes()]);
-        connection.call(&hello, opening.timeout).await?;
+        connection.call(&hello, opening.timeout).await.map_err(|error| not_welcome(host, error))?;
         if opening.database != 0 {
             connection.call(&[b"SELECT", opening.database.to_string().as_bytes()], opening.timeout).await?;
         }
@@ -119,6 +119,16 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A refused greeting: wrong password, or a server that does not know RESP3. One that is still loading just takes time.
+fn not_welcome(host: &str, error: Error) -> Error {
+    if error.is_temporary() {
+        return error;
+    }
+    let problem =
+        format!("Redis at {host} refuses this node: check user and password; it must be 6.2 or newer");
+    Error::new(ErrorKind::Config, "connect", problem).with_source(error)
 }
 
 /// Runs a step of connecting to `host`, bounded.
