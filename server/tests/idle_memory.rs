@@ -11,7 +11,7 @@ use manifold_protocol::websocket::{Opcode, append_client_frame, handshake};
 /// Connections, each of them in one of a hundred rooms.
 const CONNECTIONS: usize = 2_000;
 /// The bound, per connection.
-const RESIDENT_BYTES_MAX: usize = 8 * 1024;
+const RESIDENT_BYTES_MAX: usize = 4 * 1024;
 
 struct Server(Child);
 
@@ -35,18 +35,26 @@ fn connect(address: &str, room: usize) -> TcpStream {
     let key = handshake::client_key([7; 16]);
     let mut request = Vec::new();
     handshake::append_request(&mut request, address, "/connection/websocket", &key, &[]);
+    // As SDKs do: first the handshake, then the commands.
+    stream.write_all(&request).unwrap();
+    read_until(&mut stream, b"\r\n\r\n");
     let commands =
         format!("{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"room-{room}\"}}}}");
-    append_client_frame(&mut request, Opcode::Text, commands.as_bytes(), [1, 2, 3, 4]);
-    stream.write_all(&request).unwrap();
+    let mut frame = Vec::new();
+    append_client_frame(&mut frame, Opcode::Text, commands.as_bytes(), [1, 2, 3, 4]);
+    stream.write_all(&frame).unwrap();
+    read_until(&mut stream, b"\"subscribe\":{}}");
+    stream
+}
+
+fn read_until(stream: &mut TcpStream, end: &[u8]) {
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
-    while !answer.ends_with(b"\"subscribe\":{}}") {
+    while !answer.ends_with(end) {
         let count = stream.read(&mut buffer).unwrap();
         assert!(count > 0, "{}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&buffer[..count]);
     }
-    stream
 }
 
 #[test]

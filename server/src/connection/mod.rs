@@ -15,7 +15,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use manifold_protocol::DisconnectCode;
 use manifold_protocol::websocket::{CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header};
 use rustix::io::Errno;
@@ -66,12 +65,12 @@ pub(crate) struct Connection {
     reader: Reader,
     phase: Phase,
     /// Bytes that came in one packet with the handshake.
-    first: Bytes,
+    first: Vec<u8>,
     client: Client,
 }
 
 impl Connection {
-    pub(crate) fn new(admission: Admission, session: Arc<Session>, first: Bytes) -> Self {
+    pub(crate) fn new(admission: Admission, session: Arc<Session>, first: Vec<u8>) -> Self {
         let message_bytes_max = admission.node().config().message_bytes_max;
         let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
         Self {
@@ -95,7 +94,7 @@ impl Connection {
             }
         }
         if !self.first.is_empty() {
-            let mut first = std::mem::take(&mut self.first).to_vec();
+            let mut first = std::mem::take(&mut self.first);
             self.take_bytes(&mut first, cx);
         }
         READ_BUFFER.with_borrow_mut(|buffer| self.read(buffer, cx))

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use manifold_protocol::DisconnectCode;
@@ -82,13 +81,14 @@ async fn run(admission: Admission, upgrade: OnUpgrade) {
         return;
     };
     // The session's task is a small one: this one, with all that the handshake needed, ends here.
-    match open(admission, parts.io.into_inner(), parts.read_buf) {
+    // The bytes that came with the handshake are copied: as they are, they would keep hyper's read buffer alive.
+    match open(admission, parts.io.into_inner(), parts.read_buf.to_vec()) {
         Ok(connection) => drop(tokio::spawn(connection)),
         Err(error) => tracing::warn!(%error, "cannot open a session"),
     }
 }
 
-fn open(admission: Admission, stream: TcpStream, first: Bytes) -> io::Result<Connection> {
+fn open(admission: Admission, stream: TcpStream, first: Vec<u8>) -> io::Result<Connection> {
     let node = Arc::clone(admission.node());
     let mut client = [0; 16];
     getrandom::fill(&mut client).map_err(io::Error::other)?;
