@@ -99,6 +99,7 @@ fn at_rate(scenario: &Scenario, entrant: &Entrant, seed: u64, rate: f64, role: R
         scenario,
         entrant: entrant.clone(),
         block: attempt,
+        attempt: 1,
     }
 }
 

@@ -100,7 +100,25 @@ impl Campaign {
                 cells.len()
             ));
         }
-        for cell in cells {
+        for block in cells.chunk_by(|a, b| (a.role, a.block) == (b.role, b.block)) {
+            let mut invalid = Vec::new();
+            for cell in block {
+                let record = self.run(cell)?;
+                invalid.extend(record.filter(|record| !record.validity.valid).map(|_| cell.again()));
+            }
+            self.repeat(&invalid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes invalid runs of a block once more at its end: mostly it was the machine that was busy with something else.
+    /// Both attempts are kept and listed. Steps of a search are not repeated: there an overloaded generator is an answer.
+    fn repeat(&mut self, cells: &[Cell]) -> Result<()> {
+        let repeatable = |cell: &&Cell| matches!(cell.role, Role::Null | Role::Comparison | Role::Claim);
+        for cell in cells.iter().filter(repeatable) {
+            if self.find(cell).is_none() {
+                self.runner.progress.expect(1, cell.planned_s());
+            }
             self.run(cell)?;
         }
         Ok(())
@@ -226,6 +244,7 @@ impl Campaign {
                     entrant: (*entrant).clone(),
                     seed: mix(u64::from(round), "warm-up", 0),
                     block: 0,
+                    attempt: 1,
                 };
                 self.runner.run(&cell, brokers).context("warming the brokers")?;
             }

@@ -55,6 +55,8 @@ pub struct Cell {
     pub seed: u64,
     /// Block, from 1; 0 outside blocks.
     pub block: u32,
+    /// 1, or 2 for the repetition of a run that was invalid.
+    pub attempt: u32,
 }
 
 impl Cell {
@@ -79,6 +81,12 @@ impl Cell {
             .collect();
         let cell = &self.digest(build)[..8];
         PathBuf::from(&self.scenario.name).join(format!("{who}-{role}b{}-{cell}", self.block))
+    }
+
+    /// The same once more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { attempt: self.attempt + 1, ..self.clone() }
     }
 
     /// How long it takes, warm-up, drain and starting of nodes included; roughly.
@@ -146,6 +154,7 @@ impl Plan {
             entrant: entrant.clone(),
             seed: mix(self.seed, &scenario.name, block),
             block,
+            attempt: 1,
         }
     }
 

@@ -99,7 +99,8 @@ impl Progress {
     pub fn begin(&self, cell: &Cell) {
         let mut state = self.state();
         let block = if cell.block > 0 { format!("block {} · ", cell.block) } else { String::new() };
-        state.now = format!("{block}{} · {}", cell.scenario.name, cell.entrant.label());
+        let again = if cell.attempt > 1 { " (again)" } else { "" };
+        state.now = format!("{block}{} · {}{again}", cell.scenario.name, cell.entrant.label());
         let text = format!("[{}/{}] {}", state.done + 1, state.runs, state.now);
         drop(state);
         match self.show {

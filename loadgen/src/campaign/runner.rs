@@ -243,6 +243,7 @@ pub fn null_cell(scenario: &Scenario, seed: u64) -> Cell {
         nodes: 1,
         seed,
         block: 0,
+        attempt: 1,
     }
 }
 

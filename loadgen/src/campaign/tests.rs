@@ -1,5 +1,6 @@
 //! Interruption and continuation, with real runs against the null server.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -36,14 +37,19 @@ fn an_interrupted_campaign_keeps_what_is_done_and_makes_only_the_rest() {
     let error = first.run_all(&cells).unwrap_err();
     assert!(is_cancelled(&error), "{error:#}");
     let kept = Store::new(folder.path()).load().unwrap();
-    assert_eq!(kept.records.len(), 1);
+    // So short a run may be invalid on a busy machine, and is then there twice.
+    let seeds = |loaded: &Loaded| loaded.records.iter().map(|record| record.seed).collect::<BTreeSet<u64>>();
+    assert_eq!(seeds(&kept), BTreeSet::from([1]));
 
     let mut second = campaign(folder.path(), &Arc::default());
     second.run_all(&cells).unwrap();
-    assert_eq!(second.made(), 2);
     let all = Store::new(folder.path()).load().unwrap();
-    assert_eq!(all.records.len(), 3);
-    assert!(all.records.contains(&kept.records[0]), "the first run was not made again");
+    assert_eq!(seeds(&all), BTreeSet::from([1, 2, 3]));
+    assert_eq!(second.made() as usize, all.records.len() - kept.records.len());
+    assert!(
+        kept.records.iter().all(|record| all.records.contains(record)),
+        "what was done is not made again"
+    );
 
     let mut third = campaign(folder.path(), &Arc::default());
     third.run_all(&cells).unwrap();

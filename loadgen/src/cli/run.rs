@@ -69,6 +69,7 @@ fn measure(
         nodes,
         seed: arguments.seed,
         block: 0,
+        attempt: 1,
     };
     let watched = [Watched::generator()];
     let shown = Arc::clone(progress);

@@ -1,7 +1,8 @@
 //! The decision table, computed from the data by the rules below. Nobody writes verdicts by hand.
 //!
 //! For a scenario without faults:
-//! 1. Floors and counter-examples are no candidates. A candidate without a valid run is *not measured*.
+//! 1. Floors and counter-examples are no candidates. A candidate without a valid run is *not measured*, and while there
+//!    is one, the best of the others is named but nobody wins.
 //! 2. A candidate qualifies if it kept every promise, its audit is clean, and its median p99 meets the target.
 //! 3. Of those, the lowest p99 wins. Whoever can't be told from it (paired by block, bootstrap interval, Mann–Whitney
 //!    with Holm's correction) is tied with it.
@@ -41,6 +42,8 @@ pub enum Outcome {
     Winner(String),
     /// Several that can't be told apart.
     Tie(Vec<String>),
+    /// The best of those measured, while others have no valid run.
+    Undecided(Vec<String>),
     /// None qualifies.
     Nobody,
     /// No valid run.
@@ -84,15 +87,27 @@ fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision 
     let not_when =
         best.iter().map(|cell| reasons_against(cell, table, all, best.len() > 1)).collect::<Vec<_>>();
     let labels: Vec<String> = best.iter().map(|cell| cell.label.clone()).collect();
+    let unmeasured = unmeasured(table, disturbed);
     let outcome = match labels.as_slice() {
+        _ if !unmeasured.is_empty() => Outcome::Undecided(labels),
         [only] => Outcome::Winner(only.clone()),
         _ => Outcome::Tie(labels),
+    };
+    let because = match unmeasured.is_empty() {
+        true => because,
+        false => format!("{because}; no valid run of {}", unmeasured.join(", ")),
     };
     decision(
         outcome,
         because,
         not_when.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
     )
+}
+
+/// Candidates that ran and have no valid run.
+fn unmeasured<'t>(table: &'t ScenarioTable<'_>, disturbed: bool) -> Vec<&'t str> {
+    let concerned = table.contenders().filter(|cell| !disturbed || cell.is_disturbed());
+    concerned.filter(|cell| cell.valid_count() == 0).map(|cell| cell.label.as_str()).collect()
 }
 
 /// Splits into those that qualify and the reasons against the others.

@@ -57,6 +57,9 @@ pub fn terminal(records: &[RunRecord], style: Style) -> String {
         let who = match &decision.outcome {
             Outcome::Winner(label) => style.good(label),
             Outcome::Tie(labels) => style.good(&format!("tie: {}", labels.join(", "))),
+            Outcome::Undecided(labels) => {
+                style.paint("33", &format!("undecided; best of those measured: {}", labels.join(", ")))
+            }
             Outcome::Nobody => style.bad("none qualifies"),
             Outcome::NotMeasured => style.soft("not measured"),
         };
@@ -189,20 +192,25 @@ fn invalid(out: &mut String, records: &[RunRecord], style: Style) {
         "\n{}",
         style.bad(&format!("{} of {} runs are invalid and not ranked:", invalid.len(), records.len()))
     );
+    let mut remedies: Vec<&str> = Vec::new();
     for record in invalid {
-        let objections: Vec<String> = record
-            .validity
-            .objections
-            .iter()
-            .map(|objection| format!("{} — {}", objection.found, objection.remedy))
-            .collect();
+        let objections = &record.validity.objections;
+        let found: Vec<&str> = objections.iter().map(|objection| objection.found.as_str()).collect();
+        for objection in objections {
+            if !remedies.contains(&objection.remedy.as_str()) {
+                remedies.push(&objection.remedy);
+            }
+        }
         let _ = writeln!(
             out,
-            "  {} {} block {}: {}",
+            "  {} · {} · block {}: {}",
             record.scenario.name,
             record.contender.label,
             record.block,
-            objections.join("; ")
+            found.join("; ")
         );
+    }
+    for remedy in remedies {
+        let _ = writeln!(out, "  remedy: {remedy}");
     }
 }

@@ -103,3 +103,15 @@ fn invalid_runs_are_listed_and_not_ranked() {
     let rendered = render(&records, &paths(&records), &[]);
     assert!(rendered.markdown.contains("97 % busy"));
 }
+
+#[test]
+fn while_a_contender_has_no_valid_run_nobody_wins() {
+    let mut records = campaign(5);
+    for record in records.iter_mut().filter(|record| record.contender.label == "kafka-keyed") {
+        record.validity.valid = false;
+    }
+    let decisions = decide(&tables(&records));
+    let small = decisions.iter().find(|decision| decision.scenario == "small-rooms").unwrap();
+    assert_eq!(small.outcome, Outcome::Undecided(vec!["redis-pubsub".into()]));
+    assert!(small.because.contains("no valid run of kafka-keyed"));
+}

@@ -65,6 +65,9 @@ pub(in crate::report) fn decision_table(decisions: &[Decision]) -> Table {
         let (who, tone) = match &decision.outcome {
             Outcome::Winner(label) => (label.clone(), Tone::Strong),
             Outcome::Tie(labels) => (format!("tie: {}", labels.join(", ")), Tone::Strong),
+            Outcome::Undecided(labels) => {
+                (format!("undecided; best of those measured: {}", labels.join(", ")), Tone::Warn)
+            }
             Outcome::Nobody => ("none qualifies".to_owned(), Tone::Bad),
             Outcome::NotMeasured => ("not measured".to_owned(), Tone::Soft),
         };

@@ -41,7 +41,8 @@ fn method(records: &[RunRecord]) -> Vec<Block> {
     if let Some(rules) = records.first().map(|record| record.validity.rules) {
         points.push(format!(
             "**Validity.** A run counts only if it offered at least {} of its target, send lag p99 stayed within {} of the latency target, no \
-             generator thread was more than {} busy, at least {} samples lie beyond each percentile, and the audit's columns add up.",
+             generator thread was more than {} busy, at least {} samples lie beyond each percentile, and the audit's columns add up. An invalid \
+             run is repeated once at the end of its block; both are kept and listed.",
             percent(rules.offered_share_min),
             percent(rules.send_lag_share_max),
             percent(rules.busy_share_max),
