@@ -57,7 +57,7 @@ fn a_write_that_reaches_some_partitions_is_reported_and_its_retry_arrives_once()
         nodes[0].publish(8).await.expect("published");
         let mut removed = 0;
         for node in nodes {
-            node.inbox.wait_for(8).await;
+            node.wait_for(8).await;
             assert_eq!(node.inbox.numbers(), [7, 8]);
             removed += node.backplane.stats().duplicates_removed.get();
             node.shutdown().await;
@@ -76,17 +76,17 @@ fn a_broker_that_restarts_costs_a_pause_and_nothing_else() {
         let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
         let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
         let stream = Stream::start(&publisher);
-        member.inbox.wait_for(200).await;
+        member.wait_for(200).await;
         let restarted = Arc::clone(&environment);
         let restart = tokio::task::spawn_blocking(move || {
             let broker = restarted.process("kafka-1").expect("the broker");
             broker.kill().and_then(|()| broker.restart()).expect("the broker comes back");
         });
         restart.await.expect("restarted");
-        member.inbox.wait_for(stream.next() + 200).await;
+        member.wait_for(stream.next() + 200).await;
         let last = stream.finish().await;
         for (who, node) in [("publisher", publisher), ("member", member)] {
-            node.inbox.wait_for(last).await;
+            node.wait_for(last).await;
             node.inbox.assert_complete(who, 0, last);
             println!(
                 "{who}: the room paused for {:?} while the broker restarted",
@@ -109,16 +109,16 @@ fn a_killed_broker_of_three_costs_a_pause_and_nothing_else() {
         let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
         let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
         let stream = Stream::start(&publisher);
-        member.inbox.wait_for(200).await;
+        member.wait_for(200).await;
         // The one that keeps the control log: the worst choice.
         let victim = leaders(&kafka, &format!("{namespace}.members"))[0].1;
         environment.process(&format!("kafka-{victim}")).expect("the broker").kill().expect("killed");
         let from = stream.next();
-        member.inbox.wait_for(from + 200).await;
-        publisher.inbox.wait_for(from + 200).await;
+        member.wait_for(from + 200).await;
+        publisher.wait_for(from + 200).await;
         let last = stream.finish().await;
         for (who, node) in [("publisher", publisher), ("member", member)] {
-            node.inbox.wait_for(last).await;
+            node.wait_for(last).await;
             node.inbox.assert_complete(who, 0, last);
             println!(
                 "{who}: the room paused for {:?} after a broker of three was killed",

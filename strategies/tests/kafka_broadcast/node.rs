@@ -67,6 +67,11 @@ impl Inbox {
 
     /// Waits until `done` holds; it is asked again after each arrival, and a few times per second.
     pub(crate) async fn wait_until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let waited = self.wait(done).await;
+        assert!(waited, "waited {DEADLINE:?} for {what}; got {} messages", self.numbers().len());
+    }
+
+    async fn wait(&self, done: impl Fn(&Self) -> bool) -> bool {
         let wait = async {
             loop {
                 let arrived = self.arrived.notified();
@@ -78,8 +83,7 @@ impl Inbox {
                 let _ = tokio::time::timeout(LOOK_AGAIN, arrived).await;
             }
         };
-        let waited = tokio::time::timeout(DEADLINE, wait).await;
-        assert!(waited.is_ok(), "waited {DEADLINE:?} for {what}; got {} messages", self.numbers().len());
+        tokio::time::timeout(DEADLINE, wait).await.is_ok()
     }
 
     pub(crate) async fn wait_for(&self, number: u64) {
@@ -129,6 +133,17 @@ impl Node {
 
     pub(crate) async fn publish(&self, number: u64) -> Result<Position> {
         self.backplane.publish(envelope(number)).await
+    }
+
+    /// Waits for a message, and says how the node stands if it does not come.
+    pub(crate) async fn wait_for(&self, number: u64) {
+        let came = self.inbox.wait(|inbox| inbox.numbers().contains(&number)).await;
+        assert!(
+            came,
+            "waited {DEADLINE:?} for message {number}: {:?} {:?}",
+            self.backplane,
+            self.backplane.stats()
+        );
     }
 
     pub(crate) async fn shutdown(self) {
