@@ -15,6 +15,8 @@ pub struct Timeline {
     pub points: Vec<(f64, f64, Option<f64>)>,
     /// When the counted window began.
     pub window_s: f64,
+    /// When the last message was sent.
+    pub end_s: f64,
     /// What happened.
     pub marks: Vec<Mark>,
 }
@@ -44,6 +46,8 @@ pub fn timeline(title: &str, run: &Timeline) -> String {
     let bottom = below + PANE;
     let rate = Scale::linear(run.points.iter().map(|point| point.1), (top + PANE, top));
     let latency = Scale::logarithmic(run.points.iter().filter_map(|point| point.2), (bottom, below));
+    svg.rect("var(--grid)", (LEFT, top), (x.at(run.window_s) - LEFT, bottom - top));
+    svg.line("target", (x.at(run.end_s), top), (x.at(run.end_s), bottom));
     svg.text("strong", "start", (0.0, 12.0), &run.name);
     for (scale, y, label) in [(&rate, top, "deliveries/s"), (&latency, below, "p99, ms")] {
         svg.text("soft small", "start", (LEFT, y - 5.0), label);
@@ -55,7 +59,6 @@ pub fn timeline(title: &str, run: &Timeline) -> String {
         }
         svg.line("axis", (LEFT, y + PANE), (right, y + PANE));
     }
-    svg.rect("var(--grid)", (LEFT, top), (x.at(run.window_s) - LEFT, bottom - top));
     draw_rate(&mut svg, run, &x, &rate, top + PANE);
     // A stretch without deliveries has no latency: the line breaks there.
     for stretch in run.points.split(|point| point.2.is_none()) {

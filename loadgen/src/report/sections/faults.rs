@@ -57,8 +57,9 @@ fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
         let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
         struck.map(describe).collect::<Vec<_>>().join(", then ")
     });
+    let kept = cell.runs.iter().all(|run| run.verdict.kept);
     let toned = |value: u64| {
-        Entry::number(count(value)).toned(match (value, cell.kept()) {
+        Entry::number(count(value)).toned(match (value, kept) {
             (0, _) => Tone::Good,
             (_, true) => Tone::Warn,
             (_, false) => Tone::Bad,
@@ -108,7 +109,10 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Bl
     runs.sort_by(|a, b| silence_ms(a).unwrap_or(0.0).total_cmp(&silence_ms(b).unwrap_or(0.0)));
     let run = *runs.get(runs.len() / 2)?;
     let interval_s = run.measured.series.interval_ms as f64 / 1e3;
-    let points = run.measured.series.points.iter().enumerate().map(|(index, point)| {
+    // After the last send nothing can arrive but stragglers: the figure ends with the last of them.
+    let end = ((run.measured.warm_up_s + run.measured.window_s) / interval_s).ceil() as usize;
+    let last = run.measured.series.points.iter().rposition(|point| point.delivered > 0).unwrap_or(0) + 1;
+    let points = run.measured.series.points.iter().take(end.max(last)).enumerate().map(|(index, point)| {
         let p99_ms = point.delivery_us_p99.map(|us| us as f64 / 1e3);
         (index as f64 * interval_s, point.delivered as f64 / interval_s, p99_ms)
     });
@@ -119,11 +123,12 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Bl
         style: keys[key_of(keys, &cell.label)?].style,
         points: points.collect(),
         window_s: run.measured.warm_up_s,
+        end_s: run.measured.warm_up_s + run.measured.window_s,
         marks: marks.map(|mark| Mark { at_s: mark.began_s, text: describe(mark) }).collect(),
     };
     let audit = &run.measured.audit;
     let reading = format!(
-        "Block {}: silence {}, {} lost and declared, {} lost silently. The shaded start is warm-up.",
+        "Block {}: silence {}, {} lost and declared, {} lost silently. The shaded start is warm-up; the load ends at the dashed line.",
         run.block,
         silence_ms(run).map_or("none".to_owned(), ms),
         count(audit.lost_declared),
