@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use manifold_strategies::ErrorKind;
 use tokio::sync::oneshot;
 
 use super::Hub;
@@ -117,11 +118,7 @@ impl Hub {
                     lingered = true;
                 }
                 Step::Leave => {
-                    if let Err(error) = self.backplane().leave(&room.id).await {
-                        self.metrics.count_backplane_error(error.kind());
-                        tracing::warn!(room = %room.id, %error, "the backplane could not leave a room");
-                    }
-                    room.lock().interest = Interest::Idle;
+                    self.leave(&room).await;
                     lingered = false;
                 }
                 Step::Rest => return,
@@ -157,7 +154,21 @@ impl Hub {
         }
     }
 
-    async fn join(&self, room: &Arc<Room>) {
+    /// Whatever comes of it, the room is left: a backplane that fails here delivers what nobody wants.
+    async fn leave(&self, room: &Room) {
+        match self.backplane().leave(&room.id).await {
+            Ok(()) => {}
+            // The node is going down.
+            Err(error) if error.kind() == ErrorKind::Closed => {}
+            Err(error) => {
+                self.metrics.count_backplane_error(error.kind());
+                tracing::warn!(room = %room.id, %error, "the backplane could not leave a room");
+            }
+        }
+        room.lock().interest = Interest::Idle;
+    }
+
+    async fn join(&self, room: &Room) {
         let joined = self.backplane().join(&room.id).await;
         if let Err(error) = &joined {
             self.metrics.count_backplane_error(error.kind());

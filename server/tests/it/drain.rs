@@ -8,7 +8,7 @@ use manifold_server::config::Config;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Received, config, serve, serve_on, within};
+use crate::support::{Client, Received, config, metric, serve, serve_on, within};
 use crate::test_backplane::Bus;
 
 #[tokio::test]
@@ -22,6 +22,9 @@ async fn clients_are_sent_elsewhere_with_all_that_was_theirs() {
         clients.push(Client::in_room(address, "a").await);
     }
     clients[0].call(json!({"publish": {"channel": "a", "data": "last words"}})).await;
+    // Members are served in the order in which they came: when the last one has it, all have.
+    let mut last = clients.pop().unwrap();
+    assert_eq!(last.publication().await, "last words");
     let mut silent = Client::open(address).await;
     let draining = tokio::spawn(server.drain());
     for client in &mut clients {
@@ -30,7 +33,7 @@ async fn clients_are_sent_elsewhere_with_all_that_was_theirs() {
         let _ = client.socket.close(None).await;
     }
     assert_eq!(silent.close_code().await, 3001, "even who never said connect");
-    drop((clients, silent));
+    drop((clients, last, silent));
     within(draining).await.unwrap().expect("the backplane left");
     assert!(bus.shut_down.load(SeqCst));
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
@@ -51,4 +54,28 @@ async fn goodbyes_are_spread_over_the_window_and_bounded() {
         "{:?}",
         start.elapsed()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_client_is_sent_before_the_goodbye() {
+    let server = serve(Config { close_timeout_ms: 15_000, ..config() }).await;
+    let address = server.address();
+    let mut pausing = crate::support::small_client(address).await;
+    pausing.call(json!({"connect": {}})).await;
+    pausing.call(json!({"subscribe": {"channel": "a"}})).await;
+    let mut publisher = Client::connect(address).await;
+    let data = "x".repeat(8 * 1024);
+    let mut published = 0;
+    while metric(address, "manifold_outbox_bytes").await < 300_000.0 {
+        publisher.call(json!({"publish": {"channel": "a", "data": [published, data]}})).await;
+        published += 1;
+    }
+    drop(publisher);
+    let draining = tokio::spawn(server.drain());
+    for expected in 0..published {
+        assert_eq!(pausing.publication().await[0], expected);
+    }
+    assert_eq!(pausing.receive().await, Received::Close(3001, "shutdown".to_owned()));
+    drop(pausing);
+    within(draining).await.unwrap().expect("memory leaves");
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{Client, Received, config, serve};
 
 fn quick() -> Config {
-    Config { ping_interval_ms: 400, pong_timeout_ms: 200, connect_timeout_ms: 300, ..config() }
+    Config { ping_interval_ms: 600, pong_timeout_ms: 550, ..config() }
 }
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn a_missing_pong_costs_the_connection() {
 
 #[tokio::test]
 async fn connect_must_come_in_time() {
-    let server = serve(quick()).await;
+    let server = serve(Config { connect_timeout_ms: 300, ..config() }).await;
     let mut client = Client::open(server.address()).await;
     assert_eq!(client.receive().await, Received::Close(3502, "stale".to_owned()));
 }

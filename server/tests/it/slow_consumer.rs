@@ -4,16 +4,8 @@ use std::time::Duration;
 
 use manifold_server::config::Config;
 use serde_json::json;
-use tokio::net::TcpSocket;
 
-use crate::support::{Client, Received, config, http, serve, until, within};
-
-/// A client whose socket takes in little by itself.
-async fn small_client(address: std::net::SocketAddr) -> Client {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    Client::on(socket.connect(address).await.unwrap(), address).await
-}
+use crate::support::{Client, Received, config, http, metric, metric_in, serve, small_client, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_consumer_is_closed_and_its_room_notices_nothing() {
@@ -28,7 +20,7 @@ async fn a_slow_consumer_is_closed_and_its_room_notices_nothing() {
     let data = "x".repeat(8 * 1024);
     let mut published = 0_u32;
     let mut peak_bytes = 0.0_f64;
-    let is_closed = |text: &str| value(text, "manifold_slow_consumer_closes_total") == 1.0;
+    let is_closed = |text: &str| metric_in(text, "manifold_slow_consumer_closes_total") == 1.0;
     within(async {
         loop {
             publisher.call(json!({"publish": {"channel": "a", "data": [published, data]}})).await;
@@ -37,7 +29,7 @@ async fn a_slow_consumer_is_closed_and_its_room_notices_nothing() {
             published += 1;
             if published.is_multiple_of(16) {
                 let metrics = http(address, "GET /metrics HTTP/1.1", "").await.1;
-                peak_bytes = peak_bytes.max(value(&metrics, "manifold_outbox_bytes"));
+                peak_bytes = peak_bytes.max(metric_in(&metrics, "manifold_outbox_bytes"));
                 if is_closed(&metrics) {
                     break;
                 }
@@ -48,7 +40,7 @@ async fn a_slow_consumer_is_closed_and_its_room_notices_nothing() {
     assert!(peak_bytes <= outbox_bytes_max as f64, "{peak_bytes}");
     // The rest of the room goes on, and nothing waits for the slow one any more but a frame's rest and the goodbye.
     let metrics = http(address, "GET /metrics HTTP/1.1", "").await.1;
-    assert!(value(&metrics, "manifold_outbox_bytes") < 20_000.0, "{metrics}");
+    assert!(metric_in(&metrics, "manifold_outbox_bytes") < 20_000.0, "{metrics}");
     // It wakes up: whole messages in order, then the reason.
     let mut expected = 0;
     loop {
@@ -99,8 +91,7 @@ async fn a_client_that_pauses_within_its_limit_misses_nothing() {
     loop {
         publisher.call(json!({"publish": {"channel": "a", "data": [published, data]}})).await;
         published += 1;
-        let metrics = http(server.address(), "GET /metrics HTTP/1.1", "").await.1;
-        if value(&metrics, "manifold_outbox_bytes") > 300_000.0 {
+        if metric(server.address(), "manifold_outbox_bytes").await > 300_000.0 {
             break;
         }
     }
@@ -111,7 +102,7 @@ async fn a_client_that_pauses_within_its_limit_misses_nothing() {
     let address = server.address();
     until(|| server.node().connection_count() == 2).await;
     within(async {
-        while value(&http(address, "GET /metrics HTTP/1.1", "").await.1, "manifold_outbox_bytes") > 0.0 {
+        while metric(address, "manifold_outbox_bytes").await > 0.0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
@@ -137,10 +128,4 @@ async fn a_burst_into_the_own_room_makes_nobody_slow() {
     for _ in 0..2 * count {
         client.next().await;
     }
-}
-
-/// The value of a metric without labels.
-fn value(metrics: &str, name: &str) -> f64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse().expect("a number")
 }

@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use manifold_server::config::Config;
 use manifold_server::{Node, Server};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -198,4 +198,22 @@ pub(crate) async fn http(address: SocketAddr, head: &str, body: &str) -> (u16, S
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.to_owned())
+}
+
+/// A client whose socket takes in little by itself.
+pub(crate) async fn small_client(address: SocketAddr) -> Client {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a socket");
+    Client::on(socket.connect(address).await.expect("the server listens"), address).await
+}
+
+/// The value of a metric without labels.
+pub(crate) async fn metric(address: SocketAddr, name: &str) -> f64 {
+    metric_in(&http(address, "GET /metrics HTTP/1.1", "").await.1, name)
+}
+
+/// The value of a metric without labels in the text of a scrape.
+pub(crate) fn metric_in(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse().expect("a number")
 }
