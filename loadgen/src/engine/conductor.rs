@@ -131,10 +131,12 @@ impl<'a> Conductor<'a> {
         let mut settled = audit::settle(&ledgers, &streams, shared.interval_us, EDGE_US);
         settled.audit.compared_rooms = recorder.order.compared_rooms();
         settled.audit.divergent_rooms = recorder.order.divergent_rooms();
-        mark_silences(&mut marks, &activity, end_us / 1_000);
+        let sending_us = seconds_us(scenario.warm_up_s + scenario.duration_s);
+        // After the last send it is quiet because nothing is sent; unless something was still to come.
+        let heard_ms = activity.end_ms().max((sending_us / 1_000).min(end_us / 1_000));
+        mark_silences(&mut marks, &activity, heard_ms);
         let cpu = cpu.unwrap_or_default();
         let busiest = harvest.iter().map(|thread| thread.busy_share).fold(0.0, f64::max);
-        let sending_us = seconds_us(scenario.warm_up_s + scenario.duration_s);
         Measured {
             warm_up_s: scenario.warm_up_s,
             window_s: scenario.duration_s,

@@ -42,6 +42,12 @@ impl Activity {
         longest
     }
 
+    /// The end of the last millisecond in which anything arrived; 0 when nothing did.
+    pub fn end_ms(&self) -> u64 {
+        let last = self.0.iter().rposition(|bits| *bits != 0);
+        last.map_or(0, |word| (word as u64 + 1) * 64 - u64::from(self.0[word].leading_zeros()))
+    }
+
     fn is_marked(&self, millisecond: u64) -> bool {
         self.0.get((millisecond / 64) as usize).is_some_and(|bits| bits >> (millisecond % 64) & 1 == 1)
     }
@@ -57,6 +63,7 @@ mod tests {
         (0..100).for_each(|at| activity.mark(at * 1_000));
         (350..400).for_each(|at| other.mark(at * 1_000));
         activity.add(&other);
+        assert_eq!((activity.end_ms(), Activity::default().end_ms()), (400, 0));
         assert_eq!(activity.longest_silence_ms(0, 400, 400), 250);
         assert_eq!(activity.longest_silence_ms(0, 120, 400), 250);
         assert_eq!(activity.longest_silence_ms(200, 400, 400), 150);
