@@ -82,12 +82,11 @@ impl Scratch {
 impl Entrance for Hub {
     fn deliver(&self, batch: &mut Vec<Event>) {
         SCRATCH.with_borrow_mut(|scratch| {
-            let now_us = unix_us();
             let count = batch.len();
             for (index, event) in batch.drain(..).enumerate() {
                 let last = index + 1 == count && (!scratch.corked || scratch.last);
                 match event {
-                    Event::Message(message) => self.deliver_message(scratch, &message, last, now_us),
+                    Event::Message(message) => self.deliver_message(scratch, &message, last),
                     Event::Gap { room, from, to } => self.declare_gap(&room, from, to),
                     Event::Reconnected => tracing::info!("the link to the broker is back"),
                 }
@@ -100,7 +99,7 @@ impl Entrance for Hub {
 }
 
 impl Hub {
-    fn deliver_message(&self, scratch: &mut Scratch, message: &Message, last: bool, now_us: u64) {
+    fn deliver_message(&self, scratch: &mut Scratch, message: &Message, last: bool) {
         let envelope = &message.envelope;
         let Some(room) = self.find(envelope.room.as_str()) else { return };
         let mut state = room.lock();
@@ -144,7 +143,7 @@ impl Hub {
             *appended_bytes += frame.len();
         }
         drop(state);
-        self.metrics.observe_delivery(now_us.saturating_sub(envelope.published_at_us), members);
+        self.metrics.observe_delivery(unix_us().saturating_sub(envelope.published_at_us), members);
         if scratch.appended_bytes > UNFLUSHED_BYTES_MAX {
             scratch.flush();
         }
