@@ -7,9 +7,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::plan::Cell;
-use crate::record::{Live, Phase, RunRecord};
+use crate::record::{Live, Phase, Role, RunRecord};
 use crate::report::Style;
-use crate::report::text::{count, ms};
+use crate::report::text::{count, ms, per_s};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,13 @@ impl Progress {
         let mut state = self.state();
         let block = if cell.block > 0 { format!("block {} · ", cell.block) } else { String::new() };
         let again = if cell.attempt > 1 { " (again)" } else { "" };
-        state.now = format!("{block}{} · {}{again}", cell.scenario.name, cell.entrant.label());
+        let rate = match cell.role {
+            Role::Capacity => format!(" · does {} hold?", per_s(cell.scenario.traffic.rate_per_s)),
+            Role::Knee => format!(" · knee at {}", per_s(cell.scenario.traffic.rate_per_s)),
+            _ => String::new(),
+        };
+        let block = if rate.is_empty() { block } else { String::new() };
+        state.now = format!("{block}{} · {}{rate}{again}", cell.scenario.name, cell.entrant.label());
         let text = format!("[{}/{}] {}", state.done + 1, state.runs, state.now);
         drop(state);
         match self.show {

@@ -41,6 +41,8 @@ struct Pace {
 const QUICK_PACE: Pace = Pace { window_s: 3.5, warm_up_s: 1.0, timeline_s: 8.0, blocks: 2 };
 const FULL_PACE: Pace = Pace { window_s: 5.0, warm_up_s: 1.5, timeline_s: 12.0, blocks: 5 };
 
+const SEARCH_PACE: Pace = Pace { window_s: 3.0, warm_up_s: 1.0, timeline_s: 8.0, blocks: 1 };
+
 /// What a result folder says of itself.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ticket {
@@ -125,7 +127,9 @@ fn run(
     }
     campaign.run_all(&cells)?;
     for name in capacity {
-        let scenario = paced(arguments, name)?;
+        // A search takes a dozen steps: each is short.
+        let whole = Scenario::load(name, &arguments.overrides)?;
+        let scenario = pace(whole, SEARCH_PACE.window_s, SEARCH_PACE.warm_up_s, SEARCH_PACE.timeline_s);
         for entrant in plan.entrants.iter().filter(|entrant| !is_counter_example(entrant)) {
             if let Some(held) = search(campaign, &scenario, entrant, plan.seed)? {
                 campaign.run_all(&knee(&scenario, entrant, plan.seed, held, KNEE_REPEATS))?;
