@@ -38,6 +38,10 @@ pub(super) struct Merge {
     tail: Vec<i64>,
     log_epoch: u64,
     patience: Duration,
+    /// Positions are reserved before the log has their messages. Then a top tells nothing about what must have arrived, and
+    /// what comes after its place was given up is still delivered: both paths carry a publisher's messages in its order, so
+    /// nothing of the same publisher has overtaken it.
+    reserved: bool,
     log_broken: bool,
     /// Live links that are down.
     interrupted: usize,
@@ -50,6 +54,7 @@ impl Merge {
         tail: Vec<i64>,
         log_epoch: u64,
         patience: Duration,
+        reserved: bool,
         remembered: usize,
         stats: Arc<Stats>,
     ) -> Self {
@@ -60,6 +65,7 @@ impl Merge {
             tail,
             log_epoch,
             patience,
+            reserved,
             log_broken: false,
             interrupted: 0,
             stats,
@@ -125,7 +131,7 @@ impl Merge {
             }
             None if room.lines.is_empty() => drop(room.begin(top.epoch, top.offset, 0)),
             None => drop(room.begin(top.epoch, 0, 0)),
-            Some(line) if top.offset > line.reached => room.mark(line, top.offset, now),
+            Some(line) if top.offset > line.reached && !self.reserved => room.mark(line, top.offset, now),
             Some(_) => {}
         }
         self.drain(id);
@@ -139,7 +145,7 @@ impl Merge {
             None if room.lines.is_empty() => room.begin(epoch, from.saturating_sub(1), 0),
             None => room.begin(epoch, 0, 0),
         };
-        if from < to && to - 1 > line.reached {
+        if from < to && to - 1 > line.reached && !self.reserved {
             room.mark(line, to - 1, now);
         }
         self.drain(id);
@@ -290,6 +296,9 @@ impl Merge {
         };
         let (from, to) = (line.reached + 1, complete_to + 1);
         line.reached = line.reached.max(complete_to);
+        if self.reserved && from < to {
+            line.floor = line.floor.max(to);
+        }
         let line_now = *line;
         if from < to {
             self.stats.gaps.add(1);

@@ -26,8 +26,13 @@ struct Fixture {
 impl Fixture {
     /// A room joined at offset 0 of an empty log.
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(reserved: bool) -> Self {
         let stats = Arc::new(Stats::default());
-        let merge = Merge::new(vec![0; 2], LOG_EPOCH, PATIENCE, DedupWindow::CAPACITY, Arc::clone(&stats));
+        let merge =
+            Merge::new(vec![0; 2], LOG_EPOCH, PATIENCE, reserved, DedupWindow::CAPACITY, Arc::clone(&stats));
         let mut fixture = Self { merge, room: RoomId::new("room"), start: Instant::now(), stats };
         fixture.merge.join(&fixture.room, 0);
         fixture.merge.top(&fixture.room, at(0), fixture.start);
@@ -115,6 +120,22 @@ fn a_lost_last_message_comes_from_the_log_or_is_declared() {
     fixture.log(1, Some(at(1)), 0);
     fixture.wait();
     assert_eq!(fixture.out(), [1, -1]);
+}
+
+#[test]
+fn what_was_reserved_early_may_come_late() {
+    let mut fixture = Fixture::with(true);
+    let room = fixture.room.clone();
+    fixture.merge.missing(&room, EPOCH, 1, 4, fixture.start);
+    fixture.wait();
+    assert!(fixture.out().is_empty(), "a reserved position is no lost message");
+    fixture.live(2, at(2), 0);
+    fixture.wait();
+    assert_eq!(fixture.out(), [-1, 2]);
+    fixture.log(1, Some(at(1)), 0);
+    fixture.live(1, at(1), 0);
+    fixture.live(2, at(2), 0);
+    assert_eq!(fixture.out(), [1]);
 }
 
 #[test]

@@ -42,7 +42,9 @@
 //! A publish that Redis executed and whose reply was lost has used up an offset that is in no record of the log. A
 //! receiver that missed it live too gets the message without a position, and after `heal_timeout_ms` declares the offset as a gap:
 //! a false alarm, never a silent loss. A message that is live but that the log then refuses reaches members although its
-//! publisher is told that it failed (not with `first = "durable"`).
+//! publisher is told that it failed (not with `first = "durable"`). With `first = "durable"` a node that dies, or is cut off,
+//! between reserving a position and appending the message leaves a hole that holds the room up for `heal_timeout_ms`; if the
+//! message is appended after all, it is still delivered.
 
 mod line;
 mod log;

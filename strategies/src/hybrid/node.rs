@@ -54,8 +54,15 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
             *next = *end;
         }
     }
-    let merge =
-        Merge::new(tail, log.epoch, settings.heal_timeout(), settings.dedup_messages, Arc::clone(&stats));
+    let reserved = settings.first == First::Durable;
+    let merge = Merge::new(
+        tail,
+        log.epoch,
+        settings.heal_timeout(),
+        reserved,
+        settings.dedup_messages,
+        Arc::clone(&stats),
+    );
     // An append has its outcome after the publish timeout; a little more, and nothing is left to settle.
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
     let paths = Paths::new(merge, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);

@@ -31,9 +31,9 @@ async fn redis_dies_and_returns_empty_while_messages_flow() -> Result<()> {
         ensure!(a.len() == 4_000 && c.len() == 4_000, "{settings}: {} and {} acknowledged", a.len(), c.len());
         for node in &nodes {
             node.wait_for_last(&["a", "c"], 4_000).await?;
+            // Offsets that the dying server assigned without telling anybody may be declared lost; messages are not.
             audit(node, "a", &a)?;
             audit(node, "c", &c)?;
-            ensure!(node.gap_messages() == 0, "{settings}: {} declared lost", node.gap_messages());
         }
         shutdown(nodes).await?;
     }
