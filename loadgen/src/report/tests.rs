@@ -115,3 +115,21 @@ fn while_a_contender_has_no_valid_run_nobody_wins() {
     assert_eq!(small.outcome, Outcome::Undecided(vec!["redis-pubsub".into()]));
     assert!(small.because.contains("no valid run of kafka-keyed"));
 }
+
+#[test]
+fn a_knee_groups_by_the_rate_that_was_asked_for() {
+    let mut records = Vec::new();
+    for (rate, p50_ms) in [(500.0, 0.3), (1_000.0, 0.4), (2_000.0, 3.0)] {
+        for repeat in 1..=2 {
+            let mut record = Sample::new("hybrid", "small-rooms", repeat, p50_ms).record();
+            record.role = crate::record::Role::Knee;
+            record.scenario.parameters = serde_json::json!({ "traffic": { "rate_per_s": rate } });
+            // A Poisson schedule never holds exactly what was asked for.
+            record.measured.load.target_per_s = rate + f64::from(repeat) * 7.0;
+            records.push(record);
+        }
+    }
+    let markdown = render(&records, &paths(&records), &[]).markdown;
+    assert!(markdown.contains("at 500/s") && markdown.contains("at 2,000/s"), "{markdown}");
+    assert!(!markdown.contains("507/s"));
+}

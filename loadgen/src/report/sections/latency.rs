@@ -37,17 +37,9 @@ fn capacity(searches: &[ScenarioTable<'_>]) -> Option<Block> {
     for table in searches {
         for cell in &table.cells {
             let held = |run: &&RunRecord| holds(run, table.target_us);
-            let best = cell
-                .runs
-                .iter()
-                .copied()
-                .filter(held)
-                .map(|run| run.measured.load.target_per_s)
-                .reduce(f64::max);
+            let best = cell.runs.iter().copied().filter(held).map(nominal_per_s).reduce(f64::max);
             let failed = cell.runs.iter().copied().filter(|run| !holds(run, table.target_us));
-            let first_bad = failed
-                .map(|run| run.measured.load.target_per_s)
-                .filter(|rate| best.is_none_or(|best| *rate > best));
+            let first_bad = failed.map(nominal_per_s).filter(|rate| best.is_none_or(|best| *rate > best));
             rows.push(vec![
                 Entry::text(&*table.name),
                 Entry::text(&*cell.label).toned(Tone::Strong),
@@ -65,6 +57,12 @@ fn capacity(searches: &[ScenarioTable<'_>]) -> Option<Block> {
         rows,
     };
     (!table.rows.is_empty()).then_some(Block::Table(table))
+}
+
+/// The rate that was asked for: a random schedule holds a little more or less of it each time.
+fn nominal_per_s(run: &RunRecord) -> f64 {
+    let asked = run.scenario.parameters.pointer("/traffic/rate_per_s").and_then(serde_json::Value::as_f64);
+    asked.unwrap_or(run.measured.load.target_per_s)
 }
 
 /// Whether a step of the search held: p99 within the target, audit clean, generator valid.
@@ -105,7 +103,7 @@ fn knee(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
 fn rates<'a>(cell: &Cell<'a>) -> BTreeMap<u64, Vec<&'a RunRecord>> {
     let mut rates: BTreeMap<u64, Vec<&RunRecord>> = BTreeMap::new();
     for run in &cell.runs {
-        rates.entry(run.measured.load.target_per_s.round() as u64).or_default().push(run);
+        rates.entry(nominal_per_s(run).round() as u64).or_default().push(run);
     }
     rates
 }
