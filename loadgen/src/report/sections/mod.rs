@@ -21,16 +21,12 @@ pub use latency::holds;
 /// Every section, in the order in which people ask.
 pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Vec<Block> {
     let tables = tables(records);
-    let keys = keys(&tables);
+    let (knees, searches) = (by_scenario(records, Role::Knee), by_scenario(records, Role::Capacity));
+    let keys = keys(tables.iter().chain(&knees));
     let decisions = decide(&tables);
     let mut blocks = Vec::new();
     blocks.extend(answer::section(records, &tables, &keys, &decisions));
-    blocks.extend(latency::section(
-        &tables,
-        &by_scenario(records, Role::Knee),
-        &by_scenario(records, Role::Capacity),
-        &keys,
-    ));
+    blocks.extend(latency::section(&tables, &knees, &searches, &keys));
     blocks.extend(audit::section(&tables));
     blocks.extend(cost::section(&tables));
     blocks.extend(faults::section(&tables, &keys));
@@ -40,9 +36,9 @@ pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure])
 }
 
 /// One key per contender, the same in every figure.
-fn keys(tables: &[ScenarioTable<'_>]) -> Vec<Key> {
+fn keys<'t>(tables: impl Iterator<Item = &'t ScenarioTable<'t>>) -> Vec<Key> {
     let mut seen: Vec<(&str, Standing)> = Vec::new();
-    for cell in tables.iter().flat_map(|table| &table.cells) {
+    for cell in tables.flat_map(|table| &table.cells) {
         let standing = match () {
             () if cell.is_floor() => Standing::Floor,
             () if cell.is_counter_example() => Standing::CounterExample,
