@@ -1,6 +1,7 @@
 //! The real brokers of the suite, each kind started when the first case asks for it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::Result;
 use manifold_compose::{Environment, KafkaTopology, Purpose, RedisTopology, Request};
@@ -62,10 +63,10 @@ impl Brokers {
     /// Addresses of Kafka and Redis at a place, started if need be.
     pub fn addresses(&self, place: Place) -> Result<(Option<String>, Option<String>)> {
         let mut started = self.0.lock();
-        if !started.contains_key(&place) {
-            started.insert(place, Environment::start(&place.request())?);
-        }
-        let environment = &started[&place];
+        let environment = match started.entry(place) {
+            Entry::Occupied(running) => running.into_mut(),
+            Entry::Vacant(empty) => empty.insert(Environment::start(&place.request())?),
+        };
         Ok((environment.kafka().map(str::to_owned), environment.redis().map(str::to_owned)))
     }
 
