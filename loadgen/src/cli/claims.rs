@@ -49,15 +49,15 @@ pub(super) fn execute(arguments: &ClaimsArguments) -> Result<Outcome> {
 fn print(rows: &[ClaimRow], show: Show) {
     if show == Show::Json {
         for row in rows {
-            println!("{}", serde_json::json!({ "event": "claim", "claim": row }));
+            outln!("{}", serde_json::json!({ "event": "claim", "claim": row }));
         }
         return;
     }
     let style = style(std::io::stdout().is_terminal());
     for row in rows {
-        println!("{:>2}. {}", row.number, row.claim);
-        println!("    {}  {}", verdict(row.judgement, style), row.figure);
-        println!("    {}", style.paint("2", &format!("{} — tested by: {}", row.why, row.experiment)));
+        outln!("{:>2}. {}", row.number, row.claim);
+        outln!("    {}  {}", verdict(row.judgement, style), row.figure);
+        outln!("    {}", style.paint("2", &format!("{} — tested by: {}", row.why, row.experiment)));
     }
 }
 

@@ -1,5 +1,21 @@
 //! The command line: arguments in, exit code out.
 
+/// Prints to standard output. A reader that went away (`| head`) ends the output, not the program.
+macro_rules! out {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// [`out`] with a line's end.
+macro_rules! outln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod arguments;
 mod baseline;
 mod claims;

@@ -36,9 +36,9 @@ pub(super) fn conclude(store: &Store, show: Show) -> Result<(Loaded, Outcome)> {
     let loaded = store.load()?;
     write_report(store.root(), &loaded)?;
     if matches!(show, Show::Line | Show::Log | Show::Quiet) {
-        println!("{}", terminal(&loaded.records, style(std::io::stdout().is_terminal())));
-        println!("report: {}", store.root().join("report.html").display());
-        println!("        {}", store.root().join("REPORT.md").display());
+        outln!("{}", terminal(&loaded.records, style(std::io::stdout().is_terminal())));
+        outln!("report: {}", store.root().join("report.html").display());
+        outln!("        {}", store.root().join("REPORT.md").display());
     }
     let outcome = judge(&loaded);
     Ok((loaded, outcome))

@@ -17,8 +17,8 @@ pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
     let target = arguments.output.as_ref().unwrap_or(&arguments.folders[0]);
     let loaded = load(&arguments.folders, target)?;
     write_report(target, &loaded)?;
-    println!("{}", target.join("REPORT.md").display());
-    println!("{}", target.join("report.html").display());
+    outln!("{}", target.join("REPORT.md").display());
+    outln!("{}", target.join("report.html").display());
     Ok(Outcome::Pass)
 }
 
@@ -45,9 +45,9 @@ pub(super) fn diff(arguments: &DiffArguments) -> Result<Outcome> {
     let side = |folder: &Path| -> Result<_> { Ok(load(&[folder], folder)?.records) };
     let found = compare(&side(&arguments.before)?, &side(&arguments.after)?, arguments.threshold);
     match arguments.output_format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        Format::Json => outln!("{}", serde_json::to_string_pretty(&found)?),
         Format::Text => {
-            print!("{}", describe(&found, arguments.threshold, style(std::io::stdout().is_terminal())));
+            out!("{}", describe(&found, arguments.threshold, style(std::io::stdout().is_terminal())));
         }
     }
     ensure!(
@@ -58,11 +58,11 @@ pub(super) fn diff(arguments: &DiffArguments) -> Result<Outcome> {
 }
 
 pub(super) fn list() -> Result<Outcome> {
-    println!("Scenarios (loadgen run NAME, loadgen compare --scenario NAME; or a TOML file):");
+    outln!("Scenarios (loadgen run NAME, loadgen compare --scenario NAME; or a TOML file):");
     for (name, text) in SHIPPED {
-        println!("  {name:<18} {}", Scenario::parse(name, text, &[])?.stands_for);
+        outln!("  {name:<18} {}", Scenario::parse(name, text, &[])?.stands_for);
     }
-    println!("\nStrategies (loadgen compare --strategy NAME, options as 'NAME key=value'):");
+    outln!("\nStrategies (loadgen compare --strategy NAME, options as 'NAME key=value'):");
     for strategy in STRATEGIES {
         let needs = match (strategy.kafka, strategy.redis) {
             (true, true) => "Kafka and Redis",
@@ -70,7 +70,7 @@ pub(super) fn list() -> Result<Outcome> {
             (false, true) => "Redis",
             (false, false) => "nothing: one node, the floor",
         };
-        println!("  {:<18} needs {needs}", strategy.name);
+        outln!("  {:<18} needs {needs}", strategy.name);
     }
     Ok(Outcome::Pass)
 }

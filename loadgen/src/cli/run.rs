@@ -35,8 +35,8 @@ pub(super) fn execute(arguments: &RunArguments) -> Result<Outcome> {
     let record = measure(arguments, &scenario, &progress, &cancel)?;
     progress.say("");
     match arguments.show.output_format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&record)?),
-        Format::Text => print!("{}", single(&record, style(std::io::stdout().is_terminal()))),
+        Format::Json => outln!("{}", serde_json::to_string_pretty(&record)?),
+        Format::Text => out!("{}", single(&record, style(std::io::stdout().is_terminal()))),
     }
     if let Some(folder) = &arguments.output {
         let store = Store::new(folder);
@@ -142,7 +142,7 @@ pub(super) fn null_server(arguments: &NullArguments) -> Result<Outcome> {
     let settings =
         NullSettings { listen: arguments.listen, coalesce: arguments.coalesce, misbehaviour: None };
     let server = NullServer::start(settings)?;
-    println!("listening on http://{}", server.address());
+    outln!("listening on http://{}", server.address());
     eprintln!("try: loadgen run small-rooms --url {}", server.url());
     server.wait(|| stop.load(Ordering::Relaxed))?;
     Ok(Outcome::Pass)
