@@ -106,6 +106,18 @@ fn swaps_are_counted_and_rooms_diverge() {
 }
 
 #[test]
+fn a_late_repair_is_waited_for_and_a_late_copy_is_seen() {
+    let calm = "clients=[{ at_s = 0.1, do = \"read\", share = 0.0 }]";
+    let by = std::time::Duration::from_millis(1_100);
+    // Near the end of some 7,200 deliveries; the member's other messages overtake it.
+    let audit = run_against(Some(Misbehaviour::Late { nth: 6_600, by }), &[calm, "drain_s=4.0"]).audit;
+    assert_eq!((audit.lost(), audit.reordered), (0, 1), "{audit:#?}");
+    let by = std::time::Duration::from_millis(250);
+    let audit = run_against(Some(Misbehaviour::Echo { nth: 7_150, by }), &[calm]).audit;
+    assert_eq!((audit.lost(), audit.duplicates), (0, 1), "{audit:#?}");
+}
+
+#[test]
 fn strangers_are_noticed() {
     let audit = run_against(Some(Misbehaviour::Stranger { every: 60 }), &[]).audit;
     assert_eq!(audit.leaked, audit.expected / 60, "{audit:#?}");

@@ -32,6 +32,8 @@ const JOINS_PER_S: u64 = 200;
 const EDGE_US: u64 = 1_000_000;
 /// While draining, when nothing has come for so long and only messages in between are missing, they won't come.
 const QUIET_US: u64 = 1_500_000;
+/// While draining, when nothing has come for so long and nothing is missing, no second copies come either.
+const QUIET_WHOLE_US: u64 = 400_000;
 /// The last message may leave this late without the generator counting as behind.
 const HICCUP_US: u64 = 100_000;
 const INTERVAL_US: u64 = 1_000_000;
@@ -268,18 +270,16 @@ impl Stage<'_> {
         }
     }
 
-    /// Nothing is missing; or it has been quiet for a while and what is missing was overtaken.
+    /// It has been quiet for a while, and nothing is missing; or for longer, and what is missing was overtaken.
     fn is_drained(&self, run_us: u64) -> bool {
         let sum = |part: fn(&super::shared::Lacking) -> u64| {
             self.shared.lacking.iter().fold(0_u64, |sum, one| sum.saturating_add(part(one)))
         };
         let tails = sum(|one| one.tails.load(Ordering::Acquire));
         let holes = sum(|one| one.holes.load(Ordering::Acquire));
-        let quiet = self.recorder.latest(self.shared.plan.threads).is_some_and(|(index, point, _)| {
-            let interval_end_us = (index as u64 + 1) * self.shared.interval_us;
-            point.delivered == 0 && run_us < interval_end_us + QUIET_US
-        });
-        tails == 0 && (holes == 0 || quiet)
+        let heard_us = self.shared.lacking.iter().map(|one| one.heard_us.load(Ordering::Acquire)).max();
+        let quiet_us = run_us.saturating_sub(heard_us.unwrap_or(0));
+        tails == 0 && quiet_us >= if holes == 0 { QUIET_WHOLE_US } else { QUIET_US }
     }
 
     /// Tells the surroundings how it goes, once a second.

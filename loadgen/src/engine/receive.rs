@@ -1,6 +1,7 @@
 //! From a socket's events to a client's turn.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use manifold_protocol::websocket::{self, ClosePayload, Event, Opcode};
 use rustix::event::epoll::{self, EventFlags};
@@ -167,6 +168,7 @@ impl Worker<'_> {
         );
         if self.agenda.start_us.is_some() && outcome.delivered {
             self.books.activity.mark(run_us);
+            self.shared.lacking[self.thread].heard_us.store(run_us, Ordering::Release);
         }
         if !self.answers.is_empty() {
             self.connections[local as usize].link.out.append(&mut self.answers);

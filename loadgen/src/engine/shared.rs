@@ -75,11 +75,17 @@ pub(super) struct Lacking {
     pub(super) tails: AtomicU64,
     /// Messages missing in between.
     pub(super) holes: AtomicU64,
+    /// When a delivery last came, on the run's clock.
+    pub(super) heard_us: AtomicU64,
 }
 
 impl Shared {
     pub(super) fn new(plan: Plan, scenario: Scenario, seed: u64, interval_us: u64, nodes: Vec<Node>) -> Self {
-        let unknown = || Lacking { tails: AtomicU64::new(u64::MAX), holes: AtomicU64::new(0) };
+        let unknown = || Lacking {
+            tails: AtomicU64::new(u64::MAX),
+            holes: AtomicU64::new(0),
+            heard_us: AtomicU64::new(0),
+        };
         Self {
             shape: plan.shape(&scenario, seed),
             next: plan.streams.iter().map(|_| AtomicU32::new(0)).collect(),

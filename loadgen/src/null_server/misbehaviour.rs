@@ -26,6 +26,20 @@ pub enum Misbehaviour {
         /// n.
         every: u64,
     },
+    /// Sends the nth delivery, and only that one, late.
+    Late {
+        /// n.
+        nth: u64,
+        /// By so much.
+        by: Duration,
+    },
+    /// Sends the nth delivery, and only that one, a second time, late.
+    Echo {
+        /// n.
+        nth: u64,
+        /// By so much.
+        by: Duration,
+    },
     /// Damages every nth delivery's payload.
     Damage {
         /// n.
@@ -58,13 +72,13 @@ pub enum Misbehaviour {
 impl FromStr for Misbehaviour {
     type Err = String;
 
-    /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `stall:5000:1000`
-    /// (after publishes, for milliseconds), `die:5000`.
+    /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `late:100:900`
+    /// and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes, for milliseconds), `die:5000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse or die with a count (drop:100), \
-                 or stall with a count and milliseconds (stall:5000:1000)"
+                 or late, echo or stall with a count and milliseconds (stall:5000:1000)"
             )
         };
         let mut parts = text.split(':');
@@ -81,6 +95,8 @@ impl FromStr for Misbehaviour {
             ("gap", None) => Ok(Self::Gap { every }),
             ("refuse", None) => Ok(Self::Refuse { every }),
             ("die", None) => Ok(Self::Die { after: every }),
+            ("late", Some(Some(ms))) => Ok(Self::Late { nth: every, by: Duration::from_millis(ms) }),
+            ("echo", Some(Some(ms))) => Ok(Self::Echo { nth: every, by: Duration::from_millis(ms) }),
             ("stall", Some(Some(ms))) => Ok(Self::Stall { after: every, lasting: Duration::from_millis(ms) }),
             _ => Err(wrong()),
         }
@@ -96,6 +112,9 @@ mod tests {
         assert_eq!("drop:7".parse(), Ok(Misbehaviour::Drop { every: 7 }));
         let lasting = Duration::from_secs(1);
         assert_eq!("stall:50:1000".parse(), Ok(Misbehaviour::Stall { after: 50, lasting }));
+        let by = Duration::from_millis(5);
+        assert_eq!("late:9:5".parse(), Ok(Misbehaviour::Late { nth: 9, by }));
+        assert_eq!("echo:9:5".parse(), Ok(Misbehaviour::Echo { nth: 9, by }));
         for wrong in ["", "drop", "drop:0", "drop:x", "drop:1:2", "stall:1", "stall:1:x", "explode:1"] {
             assert!(wrong.parse::<Misbehaviour>().is_err(), "{wrong}");
         }

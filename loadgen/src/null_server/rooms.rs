@@ -1,6 +1,7 @@
 //! Rooms of the null server, and what it does wrong with their deliveries.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use manifold_protocol::PublicationPrefix;
 use manifold_protocol::websocket::{self, FrameBuilder, Opcode};
@@ -32,6 +33,8 @@ pub(super) enum Deed {
     Drop,
     Repeat,
     Hold,
+    Late(Duration),
+    Echo(Duration),
     AlsoToStranger,
     Damage,
     Gap,
@@ -70,6 +73,8 @@ impl Rooms {
             Misbehaviour::Drop { every } => (every, Deed::Drop),
             Misbehaviour::Repeat { every } => (every, Deed::Repeat),
             Misbehaviour::Swap { every } => (every, Deed::Hold),
+            Misbehaviour::Late { nth, by } if self.deliveries == nth => return Deed::Late(by),
+            Misbehaviour::Echo { nth, by } if self.deliveries == nth => return Deed::Echo(by),
             Misbehaviour::Stranger { every } => (every, Deed::AlsoToStranger),
             Misbehaviour::Damage { every } => (every, Deed::Damage),
             Misbehaviour::Gap { every } => (every, Deed::Gap),

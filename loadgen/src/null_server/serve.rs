@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use manifold_protocol::websocket::{self, Event, Opcode};
 use manifold_protocol::{ConnectResult, Error, ErrorCode, Reply, ReplyBody, Request, SubscribeResult, json};
@@ -32,6 +33,8 @@ pub(super) struct Server {
     free: Vec<u32>,
     rooms: Rooms,
     touched: Vec<u32>,
+    /// Frames that are sent late on purpose: when, and to whom.
+    late: Vec<(Instant, u32, Vec<u8>)>,
     buffer: Box<[u8]>,
     replies: Vec<u8>,
     publishes: u64,
@@ -56,6 +59,7 @@ impl Server {
             free: Vec::new(),
             rooms: Rooms::default(),
             touched: Vec::new(),
+            late: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             replies: Vec::new(),
             publishes: 0,
@@ -92,6 +96,7 @@ impl Server {
                     break;
                 }
             }
+            self.send_late();
             self.flush_touched();
         }
         Ok(())
@@ -278,6 +283,14 @@ impl Server {
                 Deed::Drop => Ok(()),
                 Deed::Repeat => self.push(member, &frame).and_then(|()| self.push(member, &frame)),
                 Deed::Hold => self.session(member).map(|session| session.held = Some(frame.clone())),
+                Deed::Late(by) => {
+                    self.delay(member, &frame, by);
+                    Ok(())
+                }
+                Deed::Echo(by) => {
+                    self.delay(member, &frame, by);
+                    self.push(member, &frame)
+                }
                 Deed::AlsoToStranger => {
                     let stranger = (0..self.sessions.len() as u32)
                         .find(|id| !members.contains(id) && self.sessions[*id as usize].is_some());
@@ -306,6 +319,21 @@ impl Server {
         // A member that was told is out until it subscribes again.
         told.into_iter().for_each(|member| drop(self.leave(member, room)));
         failed.into_iter().for_each(|member| self.drop_session(member));
+    }
+
+    fn delay(&mut self, member: u32, frame: &[u8], by: Duration) {
+        self.late.push((Instant::now() + by, member, frame.to_vec()));
+    }
+
+    /// Sends what was delayed and is due.
+    fn send_late(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.late.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, member, frame) in due {
+            if self.push(member, &frame).is_err() {
+                self.drop_session(member);
+            }
+        }
     }
 
     /// Gives a frame to a session: at once, or at the end of the turn.
