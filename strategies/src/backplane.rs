@@ -90,6 +90,14 @@ pub enum Event {
         /// Offset of the first message after the loss.
         to: u64,
     },
+    /// Nothing comes at this position, and nothing is missing there: it was used up by another copy of a message that
+    /// was delivered before. Only where positions are dense.
+    Skipped {
+        /// The room.
+        room: RoomId,
+        /// The position, with an offset above 0.
+        position: Position,
+    },
     /// The link to the broker broke and is back. Losses, if any, were declared as gaps.
     Reconnected,
 }
@@ -161,11 +169,13 @@ pub struct Envelope {
 pub struct Message {
     /// The envelope as it was published.
     pub envelope: Envelope,
-    /// Its place in the room. Dense (+1) only where [`Guarantees::positions`] says so.
+    /// Its place in the room. Dense (+1) only where [`Guarantees::positions`] says so. With offset 0 it has none: it is not
+    /// ordered among those that have one, and does not count as a hole between them.
     pub position: Position,
 }
 
-/// Where a message stands in its room.
+/// Where a message stands in its room. The default is "none": also what a join resolves with where the room's position
+/// cannot be known at the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Changes whenever numbering restarts; 0 where the strategy has no positions.

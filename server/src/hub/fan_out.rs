@@ -88,6 +88,7 @@ impl Entrance for Hub {
                 match event {
                     Event::Message(message) => self.deliver_message(scratch, &message, last),
                     Event::Gap { room, from, to } => self.declare_gap(&room, from, to),
+                    Event::Skipped { room, position } => self.skip(&room, position),
                     Event::Reconnected => tracing::info!("the link to the broker is back"),
                 }
             }
@@ -104,7 +105,8 @@ impl Hub {
         let Some(room) = self.find(envelope.room.as_str()) else { return };
         let mut state = room.lock();
         let mut offset = 0;
-        if self.dense() {
+        // A message without a position has no place in the order: it comes when it comes.
+        if self.dense() && message.position.offset > 0 {
             offset = message.position.offset;
             match state.advance(message.position) {
                 Advance::Next => {}
@@ -171,6 +173,18 @@ impl Hub {
             while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {
             }
         }
+    }
+
+    /// A position was used up without a message of its own.
+    fn skip(&self, room: &RoomId, position: Position) {
+        let Some(room) = self.find(room.as_str()) else { return };
+        let turn = room.turn.lock();
+        let mut state = room.lock();
+        if state.advance(position) == Advance::Jump {
+            self.dismiss(&room, &mut state, "a message is missing");
+        }
+        drop(turn);
+        self.tend_if_unwanted(&room, state);
     }
 
     /// The backplane lost messages of a room on their way here.

@@ -114,7 +114,8 @@ impl State {
         self.interest = Interest::Joined;
         match &mut self.top {
             Some(top) if top.epoch == position.epoch => top.offset = top.offset.max(position.offset),
-            top => *top = Some(position),
+            // Where the position is not known, what arrives first is next.
+            top => *top = (position != Position::default()).then_some(position),
         }
     }
 
@@ -172,5 +173,7 @@ mod tests {
         assert_eq!(state.top, Some(at(7, 5)));
         state.joined_at(at(9, 1));
         assert_eq!(state.top, Some(at(9, 1)));
+        state.joined_at(Position::default());
+        assert_eq!(state.advance(at(9, 70)), Advance::Next, "nobody knows what came before");
     }
 }

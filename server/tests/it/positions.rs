@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_strategies::{Event, RoomId};
+use manifold_strategies::{Envelope, Event, Message, MessageId, Position, RoomId};
 use serde_json::{Value, json};
 
 use crate::support::{Client, config, serve_on};
@@ -56,4 +56,57 @@ async fn an_undeclared_jump_counts_as_a_gap() {
     );
     client.call(json!({"publish": {"channel": "a", "data": 2}})).await;
     assert_eq!(client.publication().await, 2);
+}
+
+fn late(data: &'static str, position: Position) -> Event {
+    let envelope = Envelope {
+        room: RoomId::new("a"),
+        id: MessageId(9),
+        published_at_us: 0,
+        info: bytes::Bytes::new(),
+        payload: bytes::Bytes::from_static(data.as_bytes()),
+    };
+    Event::Message(Message { envelope, position })
+}
+
+#[tokio::test]
+async fn a_message_without_a_position_reaches_all_and_is_no_jump() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let server = serve_on(config(), move |entrance| on.backplane(entrance)).await;
+    let mut plain = Client::in_room(server.address(), "a").await;
+    let mut client = Client::connect(server.address()).await;
+    positioned(&mut client).await;
+    // Position 1 is given up and 2 arrives; then 1 comes after all.
+    bus.lose("a", 1);
+    bus.send(Event::Gap { room: RoomId::new("a"), from: 1, to: 2 });
+    assert_eq!(client.next().await["push"]["unsubscribe"]["code"], 2500);
+    positioned(&mut client).await;
+    plain.call(json!({"publish": {"channel": "a", "data": 2}})).await;
+    bus.send(late("1", Position::default()));
+    for member in [&mut client, &mut plain] {
+        assert_eq!(member.publication().await, 2);
+        let push = member.next().await;
+        assert_eq!(push["push"]["pub"]["data"], 1, "{push}");
+        assert!(push["push"]["pub"].get("offset").is_none(), "{push}");
+    }
+    plain.call(json!({"publish": {"channel": "a", "data": 3}})).await;
+    for member in [&mut client, &mut plain] {
+        assert_eq!(member.next().await["push"]["pub"]["offset"], 3);
+    }
+}
+
+#[tokio::test]
+async fn a_position_used_up_by_a_second_copy_is_no_loss() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let server = serve_on(config(), move |entrance| on.backplane(entrance)).await;
+    let mut client = Client::connect(server.address()).await;
+    positioned(&mut client).await;
+    client.call(json!({"publish": {"channel": "a", "data": 1}})).await;
+    assert_eq!(client.publication().await, 1);
+    bus.lose("a", 1);
+    bus.send(Event::Skipped { room: RoomId::new("a"), position: Position { epoch: 77, offset: 2 } });
+    client.call(json!({"publish": {"channel": "a", "data": 3}})).await;
+    assert_eq!(client.next().await["push"]["pub"]["offset"], 3);
 }

@@ -43,7 +43,7 @@ impl Entrance for Inbox {
                 Event::Message(message) => {
                     self.messages.lock().push((now, number(&message.envelope.payload)))
                 }
-                Event::Reconnected | Event::Gap { .. } => {}
+                Event::Reconnected | Event::Gap { .. } | Event::Skipped { .. } => {}
             }
         }
         self.arrived.notify_waiters();
