@@ -89,7 +89,8 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: 
     audit.late = tally.late;
     audit.corrupt = tally.corrupt;
     audit.gaps_declared = tally.gaps;
-    // Two independent counts: what came in one by one, and what the windows say at the end.
+    // What came in one by one, and the holes, must add up to what the windows spanned. Both sides come from the
+    // members' windows: this catches a window that forgets or counts twice, not a sender's count that is wrong.
     audit.conserved = covered == tally.first + missing
         && audit.closes()
         && !ledgers.iter().any(|ledger| ledger.has_overflowed());
