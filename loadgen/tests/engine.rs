@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use manifold_loadgen::engine::{self, RunError, RunSpec};
 use manifold_loadgen::null_server::{Misbehaviour, NullServer, NullSettings};
-use manifold_loadgen::record::{Deed, FaultOutcome, Live, Measured, Target};
+use manifold_loadgen::record::{Deed, FaultOutcome, Live, Measured, Rules, Target, judge};
 use manifold_loadgen::scenario::Scenario;
 use manifold_loadgen::surroundings::{Alone, Surroundings};
 
@@ -170,7 +170,18 @@ fn a_server_that_dies_mid_run_ends_in_a_record_not_in_a_hang() {
     let overrides = ["reconnect.min_ms=50", "reconnect.max_ms=200", "drain_s=0.5"];
     let measured = run_against(Some(Misbehaviour::Die { after: 600 }), &overrides);
     assert_eq!(measured.load.connections_failed, 60);
-    assert!(measured.load.sent < measured.load.scheduled, "{:#?}", measured.load);
+    let load = &measured.load;
+    assert_eq!(load.sent + load.unsent, load.scheduled, "{load:#?}");
+    let p99 = measured.latencies.delivery.quantile_us(0.99);
+    assert!(p99 > Some(500_000), "who waited in vain waited longest: p99 {p99:?} µs");
+    let (validity, verdict) = judge(
+        &measured,
+        &serde_json::Value::Null,
+        10_000_000,
+        Rules { busy_share_max: 2.0, ..Rules::default() },
+    );
+    assert!(validity.valid, "the generator is not to blame: {validity:#?}");
+    assert!(!verdict.clean && !verdict.kept, "{verdict:#?}");
     assert!(measured.audit.unknown > 0, "{:#?}", measured.audit);
     assert_eq!(measured.audit.lost_silent, 0, "what was under way is indeterminate: {:#?}", measured.audit);
 }

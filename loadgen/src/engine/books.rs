@@ -7,6 +7,7 @@ use super::shared::Shared;
 use crate::audit::{Arrived, Closing, Ledger, OrderTrack, Sent, Stretch};
 use crate::latency::{Activity, LastMember};
 use crate::record::{Histogram, Latencies};
+use crate::schedule::Intent;
 
 /// A message that was sent and not yet answered.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub(super) struct Pending {
 pub(super) enum Unacknowledged {
     Refused,
     Unknown,
+    /// Unknown, by the scenario's own doing.
+    Abandoned,
 }
 
 /// The figures of one interval of one thread.
@@ -58,10 +61,13 @@ pub(super) struct Reached {
 pub(super) struct Sums {
     pub(super) scheduled: u64,
     pub(super) sent: u64,
+    pub(super) unsent: u64,
     pub(super) payload_bytes: u64,
     pub(super) delivered: u64,
-    /// When the last message was sent, on the run's clock.
+    /// When the last message was sent, on the run's clock, less the time that it waited for a connection.
     pub(super) last_sent_us: u64,
+    /// Publishes of the whole run whose outcome the scenario itself made unknown.
+    pub(super) abandoned: u64,
 }
 
 /// One thread's books. Times are on the run's clock: microseconds from the first intended send.
@@ -129,12 +135,12 @@ impl<'a> Books<'a> {
             self.sums.sent += 1;
             self.sums.payload_bytes += bytes as u64;
         }
-        self.sums.last_sent_us = now_us;
         sequence
     }
 
     /// A message was written `lag_us` after it could have been.
     pub(super) fn written(&mut self, intended_us: u64, lag_us: u64) {
+        self.sums.last_sent_us = self.sums.last_sent_us.max(intended_us + lag_us);
         if self.is_counted(intended_us) {
             self.latencies.send_lag.record_us(lag_us);
         }
@@ -153,6 +159,27 @@ impl<'a> Books<'a> {
         match how {
             Unacknowledged::Refused => sent.refused.insert(pending.sequence),
             Unacknowledged::Unknown => sent.unknown.insert(pending.sequence),
+            Unacknowledged::Abandoned => {
+                self.sums.abandoned += 1;
+                sent.unknown.insert(pending.sequence);
+            }
+        }
+    }
+
+    /// A message was never sent: until the end, at `now_us`, no connection took it. Nobody has it, and everybody who
+    /// was to get it has waited that long.
+    pub(super) fn never_sent(&mut self, intent: &Intent, now_us: u64) {
+        if !self.is_counted(intent.at_us) {
+            return;
+        }
+        self.sums.unsent += 1;
+        let age_us = now_us.saturating_sub(intent.at_us);
+        let room = self.shared.plan.streams[intent.stream as usize].room;
+        self.latencies.ack.record_us(age_us);
+        self.latencies.last_member.record_us(age_us);
+        for _ in 0..self.shared.plan.rooms[room as usize].members {
+            self.latencies.delivery.record_us(age_us);
+            self.latencies.delivery_raw.record_us(age_us);
         }
     }
 

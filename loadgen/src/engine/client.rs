@@ -189,15 +189,27 @@ impl Client {
     pub(super) fn lost(&mut self, closing: Closing, books: &mut Books<'_>) {
         self.connected = false;
         let slow = self.slow;
-        let closing = if slow && closing == Closing::Told { Closing::Shed } else { closing };
+        // Whether it was told or the run ended first: what waited for a client that was made slow is not owed to it.
+        let closing = match closing {
+            Closing::Told | Closing::Drained if slow => Closing::Shed,
+            other => other,
+        };
         for one in &mut self.memberships {
             if one.standing == Standing::In {
                 books.closed(one.room, one.windows, slow, closing);
             }
             one.end();
         }
+        let unanswered = if slow { Unacknowledged::Abandoned } else { Unacknowledged::Unknown };
+        self.forget_pending(unanswered, books);
+        // The next connection reads at once.
+        self.slow = false;
+    }
+
+    /// Publishes without an answer get none any more.
+    pub(super) fn forget_pending(&mut self, how: Unacknowledged, books: &mut Books<'_>) {
         for pending in std::mem::take(&mut self.pending) {
-            books.not_acknowledged(&pending, Unacknowledged::Unknown);
+            books.not_acknowledged(&pending, how);
         }
     }
 
@@ -224,7 +236,10 @@ impl Client {
     }
 
     /// The run is over: the last stretches of order, and every window, are closed.
-    pub(super) fn settle(&mut self, books: &mut Books<'_>) {
+    pub(super) fn settle(&mut self, now_us: u64, books: &mut Books<'_>) {
+        for intent in std::mem::take(&mut self.waiting) {
+            books.never_sent(&intent, now_us);
+        }
         for one in &mut self.memberships {
             if one.standing == Standing::In {
                 books.interval.stretches.extend(one.order.finish(one.room));

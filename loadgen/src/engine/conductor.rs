@@ -138,7 +138,9 @@ impl<'a> Conductor<'a> {
         let heard_ms = activity.end_ms().max((sending_us / 1_000).min(end_us / 1_000));
         mark_silences(&mut marks, &activity, heard_ms);
         let cpu = cpu.unwrap_or_default();
-        let busiest = harvest.iter().map(|thread| thread.busy_share).fold(0.0, f64::max);
+        settled.audit.abandoned = harvest.iter().map(|thread| thread.sums.abandoned).sum();
+        let busiest = harvest.iter().map(|thread| thread.occupied);
+        let busiest = busiest.max_by(|one, other| one.sum().total_cmp(&other.sum())).unwrap_or_default();
         Measured {
             warm_up_s: scenario.warm_up_s,
             window_s: scenario.duration_s,
@@ -150,7 +152,8 @@ impl<'a> Conductor<'a> {
             faults: marks,
             generator: Generator {
                 threads: shared.plan.threads as u64,
-                busy_share_max: busiest.min(1.0),
+                busy_share_max: busiest.busy,
+                queued_share_max: busiest.queued,
                 cpu_s: cpu.user_s + cpu.system_s,
                 cpu_user_s: cpu.user_s,
                 rss_bytes_max: process::rss_bytes_max(),
@@ -327,6 +330,7 @@ fn load(shared: &Shared, harvest: &[Harvest], reconnects: u64) -> Load {
         nodes: shared.nodes_at_start as u64,
         scheduled,
         sent,
+        unsent: sum(|one| one.sums.unsent),
         target_per_s: scheduled as f64 / window_s,
         offered_per_s: sent as f64 / sending_s,
         delivered_per_s: sum(|one| one.sums.delivered) as f64 / window_s,

@@ -1,6 +1,7 @@
 //! This process, as the kernel sees it: CPU time, memory, limits.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::RunError;
 
@@ -28,6 +29,52 @@ impl Cpu {
     /// What was used between `earlier` and this.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         Self { user_s: self.user_s - earlier.user_s, system_s: self.system_s - earlier.system_s }
+    }
+}
+
+/// What the scheduler has counted for the calling thread so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ThreadTime {
+    on_core_ns: u64,
+    queued_ns: u64,
+}
+
+/// Shares of a stretch of wall time that a thread was on a core, and that it was ready and waited for one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Occupied {
+    pub(super) busy: f64,
+    pub(super) queued: f64,
+}
+
+impl Occupied {
+    /// The part of the time in which the thread could not have taken anything at once.
+    pub(super) fn sum(&self) -> f64 {
+        self.busy + self.queued
+    }
+}
+
+impl ThreadTime {
+    /// Reads it. Kernels without scheduler statistics still tell the first figure.
+    pub(super) fn now() -> Self {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let mut fields = text.split_ascii_whitespace().map_while(|field| field.parse().ok());
+        match (fields.next(), fields.next()) {
+            (Some(on_core_ns), Some(queued_ns)) => Self { on_core_ns, queued_ns },
+            _ => {
+                let time = clock_gettime(ClockId::ThreadCPUTime);
+                Self { on_core_ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64, queued_ns: 0 }
+            }
+        }
+    }
+
+    /// How the `wall_us` between `earlier` and this were spent.
+    pub(super) fn shares_since(&self, earlier: &Self, wall_us: u64) -> Occupied {
+        let wall_ns = wall_us.max(1) as f64 * 1e3;
+        let share = |later: u64, earlier: u64| (later.saturating_sub(earlier) as f64 / wall_ns).min(1.0);
+        Occupied {
+            busy: share(self.on_core_ns, earlier.on_core_ns),
+            queued: share(self.queued_ns, earlier.queued_ns),
+        }
     }
 }
 
@@ -67,6 +114,9 @@ mod tests {
             sum = (0..100_000).fold(sum, |sum, value| sum.wrapping_mul(31) ^ value);
         }
         assert_ne!(sum, 0);
+        let thread = ThreadTime::now();
+        let spent = thread.shares_since(&ThreadTime::default(), 1_000_000);
+        assert!(thread.on_core_ns > 0 && spent.busy > 0.0 && spent.sum() >= spent.busy);
         assert!(allow_files(10).is_ok());
         assert!(allow_files(1 << 40).expect_err("too many").to_string().contains("ulimit -n"));
     }

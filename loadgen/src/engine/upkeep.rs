@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use manifold_protocol::DisconnectCode;
 
 use super::agenda::{Timer, What};
+use super::books::Unacknowledged;
 use super::link::{Reading, Stage};
 use super::worker::Worker;
 use crate::audit::Closing;
@@ -90,7 +91,7 @@ impl Worker<'_> {
                     self.books.interval.reconnects += u64::from(connection.was_live);
                     self.connect(local, now_us);
                 }
-                What::Timeout if current && !connection.client.is_live() => {
+                What::Timeout if current && !connection.is_joined => {
                     self.lost(local, None, "not joined within 10 s");
                 }
                 What::SlowRead if current => self.read_slowly(local, now_us),
@@ -133,7 +134,9 @@ impl Worker<'_> {
     fn strike(&mut self, local: u32, deed: ClientDeed) {
         match deed {
             ClientDeed::Disconnect => {
-                if self.connections[local as usize].link.is_open() {
+                let connection = &mut self.connections[local as usize];
+                if connection.link.is_open() {
+                    connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
                     self.lost(local, None, "the scenario broke the connection");
                 }
             }
@@ -163,6 +166,7 @@ impl Worker<'_> {
         let nodes = self.shared.node_count();
         let grown = nodes > self.shared.nodes_at_start;
         let connection = &mut self.connections[local as usize];
+        connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
         connection.client.lost(Closing::Cut { at_us: run_us }, &mut self.books);
         connection.link.close(Stage::Down);
         connection.link.generation = connection.link.generation.wrapping_add(1);

@@ -10,13 +10,13 @@ use std::sync::mpsc::Sender;
 
 use rustix::event::Timespec;
 use rustix::event::epoll;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::agenda::{Agenda, Timer};
 use super::alarm::Alarm;
 use super::books::{Books, Interval};
 use super::client::Client;
 use super::link::Link;
+use super::process::{Occupied, ThreadTime};
 use super::shared::Shared;
 use super::{RunError, system};
 use crate::audit::Ledger;
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     pub(super) attempt: u32,
     /// Whether it has been live before.
     pub(super) was_live: bool,
+    /// Whether this connection, not an earlier one, has been live.
+    pub(super) is_joined: bool,
     pub(super) is_touched: bool,
 }
 
@@ -58,8 +60,8 @@ pub(super) struct Harvest {
     pub(super) latencies: Latencies,
     pub(super) activity: Activity,
     pub(super) sums: super::books::Sums,
-    /// Share of the counted window's wall time that the thread was not waiting.
-    pub(super) busy_share: f64,
+    /// How the thread spent the counted window.
+    pub(super) occupied: Occupied,
     /// Clients without a connection at the end.
     pub(super) failed: u64,
 }
@@ -88,9 +90,9 @@ pub(super) struct Worker<'a> {
     reports: Sender<Box<Interval>>,
     connecting: u32,
     connect_next: u32,
-    /// Thread CPU time and wall time when the counted window began, then how busy the thread was in it.
-    window_began: Option<(u64, u64)>,
-    busy_share: f64,
+    /// The thread's times and the run's clock when the counted window began, then what it spent in it.
+    window_began: Option<(ThreadTime, u64)>,
+    occupied: Option<Occupied>,
 }
 
 impl<'a> Worker<'a> {
@@ -109,6 +111,7 @@ impl<'a> Worker<'a> {
                 client: Client::new(index as u32, &mut books),
                 attempt: 0,
                 was_live: false,
+                is_joined: false,
                 is_touched: false,
             })
             .collect();
@@ -130,7 +133,7 @@ impl<'a> Worker<'a> {
             connecting: 0,
             connect_next: 0,
             window_began: None,
-            busy_share: 0.0,
+            occupied: None,
             shared,
             thread,
         })
@@ -214,6 +217,7 @@ impl<'a> Worker<'a> {
         let node = self.shared.node(connection.link.node);
         match connection.link.connect(&node, client, &self.epoll, local) {
             Ok(()) => {
+                connection.is_joined = false;
                 let generation = connection.link.generation;
                 self.timers.push(Timer::timeout(now_us, local, generation));
             }
@@ -304,13 +308,15 @@ impl<'a> Worker<'a> {
     /// Ends the thread: closes all windows and hands the books over.
     fn settle(mut self) -> Harvest {
         let mut failed = 0;
+        let run_us = self.run_us(self.shared.now_us());
         for connection in &mut self.connections {
             failed += u64::from(!connection.client.is_live());
-            connection.client.settle(&mut self.books);
+            connection.client.settle(run_us, &mut self.books);
         }
         self.report();
         let Books { ledger, sent, latencies, activity, sums, .. } = self.books;
-        Harvest { ledger, sent, latencies, activity, sums, busy_share: self.busy_share, failed }
+        let occupied = self.occupied.unwrap_or_default();
+        Harvest { ledger, sent, latencies, activity, sums, occupied, failed }
     }
 
     /// Reports the interval that is over.
@@ -335,15 +341,10 @@ impl<'a> Worker<'a> {
 
     fn watch_window(&mut self, run_us: u64) {
         let (from_us, to_us) = self.agenda.window_us;
-        let cpu_us = || {
-            let time = clock_gettime(ClockId::ThreadCPUTime);
-            time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-        };
         match self.window_began {
-            None if run_us >= from_us => self.window_began = Some((cpu_us(), run_us)),
-            Some((cpu_began_us, began_us)) if run_us >= to_us && self.busy_share == 0.0 => {
-                let wall_us = (run_us - began_us).max(1);
-                self.busy_share = (cpu_us() - cpu_began_us) as f64 / wall_us as f64;
+            None if run_us >= from_us => self.window_began = Some((ThreadTime::now(), run_us)),
+            Some((began, began_us)) if run_us >= to_us && self.occupied.is_none() => {
+                self.occupied = Some(ThreadTime::now().shares_since(&began, run_us - began_us));
             }
             _ => {}
         }
@@ -363,6 +364,7 @@ impl<'a> Worker<'a> {
     pub(super) fn live(&mut self, local: u32) {
         let connection = &mut self.connections[local as usize];
         connection.attempt = 0;
+        connection.is_joined = true;
         if !std::mem::replace(&mut connection.was_live, true) {
             self.connecting -= 1;
             self.shared.joined.fetch_add(1, Ordering::AcqRel);

@@ -14,10 +14,17 @@ pub struct Rules {
     pub offered_share_min: f64,
     /// Most that the 99th percentile of send lag may be, as a share of the latency target.
     pub send_lag_share_max: f64,
-    /// Most that a generator thread may be busy.
+    /// Most that a generator thread may be on a core or wait for one, together.
     pub busy_share_max: f64,
     /// Least number of samples beyond a percentile for it to be quoted.
     pub samples_beyond_min: u64,
+    /// Most of the publishes that healthy servers may refuse, leave without an answer, or not be there for.
+    #[serde(default = "unserved_share_max")]
+    pub unserved_share_max: f64,
+}
+
+fn unserved_share_max() -> f64 {
+    0.001
 }
 
 impl Default for Rules {
@@ -27,6 +34,7 @@ impl Default for Rules {
             send_lag_share_max: 0.10,
             busy_share_max: 0.85,
             samples_beyond_min: 10,
+            unserved_share_max: unserved_share_max(),
         }
     }
 }
@@ -69,15 +77,14 @@ pub enum Gate {
     Samples,
     /// The audit's columns don't add up.
     Conservation,
-    /// Connections failed that no fault explains.
-    Connections,
 }
 
 /// What the audit says of the strategy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
-    /// Nothing lost, duplicated, reordered, leaked or damaged.
+    /// Nothing lost, duplicated, reordered, leaked or damaged; while healthy, the servers were there for every
+    /// publish and every client.
     pub clean: bool,
     /// Every declared promise that the run could test was kept. A fast figure with a broken promise is not ranked.
     pub kept: bool,
@@ -89,7 +96,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Promise {
-    /// What it is about: `delivery`, `duplicates`, `order`, `membership`, `loss is told`.
+    /// What it is about: `service`, `delivery`, `duplicates`, `order`, `membership`, `loss is told`.
     pub about: String,
     /// What the strategy declares.
     pub declared: String,
@@ -103,10 +110,13 @@ pub struct Promise {
 /// strictest reading applies), `target_us` the scenario's limit for the 99th percentile of delivery.
 pub fn judge(measured: &Measured, guarantees: &Value, target_us: u64, rules: Rules) -> (Validity, Verdict) {
     let objections = objections(measured, target_us, &rules);
-    let promises = promises(measured, guarantees);
+    let mut promises = promises(measured, guarantees);
+    let service = service(measured, &rules);
+    let is_served = service.kept;
+    promises.insert(0, service);
     let validity = Validity { valid: objections.is_empty(), objections, rules };
     let verdict = Verdict {
-        clean: measured.audit.is_clean(),
+        clean: measured.audit.is_clean() && is_served,
         kept: promises.iter().all(|promise| promise.kept),
         promises,
     };
@@ -119,7 +129,14 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
         objections.push(Objection { gate, found, remedy: remedy.to_owned() });
     };
     let load = &measured.load;
-    let share = if load.target_per_s > 0.0 { load.offered_per_s / load.target_per_s } else { 0.0 };
+    // What no connection took says nothing about the generator: it was there to send it.
+    let takeable = load.scheduled.saturating_sub(load.unsent) as f64 / load.scheduled.max(1) as f64;
+    let target_per_s = load.target_per_s * takeable;
+    let share = match () {
+        () if target_per_s > 0.0 => load.offered_per_s / target_per_s,
+        () if load.unsent > 0 => 1.0,
+        () => 0.0,
+    };
     if share < rules.offered_share_min {
         object(
             Gate::Offered,
@@ -140,10 +157,17 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
             "lower the rate, free the machine of other work, or raise the latency target if the scenario can afford it",
         );
     }
-    if measured.generator.busy_share_max > rules.busy_share_max {
+    let (busy, queued) = (measured.generator.busy_share_max, measured.generator.queued_share_max);
+    if busy + queued > rules.busy_share_max {
         object(
             Gate::Busy,
-            format!("a generator thread was {:.0} % busy", measured.generator.busy_share_max * 100.0),
+            format!(
+                "a generator thread was {:.0} % of the time on a core and {:.0} % ready and waiting for one, {:.0} % \
+                 together allowed",
+                busy * 100.0,
+                queued * 100.0,
+                rules.busy_share_max * 100.0
+            ),
             "lower the rate, or run the generator on cores of its own",
         );
     }
@@ -162,20 +186,32 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
             "report this as a bug of the load generator",
         );
     }
-    if load.connections_failed > 0 && measured.faults.iter().all(|mark| mark.whom.is_empty()) {
-        object(
-            Gate::Connections,
-            format!("{} connections failed though nothing was done to the servers", load.connections_failed),
-            "look at the server's log; raise its limits or lower the number of connections",
-        );
-    }
     objections
+}
+
+/// Whether the servers were there for every publish and every client. Only a fault excuses that they were not.
+fn service(measured: &Measured, rules: &Rules) -> Promise {
+    let (audit, load) = (&measured.audit, &measured.load);
+    let disturbed = measured.is_disturbed();
+    let declared = match disturbed {
+        true => "interrupted by faults".to_owned(),
+        false => format!("at least {:.1} % of publishes served", (1.0 - rules.unserved_share_max) * 100.0),
+    };
+    let observed = format!(
+        "{} publishes refused, {} unanswered, {} without a connection, {} connections not regained",
+        audit.refused,
+        audit.unknown.saturating_sub(audit.abandoned),
+        load.unsent,
+        load.connections_failed
+    );
+    let served = measured.unserved_share() <= rules.unserved_share_max && load.connections_failed == 0;
+    Promise { about: "service".to_owned(), declared, observed, kept: disturbed || served }
 }
 
 fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
     let audit = &measured.audit;
     let declared = |key: &str| guarantees.get(key).and_then(Value::as_str).unwrap_or("undeclared");
-    let disturbed = measured.faults.iter().any(|mark| !mark.whom.is_empty());
+    let disturbed = measured.is_disturbed();
     let mut promises = Vec::new();
     let mut promise = |about: &str, declared: String, observed: String, kept: bool| {
         promises.push(Promise { about: about.to_owned(), declared, observed, kept });
@@ -226,3 +262,7 @@ fn promises_of_order(audit: &Audit, ordering: &str, promise: &mut impl FnMut(&st
         !one_order || audit.divergent_rooms == 0,
     );
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// Everything that the generator saw in one run. Unless said otherwise it covers the counted window alone: messages
-/// whose *intended* time lies after the warm-up and before the end, wherever their deliveries fall.
+/// Everything that the generator saw in one run.
+///
+/// `load`, `latencies` and `generator` cover the counted window alone: messages whose *intended* time lies after the
+/// warm-up and before the end, wherever their deliveries fall. `audit`, `series` and `faults` cover the whole run,
+/// warm-up and drain included: a message lost in the warm-up is lost all the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
@@ -20,7 +23,7 @@ pub struct Measured {
     pub load: Load,
     /// The four latencies and the raw one.
     pub latencies: Latencies,
-    /// Every delivery accounted for.
+    /// Every delivery of the whole run accounted for.
     pub audit: Audit,
     /// The same over time, warm-up and drain included.
     pub series: Series,
@@ -48,6 +51,10 @@ pub struct Load {
     pub scheduled: u64,
     /// Of those, written to a socket (late ones included).
     pub sent: u64,
+    /// Of those, never written because there was no connection that took them: the servers' doing, not the
+    /// generator's. In the latencies they count, once per member, with their age at the end of the run.
+    #[serde(default)]
+    pub unsent: u64,
     /// Scheduled ÷ window.
     pub target_per_s: f64,
     /// Sent ÷ the time it really took to send them.
@@ -56,7 +63,7 @@ pub struct Load {
     pub delivered_per_s: f64,
     /// Mean payload bytes.
     pub payload_bytes_mean: f64,
-    /// Connections that could not be made or were lost and not regained.
+    /// Connections that were lost and not regained by the end.
     pub connections_failed: u64,
     /// Reconnects during the run (asked for by the scenario or forced by the server).
     pub reconnects: u64,
@@ -90,6 +97,9 @@ pub struct Audit {
     pub refused: u64,
     /// Publishes whose outcome is not known: no reply, or a timeout.
     pub unknown: u64,
+    /// Of those, by the scenario's own doing: it broke the connection, or kept the client from reading the reply.
+    #[serde(default)]
+    pub abandoned: u64,
     /// Acknowledged messages × members joined before and leaving after, plus those at the edges.
     pub expected: u64,
     /// First copies that arrived (late ones included).
@@ -142,6 +152,20 @@ impl Audit {
             && self.reordered == 0
             && self.leaked == 0
             && self.corrupt == 0
+    }
+}
+
+impl Measured {
+    /// Whether a fault struck a component that the strategy uses.
+    pub fn is_disturbed(&self) -> bool {
+        self.faults.iter().any(|mark| !mark.whom.is_empty())
+    }
+
+    /// Publishes that the servers refused, did not answer or could not be given, as a share of all.
+    pub fn unserved_share(&self) -> f64 {
+        let (audit, unsent) = (&self.audit, self.load.unsent);
+        let unserved = audit.refused + audit.unknown.saturating_sub(audit.abandoned) + unsent;
+        unserved as f64 / (audit.acknowledged + audit.refused + audit.unknown + unsent).max(1) as f64
     }
 }
 
@@ -259,8 +283,13 @@ pub struct FaultMark {
 pub struct Generator {
     /// Threads that drive connections.
     pub threads: u64,
-    /// Share of wall time that the busiest of them was not waiting, 0 to 1.
+    /// Share of wall time that the busiest of them was on a core, 0 to 1. The busiest is the one with the largest
+    /// sum of this and `queued_share_max`.
     pub busy_share_max: f64,
+    /// Share of wall time that the same thread was ready to run and waited for a core, 0 to 1: what it received then
+    /// looks later than it was. 0 where the kernel doesn't tell.
+    #[serde(default)]
+    pub queued_share_max: f64,
     /// CPU time, user and kernel, within the window.
     pub cpu_s: f64,
     /// Of that, in user space.

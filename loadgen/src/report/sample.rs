@@ -134,6 +134,7 @@ impl Sample {
             generator: Generator {
                 threads: 2,
                 busy_share_max: 0.3,
+                queued_share_max: 0.1,
                 cpu_s: 0.4,
                 cpu_user_s: 0.1,
                 rss_bytes_max: 40 << 20,

@@ -1,0 +1,73 @@
+//! Runs whose servers were not there must neither pass nor be blamed on the generator.
+
+use serde_json::Value;
+
+use super::*;
+use crate::record::{Generator, Load};
+
+/// A sound run of 10,000 publishes, ready to be spoilt.
+fn sound() -> Measured {
+    let mut measured =
+        crate::report::sample::Sample::new("kafka-keyed", "small-rooms", 1, 2.0).record().measured;
+    measured.audit = Audit {
+        acknowledged: 10_000,
+        expected: 100_000,
+        delivered: 100_000,
+        conserved: true,
+        ..Audit::default()
+    };
+    measured.faults.clear();
+    measured
+}
+
+fn judged(measured: &Measured) -> (Validity, Verdict) {
+    judge(measured, &Value::Null, 1_000_000, Rules::default())
+}
+
+#[test]
+fn refused_and_unanswered_publishes_are_a_broken_promise_while_healthy() {
+    assert!(judged(&sound()).1.clean && judged(&sound()).1.kept);
+    for spoil in [
+        (|audit| audit.refused = 20) as fn(&mut Audit),
+        |audit| audit.unknown = 20,
+        |audit| (audit.refused, audit.unknown) = (6, 6),
+    ] {
+        let mut measured = sound();
+        spoil(&mut measured.audit);
+        let (validity, verdict) = judged(&measured);
+        assert!(validity.valid && !verdict.clean && !verdict.kept, "{verdict:#?}");
+        let broken: Vec<&Promise> = verdict.promises.iter().filter(|one| !one.kept).collect();
+        assert_eq!(broken.len(), 1);
+        assert_eq!(broken[0].about, "service");
+    }
+    let mut few = sound();
+    (few.audit.refused, few.audit.unknown, few.audit.abandoned) = (5, 500, 500);
+    assert!(judged(&few).1.clean, "one in a thousand, and what the scenario itself did, are excused");
+}
+
+#[test]
+fn a_server_that_is_gone_is_not_a_bad_generator() {
+    let mut measured = sound();
+    measured.load.unsent = measured.load.scheduled / 2;
+    measured.load.sent -= measured.load.unsent;
+    measured.load.offered_per_s /= 2.0;
+    measured.load.connections_failed = 7;
+    let (validity, verdict) = judged(&measured);
+    assert!(validity.valid, "{validity:#?}");
+    assert!(!verdict.clean && !verdict.kept);
+    let observed = &verdict.promises[0].observed;
+    assert!(observed.contains("2500 without a connection, 7 connections"), "{observed}");
+    measured.load = Load { unsent: 0, ..measured.load };
+    assert_eq!(judged(&measured).0.objections[0].gate, Gate::Offered, "what was not sent for no such reason");
+}
+
+#[test]
+fn waiting_for_a_core_counts_as_busy() {
+    let mut measured = sound();
+    measured.generator = Generator { busy_share_max: 0.5, queued_share_max: 0.3, ..measured.generator };
+    assert!(judged(&measured).0.valid);
+    measured.generator.queued_share_max = 0.4;
+    let (validity, _) = judged(&measured);
+    assert_eq!(validity.objections[0].gate, Gate::Busy);
+    assert!(validity.objections[0].found.contains("50 %") && validity.objections[0].found.contains("40 %"));
+}
