@@ -82,8 +82,9 @@ fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision 
     }
     let order: [Figure; 2] =
         [if disturbed { silence_ms } else { delivery_ms_p99 }, cpu_us_per_delivery_served];
-    let (best, decided_by) = narrow(&qualified, &order);
-    let because = because(&best, &qualified, &excluded, decided_by, disturbed);
+    let narrowed = narrow(&qualified, &order);
+    let because = because(&narrowed, qualified.len(), &excluded, disturbed);
+    let best = narrowed.best;
     let not_when =
         best.iter().map(|cell| reasons_against(cell, table, all, best.len() > 1)).collect::<Vec<_>>();
     let labels: Vec<String> = best.iter().map(|cell| cell.label.clone()).collect();
@@ -116,8 +117,7 @@ fn qualify<'c, 'a>(
     table: &ScenarioTable<'_>,
     disturbed: bool,
 ) -> (Vec<&'c Cell<'a>>, Vec<String>) {
-    let least_lost =
-        measured.iter().filter(|cell| cell.kept()).map(|cell| lost_per_run(cell)).min().unwrap_or(0);
+    let kept = || measured.iter().filter(|cell| cell.kept());
     let (mut qualified, mut excluded) = (Vec::new(), Vec::new());
     for &cell in measured {
         let audit = cell.audit();
@@ -125,7 +125,7 @@ fn qualify<'c, 'a>(
         let target_ms = table.target_us as f64 / 1e3;
         let objection = match () {
             () if !cell.kept() => Some(broken_promises(cell)),
-            () if disturbed && lost_per_run(cell) > least_lost => {
+            () if disturbed && kept().any(|other| loses_more(cell, other)) => {
                 Some(format!("lost {} deliveries", count(audit.lost())))
             }
             () if disturbed => None,
@@ -143,8 +143,11 @@ fn qualify<'c, 'a>(
     (qualified, excluded)
 }
 
-fn lost_per_run(cell: &Cell<'_>) -> u64 {
-    cell.audit().lost() / cell.runs.len().max(1) as u64
+/// Whether `cell` lost more per run than `other`; exactly, because one delivery more is one too many.
+fn loses_more(cell: &Cell<'_>, other: &Cell<'_>) -> bool {
+    let weighed =
+        |one: &Cell<'_>, by: &Cell<'_>| u128::from(one.audit().lost()) * by.runs.len().max(1) as u128;
+    weighed(cell, other) > weighed(other, cell)
 }
 
 fn broken_promises(cell: &Cell<'_>) -> String {
@@ -157,18 +160,30 @@ fn broken_promises(cell: &Cell<'_>) -> String {
     })
 }
 
-/// Keeps the lowest by each figure in turn until one is left; says how many figures it took (0 = there was but one).
-fn narrow<'c, 'a>(cells: &[&'c Cell<'a>], order: &[Figure]) -> (Vec<&'c Cell<'a>>, usize) {
-    let mut left = cells.to_vec();
-    let mut used = 0;
+/// Who is left once the figures have been applied in turn.
+struct Narrowed<'c, 'a> {
+    /// The lowest, and whoever can't be told from it.
+    best: Vec<&'c Cell<'a>>,
+    /// Those whom the last figure put out: they had been level with the best in every figure before it.
+    beaten: Vec<&'c Cell<'a>>,
+    /// How many figures it took; 0 when there was but one to begin with.
+    figures: usize,
+}
+
+/// Keeps the lowest by each figure in turn until one is left.
+fn narrow<'c, 'a>(cells: &[&'c Cell<'a>], order: &[Figure]) -> Narrowed<'c, 'a> {
+    let mut narrowed = Narrowed { best: cells.to_vec(), beaten: Vec::new(), figures: 0 };
     for figure in order {
-        if left.len() < 2 {
+        if narrowed.best.len() < 2 {
             break;
         }
-        used += 1;
-        left = lowest(&left, *figure);
+        narrowed.figures += 1;
+        let best = lowest(&narrowed.best, *figure);
+        let left = |cell: &&Cell<'_>| best.iter().all(|one| one.label != cell.label);
+        narrowed.beaten = narrowed.best.iter().copied().filter(left).collect();
+        narrowed.best = best;
     }
-    (left, used)
+    narrowed
 }
 
 /// The lowest median and whoever can't be told from it.
@@ -200,39 +215,34 @@ pub(super) fn differences(
     raw.into_iter().map(|difference| difference.and_then(|_| corrected.next())).collect()
 }
 
-fn because(
-    best: &[&Cell<'_>],
-    qualified: &[&Cell<'_>],
-    excluded: &[String],
-    decided_by: usize,
-    disturbed: bool,
-) -> String {
-    let leader = best[0];
+fn because(narrowed: &Narrowed<'_, '_>, candidates: usize, excluded: &[String], disturbed: bool) -> String {
+    let leader = narrowed.best[0];
     let mut parts = Vec::new();
     let figure: Figure = if disturbed { silence_ms } else { delivery_ms_p99 };
     let name = if disturbed { "silence after the fault" } else { "p99" };
     if let Some(interval) = leader.interval(figure) {
         parts.push(format!("{name} {}", with_interval(&interval, ms)));
     }
-    let others: Vec<&Cell<'_>> =
-        qualified.iter().copied().filter(|cell| best.iter().all(|one| one.label != cell.label)).collect();
-    let by: Figure = if decided_by < 2 { figure } else { cpu_us_per_delivery_served };
-    let next = others
+    let by_cpu = narrowed.figures == 2;
+    let by: Figure = if by_cpu { cpu_us_per_delivery_served } else { figure };
+    let next = narrowed
+        .beaten
         .iter()
-        .zip(differences(leader, &others, by))
+        .zip(differences(leader, &narrowed.beaten, by))
         .filter_map(|(cell, difference)| Some((cell, difference?)))
         .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median));
-    match (next, decided_by) {
-        (Some((cell, difference)), 2) => parts.push(format!(
+    match next {
+        Some((cell, difference)) if by_cpu => parts.push(format!(
             "{} can't be told from it in {name}, but needs {} the CPU per delivery",
             cell.label,
             ratio(difference.ratio.median)
         )),
-        (Some((cell, difference)), _) => {
+        Some((cell, difference)) => {
             parts.push(format!("next is {} with {} that", cell.label, ratio(difference.ratio.median)));
         }
-        (None, _) if best.len() > 1 => parts.push("intervals overlap in latency and in CPU".to_owned()),
-        (None, _) => parts.push("the only one that qualifies".to_owned()),
+        None if narrowed.best.len() > 1 => parts.push("intervals overlap in latency and in CPU".to_owned()),
+        None if candidates == 1 => parts.push("the only one that qualifies".to_owned()),
+        None => {}
     }
     let audit = leader.audit();
     parts.push(match audit.lost() {

@@ -133,3 +133,50 @@ fn a_knee_groups_by_the_rate_that_was_asked_for() {
     assert!(markdown.contains("at 500/s") && markdown.contains("at 2,000/s"), "{markdown}");
     assert!(!markdown.contains("507/s"));
 }
+
+#[test]
+fn whoever_lost_on_latency_is_not_said_to_lose_on_cpu() {
+    // kafka-keyed is out by p99 and would be the cheapest by far; redis-pubsub and hybrid are level in p99.
+    let mut records = campaign(5);
+    records.retain(|record| record.scenario.name == "small-rooms");
+    for record in records.iter_mut().filter(|record| record.contender.label == "kafka-keyed") {
+        for component in &mut record.cost.components {
+            component.cpu_s *= 0.1;
+        }
+    }
+    let because = &decide(&tables(&records))[0].because;
+    assert!(because.contains("hybrid can't be told from it in p99, but needs"), "{because}");
+    assert!(!because.contains("kafka-keyed can't be told"), "{because}");
+}
+
+#[test]
+fn only_a_lone_candidate_is_called_the_only_one() {
+    let alone: Vec<RunRecord> =
+        (1..=5).map(|block| Sample::new("hybrid", "small-rooms", block, 0.3).record()).collect();
+    assert!(decide(&tables(&alone))[0].because.contains("the only one that qualifies"));
+    // Two that never met in a block can't be compared; neither is alone.
+    let apart =
+        [Sample::new("hybrid", "small-rooms", 1, 0.3), Sample::new("kafka-keyed", "small-rooms", 2, 0.6)];
+    let decision = decide(&tables(&apart.map(|sample| sample.record()))).remove(0);
+    assert!(matches!(decision.outcome, Outcome::Tie(_)), "{decision:?}");
+    assert!(!decision.because.contains("the only one"), "{}", decision.because);
+}
+
+#[test]
+fn one_delivery_lost_in_many_runs_is_more_than_none() {
+    let records: Vec<RunRecord> = (1..=5)
+        .flat_map(|block| {
+            let sample = |strategy, lost, p50_ms| Sample {
+                lost,
+                fault: true,
+                ..Sample::new(strategy, "redis-restart", block, p50_ms)
+            };
+            // Redis is silent for a shorter time, but lost one delivery in one of its runs, and said so.
+            [sample("redis-pubsub", u64::from(block == 3), 0.1), sample("hybrid", 0, 9.0)]
+        })
+        .map(|sample| sample.record())
+        .collect();
+    let decision = decide(&tables(&records)).remove(0);
+    assert_eq!(decision.outcome, Outcome::Winner("hybrid".into()), "{decision:?}");
+    assert!(decision.because.contains("redis-pubsub: lost 1 deliveries"), "{}", decision.because);
+}
