@@ -36,7 +36,7 @@ impl Config {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 21] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 22] {
         /// The sweep's wheel reaches a little further.
         const DEADLINE_MS: RangeInclusive<u64> = 100..=180_000;
         const MIB: u64 = 1024 * 1024;
@@ -56,6 +56,7 @@ impl Config {
             ("giant_queue_bytes_max", self.giant_queue_bytes_max, 64 * 1024..=1024 * MIB),
             ("ping_interval_ms", self.ping_interval_ms, DEADLINE_MS),
             ("pong_timeout_ms", self.pong_timeout_ms, 50..=180_000),
+            ("request_timeout_ms", self.request_timeout_ms, 100..=3_600_000),
             ("connect_timeout_ms", self.connect_timeout_ms, DEADLINE_MS),
             ("close_timeout_ms", self.close_timeout_ms, DEADLINE_MS),
             ("join_timeout_ms", self.join_timeout_ms, 1..=600_000),

@@ -137,6 +137,8 @@ options! {
         /// Time for the backplane to flush and leave at the end.
         "MANIFOLD_SHUTDOWN_TIMEOUT_MS" shutdown_timeout_ms: u64 = 10_000;
     }
+        /// Time that an HTTP connection is kept for further requests, and again for the last of them to be read and answered.
+        "MANIFOLD_REQUEST_TIMEOUT_MS" request_timeout_ms: u64 = 30_000;
     optional: {
         /// Kafka: host:port[,host:port…] (also KAFKA_BOOTSTRAP).
         "MANIFOLD_KAFKA" kafka;

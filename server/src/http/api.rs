@@ -1,12 +1,14 @@
 //! The server API: `POST /api/<method>`, or `POST /api` with `{"method": …, "params": …}`.
 //!
 //! Replies are 200 with `{"result": …}` or `{"error": {"code": …, "message": …}}`; a body that is no JSON of the right shape
-//! is 400, a missing or wrong key 401. `info` and `channels` speak of this node alone.
+//! is 400, a missing or wrong key 401. `info` and `channels` speak of this node alone. The body is read only when all that comes
+//! before it is in order: nobody without a key makes this node wait for one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
 use manifold_protocol::ErrorCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -69,7 +71,7 @@ pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let method = warp::path!("api" / String).or(warp::path!("api").map(String::new)).unify();
     let refused_body = warp::any().map(|| None);
-    let body = warp::body::content_length_limit(body_bytes_max).and(warp::body::bytes()).map(Some);
+    let body = warp::body::content_length_limit(body_bytes_max).and(warp::body::stream()).map(Some);
     method
         .and(warp::method())
         .and(warp::header::headers_cloned())
@@ -88,7 +90,7 @@ async fn answer(
     method: &Method,
     headers: &HeaderMap,
     query: String,
-    body: Option<Bytes>,
+    body: Option<impl Stream<Item = Result<impl Buf, warp::Error>>>,
 ) -> Response {
     if !api_key::is_authorized(node.config().api_key.as_deref(), headers, &query) {
         return respond(StatusCode::UNAUTHORIZED, JSON, "{\"error\":\"unauthorized\"}");
@@ -102,6 +104,10 @@ async fn answer(
         let message = "the body is too large, or its length is unknown";
         return refuse(Refusal::Status(StatusCode::PAYLOAD_TOO_LARGE, message.to_owned()));
     };
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(error) => return refuse(Refusal::Status(StatusCode::BAD_REQUEST, error.to_string())),
+    };
     let result = if api_method.is_empty() {
         call_in_body(node, &body).await
     } else {
@@ -111,6 +117,22 @@ async fn answer(
         Ok(result) => respond(StatusCode::OK, JSON, json!({ "result": result }).to_string()),
         Err(refusal) => refuse(refusal),
     }
+}
+
+/// The whole body; its declared length is within the limit.
+async fn read(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result<Vec<u8>, warp::Error> {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let mut chunk = chunk?;
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            bytes.extend_from_slice(part);
+            let length = part.len();
+            chunk.advance(length);
+        }
+    }
+    Ok(bytes)
 }
 
 fn refuse(refusal: Refusal) -> Response {

@@ -41,6 +41,7 @@ pub(crate) async fn serve(
     requests: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let request_timeout = Duration::from_millis(node.config().request_timeout_ms);
     let routes = routes(Arc::clone(&node));
     loop {
         let accepted = tokio::select! {
@@ -58,7 +59,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let request = serve_connection(stream, routes.clone(), stop.clone());
+        let request = serve_connection(stream, routes.clone(), request_timeout, stop.clone());
         tokio::spawn(async move {
             request.await;
             drop(permit);
@@ -75,9 +76,12 @@ async fn accept(
     Ok((stream, permit))
 }
 
+/// Serves one connection until it is upgraded or over. It is kept for further requests up to `request_timeout`; the one that is
+/// under way by then has as long again, however slowly its client sends or reads.
 async fn serve_connection(
     stream: TcpStream,
     routes: BoxedFilter<(Response,)>,
+    request_timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     if stream.set_nodelay(true).is_err() {
@@ -94,9 +98,12 @@ async fn serve_connection(
     // Clients that break off or speak no HTTP are not errors of ours.
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = tokio::time::sleep(request_timeout) => {}
     }
-    let _ = connection.await;
+    connection.as_mut().graceful_shutdown();
+    // Whoever is not done by then is cut off.
+    let _ = tokio::time::timeout(request_timeout, connection).await;
 }
 
 /// Whether the failure concerns a connection that broke while it was accepted.

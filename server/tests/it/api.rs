@@ -2,8 +2,10 @@
 
 use manifold_server::config::Config;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Client, config, http, serve};
+use crate::support::{Client, config, http, serve, within};
 
 fn with_key() -> Config {
     Config { api_key: Some("secret".to_owned()), node: "n1".to_owned(), ..config() }
@@ -34,6 +36,42 @@ async fn a_key_is_needed() {
         assert_eq!(http(open.address(), head, "{}").await.0, 200, "{head}");
     }
     assert_eq!(http(open.address(), "GET /api/info?api_key=secret HTTP/1.1", "").await.0, 405);
+}
+
+#[tokio::test]
+async fn a_body_is_awaited_only_of_those_with_a_key() {
+    let server = serve(with_key()).await;
+    for (head, status) in [("POST /api/info", "401"), ("PUT /api/info?api_key=secret", "405")] {
+        let mut stalled = TcpStream::connect(server.address()).await.unwrap();
+        let request = format!("{head} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{{");
+        stalled.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(stalled.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_stalls_is_cut_off() {
+    let server = serve(Config { request_timeout_ms: 100, ..with_key() }).await;
+    // One does not send its body.
+    let mut sender = TcpStream::connect(server.address()).await.unwrap();
+    let request = "POST /api/info HTTP/1.1\r\nHost: h\r\nX-API-Key: secret\r\nContent-Length: 100\r\n\r\n{";
+    sender.write_all(request.as_bytes()).await.unwrap();
+    // The other does not read what it asks for, which is more than the sockets hold.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut reader = socket.connect(server.address()).await.unwrap();
+    let requests = "GET /vendor/centrifuge.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000);
+    let written = tokio::spawn(async move {
+        let _ = reader.write_all(requests.as_bytes()).await;
+        // The server's end of the connection, seen without reading from it.
+        while reader.write_all(b"G").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    within(sender.read_to_end(&mut Vec::new())).await.unwrap();
+    within(written).await.unwrap();
 }
 
 #[tokio::test]
