@@ -93,6 +93,8 @@ pub struct Reader {
     /// Opcode of the message in progress.
     kind: Option<Opcode>,
     phase: Phase,
+    /// Data frames that were not the last of their message.
+    fragments: u32,
     message_taken: bool,
     control_taken: bool,
 }
@@ -111,6 +113,7 @@ impl Reader {
             role,
             kind: None,
             phase: Phase::Open,
+            fragments: 0,
             message_taken: false,
             control_taken: false,
         }
@@ -135,6 +138,12 @@ impl Reader {
     /// Bytes held back because their frame or message is incomplete.
     pub fn pending_bytes(&self) -> usize {
         self.message.len() + self.control.len() + usize::from(self.header_len)
+    }
+
+    /// How many data frames came since the last call that were not the last of their message. They yield no event of their
+    /// own: whoever limits the peer's rate counts them with this.
+    pub fn take_fragments(&mut self) -> u32 {
+        std::mem::take(&mut self.fragments)
     }
 
     /// Whether the peer's close frame has come.
@@ -278,6 +287,7 @@ impl Input<'_, '_> {
         let payload_len = header.payload_len as usize;
         let whole = header.opcode.is_control() || (header.fin && self.reader.kind.is_none());
         if !whole || self.bytes.len() - self.at < payload_len {
+            self.reader.fragments = self.reader.fragments.saturating_add(u32::from(!header.fin));
             if !header.opcode.is_control() && header.opcode != Opcode::Continuation {
                 self.reader.kind = Some(header.opcode);
             }
