@@ -26,7 +26,7 @@ pub(super) struct Client {
     _admission: Admission,
     pub(super) session: Arc<Session>,
     pub(super) subscriptions: Vec<Subscription>,
-    /// Subscribe commands whose room is being joined.
+    /// Subscribe commands whose room is being joined, each with the commands for this room that came after it.
     pub(super) joining: Vec<Joining>,
     /// Commands that wait for the backplane; absent while there are none.
     pub(super) pending: Option<Box<PendingSet>>,

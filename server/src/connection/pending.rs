@@ -8,6 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_strategies::{BoxFuture, Position, Result};
 
 use super::commands::Client;
+use super::subscribe::Joining;
 use crate::hub::{JoinFailed, Ticket};
 
 pub(super) type PendingSet = FuturesUnordered<Pending>;
@@ -65,24 +66,31 @@ impl Future for Pending {
 impl Client {
     /// Answers what has finished since the last turn.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) {
-        let Some(mut pending) = self.pending.take() else { return };
-        while let Poll::Ready(Some(finished)) = pending.poll_next_unpin(cx) {
-            self.finish(finished);
-        }
-        if !pending.is_empty() {
-            self.pending = Some(pending);
+        while let Some(pending) = &mut self.pending {
+            match pending.poll_next_unpin(cx) {
+                Poll::Ready(Some(finished)) => self.finish(finished),
+                Poll::Ready(None) => self.pending = None,
+                Poll::Pending => return,
+            }
         }
     }
 
-    /// Keeps a command until the backplane has answered. The task is woken when it has.
-    pub(super) fn wait_for(&mut self, pending: Pending, cx: &mut Context<'_>) {
+    /// Keeps a command until the backplane has answered. The task is woken when it has, once the commands that wait were
+    /// [polled](Self::poll_pending).
+    pub(super) fn wait_for(&mut self, pending: Pending) {
         self.pending.get_or_insert_default().push(pending);
-        // The set polls new entries only when it is polled itself.
-        self.poll_pending(cx);
     }
 
-    pub(super) fn pending_len(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| pending.len())
+    /// Whether a command waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether as many commands wait as may, those behind a join included.
+    pub(super) fn is_full(&self) -> bool {
+        let waiting = self.pending.as_ref().map_or(0, |pending| pending.len());
+        let behind: usize = self.joining.iter().map(Joining::commands_behind).sum();
+        waiting + behind >= self.node.config().pending_commands_max as usize
     }
 
     fn finish(&mut self, finished: Finished) {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use manifold_protocol::{DisconnectCode, ErrorCode, PublishRequest, ReplyBody};
@@ -11,7 +11,15 @@ use manifold_strategies::{Envelope, ErrorKind, Position, Result as BackplaneResu
 use super::Disconnect;
 use super::commands::Client;
 use super::pending::{Pending, PendingPublish};
+use super::subscribe::Behind;
 use crate::clock::unix_us;
+
+/// A message that a client sent, checked.
+pub(super) struct Publish {
+    id: u32,
+    received_at_us: u64,
+    payload: Bytes,
+}
 
 impl Client {
     pub(super) fn publish(
@@ -23,9 +31,22 @@ impl Client {
         if request.channel.is_empty() {
             return Err(DisconnectCode::BAD_REQUEST.into());
         }
-        match self.check_publish(request) {
-            Ok(data) => self.hand_over(id, &request.channel, data, cx),
-            Err(code) => self.refuse(id, code),
+        let data = match self.check_publish(request) {
+            Ok(data) => data,
+            Err(code) => {
+                self.refuse(id, code);
+                return Ok(());
+            }
+        };
+        let message =
+            Publish { id, received_at_us: unix_us(), payload: Bytes::copy_from_slice(data.as_bytes()) };
+        match self.joining_mut(&request.channel) {
+            Some(joining) => joining.put_behind(Behind::Publish(message)),
+            None => {
+                self.hand_over(&request.channel, message);
+                // What waits is woken only after it was polled.
+                self.poll_pending(cx);
+            }
         }
         Ok(())
     }
@@ -33,30 +54,32 @@ impl Client {
     fn check_publish<'r>(&self, request: &PublishRequest<'r>) -> Result<&'r str, ErrorCode> {
         self.node.rooms().check_name(&request.channel)?;
         let data = request.data.ok_or(ErrorCode::BAD_REQUEST)?.as_str();
-        if self.node.config().publish_requires_subscription && !self.is_subscribed(&request.channel) {
-            return Err(ErrorCode::PERMISSION_DENIED);
-        }
-        if self.pending_len() >= self.node.config().pending_commands_max as usize {
+        if self.is_full() {
             return Err(ErrorCode::TOO_MANY_REQUESTS);
         }
         Ok(data)
     }
 
-    fn hand_over(&mut self, id: u32, channel: &str, data: &str, cx: &mut Context<'_>) {
-        let received_at_us = unix_us();
+    /// Publishes, if this client may by now.
+    pub(super) fn hand_over(&mut self, channel: &str, message: Publish) {
+        let Publish { id, received_at_us, payload } = message;
+        if self.node.config().publish_requires_subscription && !self.is_subscribed(channel) {
+            self.refuse(id, ErrorCode::PERMISSION_DENIED);
+            return;
+        }
         let envelope = Envelope {
             room: self.room_id(channel),
             id: self.node.next_message_id(),
             published_at_us: received_at_us,
             info: self.info(),
-            payload: Bytes::copy_from_slice(data.as_bytes()),
+            payload,
         };
         // The call fixes the message's place; the future only waits for the acknowledgement.
         let mut outcome = self.node.backplane().publish(envelope);
-        match Pin::new(&mut outcome).poll(cx) {
+        match Pin::new(&mut outcome).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => self.acknowledge(id, received_at_us, outcome),
             Poll::Pending => {
-                self.wait_for(Pending::Publish(PendingPublish { id, received_at_us, outcome }), cx);
+                self.wait_for(Pending::Publish(PendingPublish { id, received_at_us, outcome }));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `subscribe` and `unsubscribe`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use manifold_strategies::{Position, RoomId};
 use super::Disconnect;
 use super::commands::Client;
 use super::pending::{FinishedJoin, Pending};
+use super::publish::Publish;
 use crate::epoch;
-use crate::hub::{JoinFailed, Reservation, Room, Ticket};
+use crate::hub::{JoinFailed, Reservation, Room, Ticket, UNFLUSHED_BYTES_MAX};
 
 /// One membership.
 pub(super) struct Subscription {
@@ -21,8 +23,26 @@ pub(super) struct Subscription {
 /// A subscribe command that waits for its room.
 pub(super) struct Joining {
     room: RoomId,
-    /// The client unsubscribed meanwhile, with this command.
-    unsubscribe_id: Option<u32>,
+    /// What the client sent for this room since. Commands take effect in the order in which they were sent.
+    behind: VecDeque<Behind>,
+}
+
+/// A checked command that waits behind a join.
+pub(super) enum Behind {
+    Subscribe { id: u32, positioned: bool },
+    Unsubscribe { id: u32 },
+    Publish(Publish),
+}
+
+impl Joining {
+    /// The caller has seen to it that there is space.
+    pub(super) fn put_behind(&mut self, command: Behind) {
+        self.behind.push_back(command);
+    }
+
+    pub(super) fn commands_behind(&self) -> usize {
+        self.behind.len()
+    }
 }
 
 impl Client {
@@ -37,11 +57,36 @@ impl Client {
         }
         // Loss can be noticed only where positions count up by one.
         let positioned = request.positioned && self.node.hub().dense();
-        match self.node.hub().reserve(&request.channel) {
+        if self.joining_mut(&request.channel).is_some() {
+            self.put_behind(id, &request.channel, Behind::Subscribe { id, positioned });
+        } else {
+            self.join(id, &request.channel, positioned);
+        }
+        Ok(())
+    }
+
+    fn check_subscribe(&self, request: &SubscribeRequest<'_>) -> Result<(), ErrorCode> {
+        self.node.rooms().check_name(&request.channel)?;
+        if request.tf.is_some() {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
+        if !request.token.is_empty() {
+            // No key is configured that it could be verified with.
+            return Err(ErrorCode::PERMISSION_DENIED);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, id: u32, channel: &str, positioned: bool) {
+        if let Err(code) = self.check_place(channel) {
+            self.refuse(id, code);
+            return;
+        }
+        match self.node.hub().reserve(channel) {
             Reservation::Ready(ticket) => self.attach(id, ticket, positioned),
             Reservation::Failed => self.refuse(id, ErrorCode::INTERNAL),
             Reservation::Waiting(ticket, receiver) => {
-                self.joining.push(Joining { room: ticket.room.id.clone(), unsubscribe_id: None });
+                self.joining.push(Joining { room: ticket.room.id.clone(), behind: VecDeque::new() });
                 let patience = Duration::from_millis(self.node.config().join_timeout_ms);
                 let join = Box::pin(async move {
                     let outcome = match tokio::time::timeout(patience, receiver).await {
@@ -50,36 +95,22 @@ impl Client {
                     };
                     FinishedJoin { id, positioned, ticket, outcome }
                 });
-                self.pending.get_or_insert_default().push(Pending::Join(join));
+                self.wait_for(Pending::Join(join));
                 // Polled at the next turn, which this asks for.
                 self.session.waker().wake();
             }
         }
-        Ok(())
     }
 
-    fn check_subscribe(&mut self, request: &SubscribeRequest<'_>) -> Result<(), ErrorCode> {
-        self.node.rooms().check_name(&request.channel)?;
-        if request.tf.is_some() {
-            return Err(ErrorCode::BAD_REQUEST);
-        }
-        if let Some(joining) = self.joining_mut(&request.channel) {
-            // Subscribe, unsubscribe, subscribe while the first is still on its way: the client may try again.
-            let code = if joining.unsubscribe_id.is_some() {
-                ErrorCode::TOO_MANY_REQUESTS
-            } else {
-                ErrorCode::ALREADY_SUBSCRIBED
-            };
-            return Err(code);
-        }
-        if self.is_subscribed(&request.channel) {
+    /// Whether there is a place for one more membership.
+    fn check_place(&mut self, channel: &str) -> Result<(), ErrorCode> {
+        if self.is_subscribed(channel) {
             return Err(ErrorCode::ALREADY_SUBSCRIBED);
         }
         // The room may have sent this client away since.
         let session = &self.session;
         self.subscriptions.retain(|subscription| {
-            subscription.room.id.as_str() != request.channel
-                && subscription.room.holds(subscription.slot, session)
+            subscription.room.id.as_str() != channel && subscription.room.holds(subscription.slot, session)
         });
         if self.subscriptions.len() + self.joining.len()
             >= self.node.config().rooms_per_connection_max as usize
@@ -89,12 +120,21 @@ impl Client {
         Ok(())
     }
 
+    /// Lets a command wait for the room that is being joined.
+    fn put_behind(&mut self, id: u32, channel: &str, command: Behind) {
+        if self.is_full() {
+            self.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
+        } else if let Some(joining) = self.joining_mut(channel) {
+            joining.put_behind(command);
+        }
+    }
+
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         let mut of_channel = self.subscriptions.iter().filter(|own| own.room.id.as_str() == channel);
         of_channel.any(|own| own.room.holds(own.slot, &self.session))
     }
 
-    fn joining_mut(&mut self, channel: &str) -> Option<&mut Joining> {
+    pub(super) fn joining_mut(&mut self, channel: &str) -> Option<&mut Joining> {
         self.joining.iter_mut().find(|joining| joining.room.as_str() == channel)
     }
 
@@ -107,16 +147,30 @@ impl Client {
 
     pub(super) fn finish_join(&mut self, join: FinishedJoin) {
         let FinishedJoin { id, positioned, ticket, outcome } = join;
-        let index = self.joining.iter().position(|joining| joining.room == ticket.room.id);
-        let unsubscribe_id = index.and_then(|index| self.joining.swap_remove(index).unsubscribe_id);
-        match (outcome, unsubscribe_id) {
-            (Err(JoinFailed), _) => self.refuse(id, ErrorCode::INTERNAL),
-            (Ok(()), None) => self.attach(id, ticket, positioned),
-            // Here and gone: both commands are answered, in order, and no push comes in between.
-            (Ok(()), Some(_)) => self.reply(id, ReplyBody::Subscribe(SubscribeResult::default())),
+        let room = ticket.room.id.clone();
+        let index = self.joining.iter().position(|joining| joining.room == room);
+        let behind = index.map(|index| self.joining.swap_remove(index).behind);
+        match outcome {
+            Ok(()) => self.attach(id, ticket, positioned),
+            Err(JoinFailed) => self.refuse(id, ErrorCode::INTERNAL),
         }
-        if let Some(unsubscribe_id) = unsubscribe_id {
-            self.reply(unsubscribe_id, ReplyBody::Unsubscribe);
+        self.run_behind(room.as_str(), behind.unwrap_or_default());
+    }
+
+    /// Runs what waited behind a join, up to the next join.
+    fn run_behind(&mut self, channel: &str, mut behind: VecDeque<Behind>) {
+        while let Some(command) = behind.pop_front() {
+            match command {
+                Behind::Subscribe { id, positioned } => self.join(id, channel, positioned),
+                Behind::Unsubscribe { id } => self.leave(id, channel),
+                Behind::Publish(message) => self.hand_over(channel, message),
+            }
+            if let Some(joining) = self.joining_mut(channel) {
+                joining.behind = behind;
+                return;
+            }
+            // A long turn must not make its own client look slow.
+            self.session.relieve(UNFLUSHED_BYTES_MAX);
         }
     }
 
@@ -124,12 +178,15 @@ impl Client {
         if channel.is_empty() {
             return Err(DisconnectCode::BAD_REQUEST.into());
         }
-        if let Some(joining) = self.joining_mut(channel)
-            && joining.unsubscribe_id.is_none()
-        {
-            joining.unsubscribe_id = Some(id);
-            return Ok(());
+        if self.joining_mut(channel).is_some() {
+            self.put_behind(id, channel, Behind::Unsubscribe { id });
+        } else {
+            self.leave(id, channel);
         }
+        Ok(())
+    }
+
+    fn leave(&mut self, id: u32, channel: &str) {
         match self.subscriptions.iter().position(|own| own.room.id.as_str() == channel) {
             None => self.reply(id, ReplyBody::Unsubscribe),
             Some(index) => {
@@ -138,7 +195,6 @@ impl Client {
                 self.node.hub().detach(&room, slot, &self.session, reply);
             }
         }
-        Ok(())
     }
 
     /// Ends every membership and forgets every command under way.

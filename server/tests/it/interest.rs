@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use manifold_server::Server;
+use manifold_server::config::Config;
 use serde_json::json;
 
 use crate::support::{Client, config, serve_on, until};
@@ -98,12 +99,77 @@ async fn unsubscribing_while_joining_answers_both_in_order() {
     let mut client = Client::connect(server.address()).await;
     let subscribe = client.send(json!({"subscribe": {"channel": "a"}})).await;
     let unsubscribe = client.send(json!({"unsubscribe": {"channel": "a"}})).await;
-    let early = client.call(json!({"subscribe": {"channel": "a"}})).await;
-    assert_eq!(early["error"]["code"], 111, "come again: {early}");
+    let again = client.send(json!({"subscribe": {"channel": "a"}})).await;
     bus.joins_open.send_replace(true);
     assert_eq!(client.next().await, json!({"id": subscribe, "subscribe": {}}));
     assert_eq!(client.next().await, json!({"id": unsubscribe, "unsubscribe": {}}));
+    assert_eq!(client.next().await, json!({"id": again, "subscribe": {}}));
+    client.call(json!({"unsubscribe": {"channel": "a"}})).await;
     until(|| bus.calls().last().is_some_and(|call| call == "left a")).await;
+}
+
+#[tokio::test]
+async fn commands_for_a_room_take_effect_in_the_order_sent() {
+    let bus = Bus::new();
+    let config = Config { publish_requires_subscription: true, pending_commands_max: 4, ..config() };
+    let on = Arc::clone(&bus);
+    let server = serve_on(config, move |entrance| on.backplane(entrance)).await;
+    bus.joins_open.send_replace(false);
+    let mut client = Client::connect(server.address()).await;
+    client
+        .send_text(
+            "{\"id\":11,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":12,\"publish\":{\"channel\":\"a\",\"data\":1}}\n\
+             {\"id\":13,\"unsubscribe\":{\"channel\":\"a\"}}\n{\"id\":14,\"publish\":{\"channel\":\"a\",\"data\":2}}\n\
+             {\"id\":15,\"publish\":{\"channel\":\"a\",\"data\":3}}",
+        )
+        .await;
+    // The bound: the join and three commands behind it.
+    assert_eq!(client.next().await["id"], 15);
+    assert_eq!(bus.position("a"), 0);
+    bus.joins_open.send_replace(true);
+    let mut replies = Vec::new();
+    while replies.len() < 4 {
+        let reply = client.next().await;
+        if reply["id"].is_u64() {
+            replies.push(reply);
+        }
+    }
+    // The acknowledgement of the publish comes from the bus.
+    replies.sort_by_key(|reply| reply["id"].as_u64());
+    assert_eq!(
+        replies[..3],
+        [11, 12, 13].map(|id| {
+            let name = ["subscribe", "publish", "unsubscribe"][id - 11];
+            json!({"id": id, name: {}})
+        })
+    );
+    assert_eq!(replies[3]["error"]["code"], 103, "a member no more");
+    assert_eq!(bus.position("a"), 1);
+}
+
+#[tokio::test]
+async fn who_subscribes_and_publishes_in_one_frame_hears_itself() {
+    let bus = Bus::new();
+    let server = serve(&bus).await;
+    bus.joins_open.send_replace(false);
+    let mut client = Client::connect(server.address()).await;
+    let frame: String = (1..=3)
+        .map(|number| {
+            format!("\n{{\"id\":{},\"publish\":{{\"channel\":\"a\",\"data\":{number}}}}}", number + 20)
+        })
+        .collect();
+    client.send_text(format!("{{\"id\":20,\"subscribe\":{{\"channel\":\"a\"}}}}{frame}")).await;
+    until(|| bus.calls() == ["join a"]).await;
+    bus.joins_open.send_replace(true);
+    let (mut heard, mut acknowledged) = (Vec::new(), Vec::new());
+    while heard.len() + acknowledged.len() < 7 {
+        let reply = client.next().await;
+        match reply["id"].as_u64() {
+            Some(id) => acknowledged.push(id),
+            None => heard.push(reply["push"]["pub"]["data"].clone()),
+        }
+    }
+    assert_eq!((heard, acknowledged[0]), (vec![json!(1), json!(2), json!(3)], 20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
