@@ -68,6 +68,7 @@ async fn errors_leave_the_connection_open() {
         (json!({"subscribe": {"channel": long}}), 107),
         (json!({"subscribe": {"channel": "ü"}}), 107),
         (json!({"subscribe": {"channel": "a", "tf": {"key": "k"}}}), 107),
+        (json!({"subscribe": {"channel": "a", "token": "ey.J.x"}}), 103),
         (json!({"subscribe": {"channel": "$private", "token": "t"}}), 103),
         (json!({"publish": {"channel": "a"}}), 107),
         (json!({"publish": {"channel": long, "data": 1}}), 107),
