@@ -83,12 +83,36 @@ impl Client {
             }
             Event::Binary(_) => Err(DisconnectCode::INAPPROPRIATE_PROTOCOL.into()),
             Event::Ping(payload) => {
-                self.append(&frame::control(Opcode::Pong, payload));
+                if self.charge()? {
+                    self.append(&frame::control(Opcode::Pong, payload));
+                }
                 Ok(())
             }
-            // The connection itself handles close frames; unasked-for pongs mean nothing.
-            Event::Pong(_) | Event::Close(_) => Ok(()),
+            // Unasked-for pongs mean nothing.
+            Event::Pong(_) => self.charge().map(drop),
+            // The connection itself handles close frames.
+            Event::Close(_) => Ok(()),
         }
+    }
+
+    /// Charges frames that carry no command: they count as one each. False: too many, to be ignored.
+    fn charge(&mut self) -> Result<bool, Disconnect> {
+        match self.rate.judge() {
+            Verdict::Pass => Ok(true),
+            Verdict::Refuse => Ok(false),
+            Verdict::Disconnect => Err(DisconnectCode::TOO_MANY_REQUESTS.into()),
+        }
+    }
+
+    /// Charges the fragments of a message but its last, whose commands are charged themselves.
+    ///
+    /// # Errors
+    /// They came too fast.
+    pub(super) fn charge_fragments(&mut self, count: u32) -> Result<(), Disconnect> {
+        for _ in 0..count {
+            self.charge()?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, command: Command<'_>, cx: &mut Context<'_>) -> Result<(), Disconnect> {

@@ -201,6 +201,8 @@ impl Connection {
     /// Writes what is owed. Ready: all is written and no more will come.
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let session = Arc::clone(self.client.session());
+        let fragments = self.reader.take_fragments();
+        let ending = ending.or_else(|| self.client.charge_fragments(fragments).err());
         while session.is_scheduled() {
             // Readiness first, then the attempt: clearing it afterwards cannot swallow an event in between.
             let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use manifold_protocol::websocket::{CloseFrame, Event, Limits, Opcode, Reader, append_client_frame};
+use manifold_server::config::Config;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,6 +112,16 @@ async fn fragments_with_control_frames_in_between() {
     assert_eq!(texts[0], "pong 1");
     assert!(texts[1].contains("\"connect\""));
     assert_eq!(code, 1005, "an empty close frame is answered with an empty one");
+}
+
+#[tokio::test]
+async fn every_frame_counts_towards_the_rate() {
+    let limited = Config { inbound_rate_max: 1, inbound_burst_max: 5, ..config() };
+    let server = serve(limited).await;
+    let fragments = [frame(0x01, b""), frame(0x00, b"").repeat(100)].concat();
+    for frames in [frame(0x89, b"").repeat(100), frame(0x8a, b"").repeat(100), fragments] {
+        assert_eq!(close_code_after(server.address(), &frames).await, 3013);
+    }
 }
 
 #[tokio::test]
