@@ -111,7 +111,8 @@ impl Server {
     /// Goes down in order: accepts nobody any more, tells every client to connect elsewhere, spread over the drain window,
     /// sends what waits for them, lets the backplane flush and leave.
     ///
-    /// Bounded by the drain window, the close timeout and the shutdown timeout.
+    /// Bounded by the drain window, the close timeout, and twice the shutdown timeout: once for the answers to what the backplane
+    /// has accepted, once for it to leave.
     ///
     /// # Errors
     /// When the backplane did not leave in order.
@@ -123,7 +124,7 @@ impl Server {
         let _ = self.accepting.await;
         let window = Duration::from_millis(config.drain_window_ms);
         say_goodbye(&self.node, window).await;
-        let patience = Duration::from_millis(config.close_timeout_ms) + Duration::from_millis(500);
+        let patience = Duration::from_millis(config.shutdown_timeout_ms + config.close_timeout_ms + 500);
         let deadline = Instant::now() + patience;
         while self.node.connection_count() > 0 && Instant::now() < deadline {
             // A session that was just opened, or just looked at, may have been passed over.

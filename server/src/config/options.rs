@@ -134,7 +134,7 @@ options! {
         "MANIFOLD_LEAVE_LINGER_MS" leave_linger_ms: u64 = 1_000;
         /// Over how long a node that goes down spreads its goodbyes.
         "MANIFOLD_DRAIN_WINDOW_MS" drain_window_ms: u64 = 5_000;
-        /// Time for the backplane to flush and leave at the end.
+        /// Time for the backplane to answer what it has accepted, and again to flush and leave, at the end.
         "MANIFOLD_SHUTDOWN_TIMEOUT_MS" shutdown_timeout_ms: u64 = 10_000;
     }
         /// Time that an HTTP connection is kept for further requests, and again for the last of them to be read and answered.

@@ -14,11 +14,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use manifold_protocol::DisconnectCode;
 use manifold_protocol::websocket::{CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use tokio::time::Sleep;
 
 use crate::frame;
 use crate::hub::Cork;
@@ -54,6 +56,8 @@ impl From<DisconnectCode> for Disconnect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
+    /// The node goes down: nothing is read any more, and what the backplane has accepted is still answered.
+    Draining,
     /// Our close frame is the last in the outbox; the peer's is awaited.
     Closing,
     /// Both sides have said goodbye; what waits is still to be written.
@@ -66,6 +70,8 @@ pub(crate) struct Connection {
     phase: Phase,
     /// Bytes that came in one packet with the handshake.
     first: Vec<u8>,
+    /// Until when the last answers of the backplane are awaited.
+    last_answers: Option<Pin<Box<Sleep>>>,
     client: Client,
 }
 
@@ -77,6 +83,7 @@ impl Connection {
             reader: Reader::server(limits),
             phase: Phase::Open,
             first,
+            last_answers: None,
             client: Client::new(admission, session),
         }
     }
@@ -87,17 +94,33 @@ impl Connection {
             return Poll::Ready(());
         }
         if self.phase == Phase::Open {
-            if let Some(code) = self.client.session().close_wanted() {
-                self.close(code.into());
-            } else {
-                self.client.poll_pending(cx);
+            match self.client.session().close_wanted() {
+                Some(DisconnectCode::SHUTDOWN) => self.phase = Phase::Draining,
+                Some(code) => self.close(code.into()),
+                None => self.client.poll_pending(cx),
             }
+        }
+        if self.phase == Phase::Draining {
+            ready!(self.drain(cx));
         }
         if !self.first.is_empty() {
             let mut first = std::mem::take(&mut self.first);
             self.take_bytes(&mut first, cx);
         }
         READ_BUFFER.with_borrow_mut(|buffer| self.read(buffer, cx))
+    }
+
+    /// Answers the commands under way, as far as the backplane does so in time, then says goodbye.
+    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.client.poll_pending(cx);
+        if self.client.is_waiting() {
+            let patience = Duration::from_millis(self.client.node().config().shutdown_timeout_ms);
+            let deadline = self.last_answers.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            ready!(deadline.as_mut().poll(cx));
+        }
+        self.last_answers = None;
+        self.close(DisconnectCode::SHUTDOWN.into());
+        Poll::Ready(())
     }
 
     /// Whether there is nobody to talk to any more. Notes on the way that the client turned out to be slow.
@@ -108,7 +131,7 @@ impl Connection {
         }
         match session.standing() {
             Standing::Broken => true,
-            Standing::Slow if self.phase == Phase::Open => {
+            Standing::Slow if matches!(self.phase, Phase::Open | Phase::Draining) => {
                 // The close frame is in the outbox already.
                 self.begin_closing(DisconnectCode::SLOW.into());
                 false
@@ -178,6 +201,8 @@ impl Connection {
                 }
             }
         }
+        let fragments = self.reader.take_fragments();
+        let ending = ending.or_else(|| self.client.charge_fragments(fragments).err());
         if let Some(disconnect) = ending
             && self.phase == Phase::Open
         {
@@ -201,8 +226,6 @@ impl Connection {
     /// Writes what is owed. Ready: all is written and no more will come.
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let session = Arc::clone(self.client.session());
-        let fragments = self.reader.take_fragments();
-        let ending = ending.or_else(|| self.client.charge_fragments(fragments).err());
         while session.is_scheduled() {
             // Readiness first, then the attempt: clearing it afterwards cannot swallow an event in between.
             let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else {

@@ -8,7 +8,7 @@ use manifold_server::config::Config;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Received, config, metric, serve, serve_on, within};
+use crate::support::{Client, Received, config, metric, serve, serve_on, until, within};
 use crate::test_backplane::Bus;
 
 #[tokio::test]
@@ -37,6 +37,42 @@ async fn clients_are_sent_elsewhere_with_all_that_was_theirs() {
     within(draining).await.unwrap().expect("the backplane left");
     assert!(bus.shut_down.load(SeqCst));
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn what_the_backplane_accepted_is_answered_before_the_goodbye() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let config = Config { drain_window_ms: 0, ..config() };
+    let server = serve_on(config, move |entrance| on.backplane(entrance)).await;
+    let mut client = Client::connect(server.address()).await;
+    let mut idle = Client::connect(server.address()).await;
+    bus.acks_open.send_replace(false);
+    let id = client.send(json!({"publish": {"channel": "a", "data": 1}})).await;
+    until(|| bus.position("a") == 1).await;
+    let draining = tokio::spawn(server.drain());
+    assert_eq!(idle.close_code().await, 3001, "all have been told to go");
+    bus.acks_open.send_replace(true);
+    assert_eq!(client.next().await, json!({"id": id, "publish": {}}));
+    assert_eq!(client.close_code().await, 3001);
+    drop((client, idle));
+    within(draining).await.unwrap().expect("the backplane left");
+}
+
+#[tokio::test]
+async fn answers_that_never_come_do_not_hold_up_the_goodbye() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let config = Config { shutdown_timeout_ms: 100, ..config() };
+    let server = serve_on(config, move |entrance| on.backplane(entrance)).await;
+    let mut client = Client::connect(server.address()).await;
+    bus.acks_open.send_replace(false);
+    client.send(json!({"publish": {"channel": "a", "data": 1}})).await;
+    until(|| bus.position("a") == 1).await;
+    let draining = tokio::spawn(server.drain());
+    assert_eq!(client.receive().await, Received::Close(3001, "shutdown".to_owned()));
+    drop(client);
+    within(draining).await.unwrap().expect("the backplane left");
 }
 
 #[tokio::test]
