@@ -2,11 +2,15 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use manifold_server::config::{self, Config, ConfigError};
 use manifold_server::{Node, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Time for the runtime's threads to end, after all was done in order.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let invocation = match config::from_command_line(std::env::args_os()) {
@@ -39,7 +43,11 @@ fn run(config: Config) -> anyhow::Result<()> {
     if config.worker_threads > 0 {
         runtime.worker_threads(usize::try_from(config.worker_threads)?);
     }
-    runtime.enable_all().build()?.block_on(serve(config))
+    let runtime = runtime.enable_all().build()?;
+    let outcome = runtime.block_on(serve(config));
+    // A broker's library may block a thread of the runtime for as long as its broker is silent.
+    runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    outcome
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -59,7 +67,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("going down; a second signal ends this at once");
     tokio::select! {
         drained = server.drain() => drained.context("the backplane did not leave in order")?,
-        () = either(&mut terminate, &mut interrupt) => anyhow::bail!("ended by a second signal"),
+        () = either(&mut terminate, &mut interrupt) => {
+            eprintln!("chat-server: ended by a second signal");
+            // At once: nothing is dropped, because that may wait for a broker.
+            std::process::exit(1);
+        }
     }
     tracing::info!("down");
     Ok(())
