@@ -108,6 +108,13 @@ impl Hub {
         // A message without a position has no place in the order: it comes when it comes.
         if self.dense() && message.position.offset > 0 {
             offset = message.position.offset;
+            let mut turn = None;
+            if state.jumps_to(message.position) {
+                // Members are sent away between two turns: a turn under way may have pushes for them in its hands.
+                drop(state);
+                turn = Some(room.turn.lock());
+                state = room.lock();
+            }
             match state.advance(message.position) {
                 Advance::Next => {}
                 Advance::Jump => self.dismiss(&room, &mut state, "a message is missing"),
@@ -116,6 +123,7 @@ impl Hub {
                     return;
                 }
             }
+            drop(turn);
         }
         state.serial += 1;
         let members = state.members.len();
@@ -202,6 +210,7 @@ impl Hub {
 
     fn dismiss(&self, room: &Room, state: &mut State, reason: &'static str) {
         let members = state.dismiss_positioned(&room.id);
+    /// The caller holds the room's turn.
         if members > 0 {
             self.metrics.add_insufficient_state(members);
             tracing::debug!(room = %room.id, members, reason, "positioned members must subscribe again");

@@ -18,7 +18,8 @@ pub(crate) struct Room {
     pub(crate) id: RoomId,
     /// The constant front of its pushes.
     pub(super) prefix: PublicationPrefix,
-    /// Held while a turn through a giant room's members runs; taken before `state`.
+    /// Held while a turn through a giant room's members runs, and by whoever takes members out, so that no push follows
+    /// their goodbye; taken before `state`.
     pub(super) turn: Mutex<()>,
     state: Mutex<State>,
 }
@@ -98,10 +99,21 @@ impl State {
 
     /// Compares a dense position with the last one and moves on to it, unless it is stale.
     pub(super) fn advance(&mut self, position: Position) -> Advance {
-        let advance = match self.top {
-            Some(top) if top.epoch == position.epoch && position.offset <= top.offset => {
-                return Advance::Stale;
-            }
+        let advance = self.compare(position);
+        if advance != Advance::Stale {
+            self.top = Some(position);
+        }
+        advance
+    }
+
+    /// Whether a message at this position would come after a hole.
+    pub(super) fn jumps_to(&self, position: Position) -> bool {
+        self.compare(position) == Advance::Jump
+    }
+
+    fn compare(&self, position: Position) -> Advance {
+        match self.top {
+            Some(top) if top.epoch == position.epoch && position.offset <= top.offset => Advance::Stale,
             Some(top) if top.epoch != position.epoch || position.offset != top.offset + 1 => Advance::Jump,
             _ => Advance::Next,
         };
