@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::control::{Appender, Tail};
 use super::membership::{Entry, Member, View};
 use super::own::Own;
-use super::reading::{Expulsion, Reading, STEP_TIMEOUT, Turn, partitions_needed};
+use super::reading::{Reading, STEP_TIMEOUT, Turn, partitions_needed};
 use super::record::{Incarnation, Record};
 use super::settings::Settings;
 use super::writer::Writer;
@@ -163,7 +163,9 @@ impl Keeper {
     }
 
     fn apply(&mut self, entry: &Entry) {
-        let was_member = self.view.member(self.own.incarnation).is_some();
+        let joined = self.view.member(self.own.incarnation).map(|member| member.joined);
+        // Those whom this record expels count: their messages may still be under way.
+        self.parts.reading.saw(&self.view);
         self.view.apply(entry.offset, entry.appended_ms, entry.record.as_ref());
         match &entry.record {
             Some(Record::Beat { incarnation, sequence, .. }) if *incarnation == self.own.incarnation => {
@@ -175,21 +177,22 @@ impl Keeper {
             }
             _ => {}
         }
-        if was_member && self.view.member(self.own.incarnation).is_none() {
-            self.expelled(entry.appended_ms);
+        if let Some(joined) = joined
+            && self.view.member(self.own.incarnation).is_none()
+        {
+            self.expelled(joined, entry.appended_ms);
         }
     }
 
-    /// The record at hand ended this node's membership: from here on, others may write without it.
-    fn expelled(&mut self, appended_ms: i64) {
+    /// The record at hand ended this node's membership, which began at offset `joined`: from here on, others may write
+    /// without it.
+    fn expelled(&mut self, joined: u64, appended_ms: i64) {
         if !self.parts.settings.deduplicate {
             self.loss =
                 Some("it was no member for a while, and without deduplication it cannot read that elsewhere");
             return;
         }
-        let reached = |member: &&Member| self.view.awaited_by(member).next().is_none();
-        let peers = self.view.members().iter().filter(reached).map(|member| member.incarnation).collect();
-        self.parts.reading.expelled(Expulsion { appended_ms, peers });
+        self.parts.reading.expelled(&self.view, joined, appended_ms);
     }
 
     /// Admitted, waiting, expelled, superseded?
@@ -257,6 +260,7 @@ impl Keeper {
             incarnation: self.own.incarnation,
             hold: self.parts.settings.hold,
             lease_ms: self.parts.settings.lease_ms,
+            publish_timeout_ms: self.parts.settings.publish_timeout_ms,
             view: self.view.clone(),
         });
     }

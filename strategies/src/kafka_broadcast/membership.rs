@@ -9,9 +9,11 @@
 //! member is expelled one lease after its last record. While *nobody* could append (the broker was down) it stands
 //! still, so an outage does not cost everybody's membership at once. A broker clock that jumps is harmless likewise.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::record::{Incarnation, Record};
+use super::record::{Incarnation, Record, publish_timeout_ms_max};
 
 /// The most that log time advances from one record to the next.
 pub(super) const STEP_MS_MAX: u64 = 1_000;
@@ -37,6 +39,12 @@ pub(super) struct Member {
     pub(super) lease_ms: u64,
     /// Log time of its last record.
     pub(super) seen_ms: u64,
+    /// How long its writes may be under way, in ms.
+    #[serde(default = "publish_timeout_ms_max")]
+    pub(super) publish_timeout_ms: u64,
+    /// When everybody's publishes came to reach it: append time of the record that completed this, by the broker's clock.
+    #[serde(default)]
+    pub(super) reached_ms: Option<i64>,
 }
 
 /// The cluster after a prefix of the control log.
@@ -69,8 +77,19 @@ impl View {
         let clock_ms = self.clock_ms;
         self.members.retain(|member| clock_ms.saturating_sub(member.seen_ms) <= member.lease_ms);
         match record {
-            Some(Record::Join { node, incarnation, hold, lease_ms, .. }) => {
-                self.admit(offset, node, *incarnation, *hold, *lease_ms);
+            Some(Record::Join { node, incarnation, hold, lease_ms, publish_timeout_ms, .. }) => {
+                let member = Member {
+                    node: node.clone(),
+                    incarnation: *incarnation,
+                    partitions: Vec::new(),
+                    joined: offset,
+                    through: 0,
+                    lease_ms: *lease_ms,
+                    seen_ms: clock_ms,
+                    publish_timeout_ms: *publish_timeout_ms,
+                    reached_ms: None,
+                };
+                self.admit(member, *hold);
             }
             Some(Record::Beat { incarnation, through, .. }) => self.refresh(*incarnation, *through),
             Some(Record::Leave { incarnation }) => {
@@ -78,6 +97,7 @@ impl View {
             }
             None => {}
         }
+        self.note_reached();
     }
 
     fn advance_clock(&mut self, appended_ms: i64) {
@@ -88,23 +108,26 @@ impl View {
         self.appended_ms = appended_ms;
     }
 
-    fn admit(&mut self, offset: u64, node: &str, incarnation: Incarnation, hold: u32, lease_ms: u64) {
-        if self.members.iter().any(|member| member.incarnation == incarnation) {
+    fn admit(&mut self, newcomer: Member, hold: u32) {
+        if self.member(newcomer.incarnation).is_some() {
             return;
         }
-        self.members.retain(|member| member.node != node);
+        self.members.retain(|member| member.node != newcomer.node);
         if self.members.len() >= MEMBERS_MAX {
             return;
         }
-        self.members.push(Member {
-            node: node.to_owned(),
-            incarnation,
-            partitions: self.lowest_free(hold.clamp(1, HOLD_MAX) as usize),
-            joined: offset,
-            through: 0,
-            lease_ms,
-            seen_ms: self.clock_ms,
-        });
+        let partitions = self.lowest_free(hold.clamp(1, HOLD_MAX) as usize);
+        self.members.push(Member { partitions, ..newcomer });
+    }
+
+    /// Takes note of members that nobody's publishes miss from here on.
+    fn note_reached(&mut self) {
+        let reached = |member: &&Member| self.awaited_by(member).next().is_none();
+        let waiting = self.members.iter().filter(|member| member.reached_ms.is_none());
+        let reached: Vec<Incarnation> = waiting.filter(reached).map(|member| member.incarnation).collect();
+        for member in self.members.iter_mut().filter(|member| reached.contains(&member.incarnation)) {
+            member.reached_ms = Some(self.appended_ms);
+        }
     }
 
     /// A record of somebody who is not a member (any more) has no effect: once out, a node must join anew.
@@ -148,6 +171,24 @@ impl View {
             .iter()
             .filter(|other| other.joined < member.joined && other.through <= member.joined)
             .map(|other| other.node.as_str())
+    }
+
+    /// Members who have everything that was written for a member who joined at offset `joined`, or is written to anybody
+    /// from `since_ms` (ms since the Unix epoch by the broker's clock) on; the longest-standing first.
+    ///
+    /// Who wrote to a member knew all who had joined before it. Who joined later may miss what was published before it was
+    /// reached.
+    pub(super) fn complete_since(&self, joined: u64, since_ms: i64) -> Vec<Incarnation> {
+        let complete = |member: &&Member| {
+            member.reached_ms.is_some_and(|reached_ms| member.joined < joined || reached_ms <= since_ms)
+        };
+        self.members.iter().filter(complete).map(|member| member.incarnation).collect()
+    }
+
+    /// The longest time that a message may be under way to some of its partitions when it is in others already.
+    pub(super) fn publish_timeout_max(&self) -> Duration {
+        let slowest = self.members.iter().map(|member| member.publish_timeout_ms).max();
+        Duration::from_millis(slowest.unwrap_or(0))
     }
 
     /// Whether `incarnation` has stood longest: it writes the anchors.

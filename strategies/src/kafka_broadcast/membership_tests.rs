@@ -14,6 +14,7 @@ fn join(node: u64, incarnation: u64, hold: u32, view: &View) -> Record {
         incarnation: Incarnation(incarnation),
         hold,
         lease_ms: LEASE_MS,
+        publish_timeout_ms: 5_000,
         view: view.clone(),
     }
 }
@@ -357,4 +358,39 @@ proptest! {
             cluster.act(act);
         }
     }
+}
+
+#[test]
+fn a_detour_follows_only_those_who_have_everything() {
+    let mut view = View::vacant(0);
+    let log =
+        |view: &mut View, appended_ms, record: Record| view.apply(view.next, appended_ms, Some(&record));
+    let blank = View::vacant(0);
+    log(&mut view, 10_000, join(1, 1, 1, &blank));
+    log(&mut view, 10_100, join(2, 2, 1, &blank));
+    log(&mut view, 10_200, beat(1, 2, None));
+    // The third is reached by the first only, until the second acknowledges it or is gone.
+    log(&mut view, 10_300, join(3, 3, 1, &blank));
+    log(&mut view, 10_400, beat(1, 4, None));
+    let reached = |view: &View, incarnation| view.member(Incarnation(incarnation)).unwrap().reached_ms;
+    assert_eq!([1, 2].map(|one| reached(&view, one)), [Some(10_000), Some(10_200)]);
+    assert_eq!(reached(&view, 3), None);
+    let joined = view.member(Incarnation(2)).unwrap().joined;
+    assert_eq!(view.publish_timeout_max(), Duration::from_secs(5));
+    log(&mut view, 10_500, Record::Leave { incarnation: Incarnation(2) });
+    assert_eq!(reached(&view, 3), Some(10_500));
+    // What was under way to the second just before is in the first's partition; it need not be in the third's.
+    assert_eq!(view.complete_since(joined, 10_500 - 7_000), [Incarnation(1)]);
+    assert_eq!(view.complete_since(joined, 10_500), [Incarnation(1), Incarnation(3)]);
+}
+
+#[test]
+fn a_member_that_does_not_tell_its_publish_timeout_may_have_the_longest() {
+    let bytes = join(1, 1, 1, &View::vacant(0)).encode();
+    let mut record: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    record.as_object_mut().unwrap().remove("publish_timeout_ms").expect("it is told");
+    let record = Record::decode(record.to_string().as_bytes()).unwrap();
+    let mut view = View::vacant(0);
+    view.apply(0, 1, Some(&record));
+    assert_eq!(view.publish_timeout_max(), Duration::from_secs(120));
 }

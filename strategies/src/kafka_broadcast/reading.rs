@@ -2,10 +2,15 @@
 //!
 //! Normally: its own, from where they ended when it became a member. After it was expelled, it takes a **detour**: every
 //! partition carries every message, so a node that missed some reads them in the partition of a member that was
-//! there all the time. It first reads its old partition to the end, then follows the other member's from shortly before its
+//! there all the time. It first reads its old partition to the end, then follows the other member's from before its
 //! expulsion, and goes on with its own once messages have reached that again for a while. What it sees twice on the
 //! way is removed by message id; order per publisher holds, because it changes from one partition to the next and never
 //! mixes two that do not both have everything.
+//!
+//! The copies of one message may be appended as far apart as its publisher's timeout allows. So the other member's partition
+//! is read from the longest timeout of any member *before* the expulsion (a copy for this node may have come after the end
+//! of its old partition) until that long *after* this node is effective again. Where that cannot be had (the other leaves
+//! meanwhile, the log is trimmed, nobody was there for so long), a loss cannot be excluded, and is declared.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +22,8 @@ use super::record::Incarnation;
 use crate::clients::kafka::{Cluster, Consumer, fault};
 use crate::error::{Error, Result};
 
-/// How much further back than the expulsion a detour starts: brokers' clocks may differ by that much.
-const SLACK_MS: i64 = 2_000;
-/// How long a detour goes on after this node is an effective member again: writes that were on their way then, to the
-/// other member but not to this node, arrive meanwhile.
-const LINGER: Duration = Duration::from_secs(1);
+/// What is added to the longest publish timeout: brokers' clocks may differ by that much.
+const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// The most time that one step may keep the node from giving its next sign of life.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,19 +41,18 @@ pub(super) enum Turn {
     Lost(&'static str),
 }
 
-/// How this node lost its membership.
-#[derive(Debug)]
-pub(super) struct Expulsion {
-    /// When the record that ended it was appended, ms since the Unix epoch by the broker's clock.
-    pub(super) appended_ms: i64,
-    /// Members whom every message reached then.
-    pub(super) peers: Vec<Incarnation>,
-}
-
 /// A detour on its way.
 #[derive(Debug)]
 struct Detour {
-    expulsion: Expulsion,
+    /// Where it starts, ms since the Unix epoch by the broker's clock.
+    since_ms: i64,
+    /// Members whose partitions have everything from there on.
+    peers: Vec<Incarnation>,
+    /// How long it goes on after this node is an effective member again: writes that were on their way then, to the other
+    /// member but not to this node, arrive meanwhile.
+    linger: Duration,
+    /// Why something may be lost all the same.
+    doubt: Option<&'static str>,
     /// Where the partitions end that are read to their end before another member's is followed.
     drain_to: Option<Vec<(i32, i64)>>,
     /// Whom the reader follows.
@@ -78,6 +79,8 @@ pub(super) struct Reading {
     /// The reader's place is no longer in the log.
     stale: bool,
     detour: Option<Detour>,
+    /// The longest publish timeout of the members seen last, and of those seen during a detour.
+    publish_timeout: Duration,
 }
 
 impl Reading {
@@ -89,13 +92,33 @@ impl Reading {
         standstill: Arc<Standstill>,
     ) -> Self {
         let (assigned, known, stale, detour) = (Vec::new(), None, false, None);
-        Self { cluster, topic, consumer, places, standstill, assigned, known, stale, detour }
+        let publish_timeout = Duration::ZERO;
+        Self { cluster, topic, consumer, places, standstill, assigned, known, stale, detour, publish_timeout }
     }
 
-    /// This node was expelled: from now on it takes a detour. An earlier one that is not finished goes on.
-    pub(super) fn expelled(&mut self, expulsion: Expulsion) {
+    /// These are, or were, members.
+    pub(super) fn saw(&mut self, view: &View) {
+        let slowest = view.publish_timeout_max();
+        self.publish_timeout = match &mut self.detour {
+            None => slowest,
+            Some(detour) => {
+                let slowest = slowest.max(self.publish_timeout);
+                detour.linger = slowest + CLOCK_SLACK;
+                slowest
+            }
+        };
+    }
+
+    /// This node, a member since offset `joined`, was expelled by the record appended at `appended_ms` (ms since the Unix epoch
+    /// by the broker's clock): from now on it takes a detour. An earlier one that is not finished goes on.
+    pub(super) fn expelled(&mut self, view: &View, joined: u64, appended_ms: i64) {
+        let linger = self.publish_timeout + CLOCK_SLACK;
+        let since_ms = appended_ms - i64::try_from(linger.as_millis()).unwrap_or(i64::MAX);
         let detour = self.detour.get_or_insert_with(|| Detour {
-            expulsion,
+            since_ms,
+            peers: view.complete_since(joined, since_ms),
+            linger,
+            doubt: None,
             drain_to: None,
             followed: None,
             met: false,
@@ -177,11 +200,18 @@ impl Reading {
             return Ok(Turn::Again);
         }
         let since = *detour.effective_at.get_or_insert_with(Instant::now);
-        if present && since.elapsed() < LINGER || !self.drained(detour).await? {
+        if since.elapsed() < detour.linger && detour.drain_to.is_none() {
+            if present {
+                return Ok(Turn::Again);
+            }
+            // Its partition may get another owner, whose messages come out of order here: this goes no further.
+            detour.doubt = Some("it was no member for a while, and whom it followed then left too early");
+        }
+        if !self.drained(detour).await? {
             return Ok(Turn::Again);
         }
         self.assign(&detour.home).await?;
-        Ok(Turn::Returned)
+        Ok(detour.doubt.map_or(Turn::Returned, Turn::Lost))
     }
 
     /// Whether the reader has read to the end, as it was when this was first asked, of what it reads. It goes no further.
@@ -202,13 +232,21 @@ impl Reading {
         if !self.drained(detour).await? {
             return Ok(Turn::Again);
         }
-        let peer = detour.expulsion.peers.iter().find_map(|peer| view.member(*peer));
+        let peer = detour.peers.iter().find_map(|peer| view.member(*peer));
         let Some((peer, &partition)) = peer.and_then(|peer| Some((peer, peer.partitions.first()?))) else {
             self.assign(&[]).await?;
             return Ok(Turn::Lost("it was no member for a while, and nobody was all that time"));
         };
-        let (topic, since_ms) = (self.topic.clone(), detour.expulsion.appended_ms - SLACK_MS);
-        let start = self.ask(move |cluster| cluster.at_time_blocking(&topic, partition, since_ms)).await?;
+        let (topic, since_ms) = (self.topic.clone(), detour.since_ms);
+        let found = self.ask(move |cluster| {
+            let starts = cluster.at_times_blocking(&topic, &[(partition, since_ms)])?;
+            Ok((starts, cluster.starts_blocking(&topic, &[partition])?))
+        });
+        let (starts, oldest) = found.await?;
+        let offset = |found: &[(i32, i64)]| found.first().map_or(0, |&(_, offset)| offset);
+        let (start, oldest) = (offset(&starts), offset(&oldest));
+        detour.doubt = (oldest > 0 && start <= oldest)
+            .then_some("it was no member for a while, and the log no longer held all of that time");
         tracing::info!(peer = peer.node, partition, offset = start, "reading what was missed");
         self.assign(&[(partition, start)]).await?;
         detour.drain_to = None;

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::membership::View;
+use super::settings::PUBLISH_TIMEOUT_MS_MAX;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names one life of a node: random, new for every (re)join.
@@ -37,6 +38,9 @@ pub(super) enum Record {
         hold: u32,
         /// Silence after which it is expelled, in ms of log time.
         lease_ms: u64,
+        /// How long its writes may be under way, in ms: a message's copies can lie that far apart.
+        #[serde(default = "publish_timeout_ms_max")]
+        publish_timeout_ms: u64,
         /// The view that the node had when it asked: an anchor for nodes that start later.
         view: View,
     },
@@ -57,6 +61,11 @@ pub(super) enum Record {
         /// Who.
         incarnation: Incarnation,
     },
+}
+
+/// What is assumed of a member that does not tell.
+pub(super) fn publish_timeout_ms_max() -> u64 {
+    PUBLISH_TIMEOUT_MS_MAX
 }
 
 impl Record {

@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions, ReplayKind};
 use crate::strategy::parse_settings;
 
+/// The longest publish timeout, in ms.
+pub(super) const PUBLISH_TIMEOUT_MS_MAX: u64 = 120_000;
+
 /// Settings of this strategy. All nodes of a cluster may differ in them: what the others must know travels in the
 /// control log.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -41,7 +44,8 @@ pub struct Settings {
     pub idempotence: bool,
     /// Compression of batches. Default `none`.
     pub compression: Compression,
-    /// A write that is not acknowledged by then has failed, outcome unknown. Default 5,000, 100 to 120,000 ms.
+    /// A write that is not acknowledged by then has failed, outcome unknown. A node that was expelled reads another
+    /// member's partition for as long after its return. Default 5,000, 100 to 120,000 ms.
     pub publish_timeout_ms: u64,
     /// Partition writes that may be unacknowledged at once; more is `Overloaded`. Default 100,000, 1,000 to 1,000,000.
     pub in_flight_writes_max: usize,
@@ -99,7 +103,7 @@ impl Settings {
         within("replication", self.replication.unwrap_or(1), 1, 15)?;
         within("retention_min", self.retention_min, 1, 10_080)?;
         within("linger_ms", self.linger_ms, 0.0, 1_000.0)?;
-        within("publish_timeout_ms", self.publish_timeout_ms, 100, 120_000)?;
+        within("publish_timeout_ms", self.publish_timeout_ms, 100, PUBLISH_TIMEOUT_MS_MAX)?;
         within("in_flight_writes_max", self.in_flight_writes_max, 1_000, 1_000_000)?;
         within("in_flight_bytes_max", self.in_flight_bytes_max, 1 << 20, 192 << 20)?;
         within("lease_ms", self.lease_ms, 2_500, 60_000)?;

@@ -26,7 +26,7 @@ impl Entrance for Teller {
                     eprintln!("got {}", String::from_utf8_lossy(&message.envelope.payload))
                 }
                 Event::Reconnected => eprintln!("reconnected"),
-                Event::Gap { .. } => eprintln!("gap"),
+                Event::Gap { .. } | Event::Skipped { .. } => eprintln!("gap"),
                 Event::Skipped { .. } => {}
             }
         }

@@ -258,8 +258,8 @@ impl Cluster {
         self.offsets_blocking(topic, partitions.iter().map(|&partition| (partition, TIMESTAMP_START)))
     }
 
-    /// In each partition the first message not older than a time (ms since the Unix epoch), or the end where there
-    /// is none.
+    /// In each partition the first message not older than a time (ms since the Unix epoch), or the partition's end where
+    /// there is none.
     ///
     /// # Errors
     /// As [`ends_blocking`](Self::ends_blocking).
@@ -267,7 +267,8 @@ impl Cluster {
         let partitions: Vec<i32> = times_ms.iter().map(|&(partition, _)| partition).collect();
         // Asked first: what is written in between lies after it and is read all the same.
         let ends = self.ends_blocking(topic, &partitions)?;
-        let mut found = self.offsets_blocking(topic, times_ms.iter().copied())?;
+        let mut found =
+            self.offsets_blocking(topic, times_ms.iter().map(|&(partition, time)| (partition, time.max(0))))?;
         for (partition, offset) in &mut found {
             if *offset < 0 {
                 *offset = ends.iter().find(|(end, _)| end == partition).map_or(0, |&(_, end)| end);
@@ -278,26 +279,6 @@ impl Cluster {
 
     /// Asks until every partition has answered: a partition that was just created, or whose leader just moved, first
     /// answers "not the leader".
-    /// The first offset of `partition` whose message was stamped `timestamp_ms` (ms since the Unix epoch) or later, or the
-    /// partition's end.
-    ///
-    /// # Errors
-    /// As [`ends_blocking`](Self::ends_blocking).
-    pub fn at_time_blocking(&self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<i64> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(timestamp_ms.max(0)))
-            .map_err(|source| self.fail("offsets", source))?;
-        let answer = self
-            .query
-            .offsets_for_times(list, QUERY_TIMEOUT)
-            .map_err(|source| self.fail("offsets", source))?;
-        if let Some(Offset::Offset(offset)) = answer.elements().first().map(|element| element.offset()) {
-            return Ok(offset);
-        }
-        let ends = self.ends_blocking(topic, &[partition])?;
-        Ok(ends.first().map_or(0, |&(_, end)| end))
-    }
-
     fn offsets_blocking(
         &self,
         topic: &str,
