@@ -199,18 +199,20 @@ impl Hub {
     fn declare_gap(&self, room: &RoomId, from: u64, to: u64) {
         tracing::warn!(%room, from, to, "messages were lost on the way to this node");
         let Some(room) = self.find(room.as_str()) else { return };
+        let turn = room.turn.lock();
         let mut state = room.lock();
         self.dismiss(&room, &mut state, "a gap was declared");
         if let Some(top) = &mut state.top {
             // What comes next is `to`, and no second reason to send anybody away.
             top.offset = top.offset.max(to.saturating_sub(1));
         }
+        drop(turn);
         self.tend_if_unwanted(&room, state);
     }
 
+    /// The caller holds the room's turn.
     fn dismiss(&self, room: &Room, state: &mut State, reason: &'static str) {
         let members = state.dismiss_positioned(&room.id);
-    /// The caller holds the room's turn.
         if members > 0 {
             self.metrics.add_insufficient_state(members);
             tracing::debug!(room = %room.id, members, reason, "positioned members must subscribe again");

@@ -116,9 +116,7 @@ impl State {
             Some(top) if top.epoch == position.epoch && position.offset <= top.offset => Advance::Stale,
             Some(top) if top.epoch != position.epoch || position.offset != top.offset + 1 => Advance::Jump,
             _ => Advance::Next,
-        };
-        self.top = Some(position);
-        advance
+        }
     }
 
     /// The join resolved with `position`; messages after it may have arrived already.
