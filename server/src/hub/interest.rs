@@ -19,8 +19,6 @@ use super::room::{Interest, JoinFailed, Room};
 pub(crate) struct Ticket {
     hub: Arc<Hub>,
     pub(crate) room: Arc<Room>,
-    /// The ticket became a membership.
-    used: bool,
 }
 
 /// What a subscriber gets at once.
@@ -42,18 +40,12 @@ enum Step {
     Rest,
 }
 
-impl Ticket {
-    /// Hands the interest over to a membership.
-    pub(super) fn redeem(mut self) {
-        self.used = true;
-    }
-}
-
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.room.lock();
         state.tickets -= 1;
-        let abandoned = !self.used && !state.wanted();
+        // A membership that came of it keeps the room wanted.
+        let abandoned = !state.wanted();
         drop(state);
         if abandoned {
             self.hub.tend(&self.room);
@@ -77,7 +69,7 @@ impl Hub {
                 receiver
             });
             drop(state);
-            break (Ticket { hub: Arc::clone(self), room, used: false }, receiver);
+            break (Ticket { hub: Arc::clone(self), room }, receiver);
         };
         let Some(mut receiver) = receiver else { return Reservation::Ready(ticket) };
         self.tend(&ticket.room);

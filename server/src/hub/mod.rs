@@ -10,6 +10,8 @@ mod giant;
 mod interest;
 mod members;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -104,7 +106,8 @@ impl Hub {
         let member = Member { session: Arc::clone(session), joined_serial: state.serial, positioned };
         let slot = state.members.insert(member);
         drop(state);
-        ticket.redeem();
+        // Hands the interest over. A gap may have ended the membership again by now: then this lets go of the room.
+        drop(ticket);
         (room, slot)
     }
 

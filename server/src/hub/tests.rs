@@ -1,0 +1,109 @@
+//! What two threads do to a room at once, one step after the other.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
+
+use manifold_strategies::{Entrance, Event, Start};
+
+use super::*;
+
+async fn hub() -> Arc<Hub> {
+    let settings =
+        HubSettings { leave_linger: Duration::ZERO, giant_members_min: 2, giant_queue_bytes_max: 64 * 1024 };
+    let hub = Hub::new(settings, Arc::default());
+    let start = Start {
+        node: "n1".to_owned(),
+        namespace: "test".to_owned(),
+        kafka: None,
+        redis: None,
+        settings: toml::Table::new(),
+        connect_retry: None,
+        entrance: Arc::clone(&hub) as Arc<dyn Entrance>,
+    };
+    let memory = manifold_strategies::find("memory").expect("memory is always there");
+    hub.set_backplane((memory.connect)(start).await.expect("memory needs no broker"));
+    hub
+}
+
+/// A session, and the client's end of it.
+fn session() -> (Arc<Session>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    (Arc::new(Session::new(stream, 1, 64 * 1024).unwrap()), client)
+}
+
+fn ticket(hub: &Arc<Hub>) -> Ticket {
+    match hub.reserve("a") {
+        Reservation::Ready(ticket) => ticket,
+        other => panic!("memory joins at once: {other:?}"),
+    }
+}
+
+fn gap() -> Vec<Event> {
+    vec![Event::Gap { room: RoomId::new("a"), from: 1, to: 3 }]
+}
+
+#[tokio::test]
+async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind() {
+    let hub = hub().await;
+    let (session, _client) = session();
+    let (first, second) = (ticket(&hub), ticket(&hub));
+    let (room, slot) = hub.attach(first, &session, true, |_| {});
+    hub.deliver(&mut gap());
+    assert!(!room.holds(slot, &session), "it asked to be told");
+    assert_eq!(hub.room_count(), 1, "somebody else is on the way");
+    drop(second);
+    assert_eq!(hub.room_count(), 0);
+    // The same within one `attach`: the gap comes between the membership and the end of its ticket.
+    let ticket = ticket(&hub);
+    let room = Arc::clone(&ticket.room);
+    room.lock().members.insert(Member { session, joined_serial: 0, positioned: true });
+    hub.deliver(&mut gap());
+    assert_eq!((room.len(), hub.room_count()), (0, 1));
+    drop(ticket);
+    assert_eq!(hub.room_count(), 0);
+}
+
+#[tokio::test]
+async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
+    let hub = hub().await;
+    let (session, _client) = session();
+    let (room, slot) = hub.attach(ticket(&hub), &session, true, |_| {});
+    let jump = |offset: u64| {
+        let envelope = manifold_strategies::Envelope {
+            room: RoomId::new("a"),
+            id: manifold_strategies::MessageId(offset.into()),
+            published_at_us: 0,
+            info: bytes::Bytes::new(),
+            payload: bytes::Bytes::from_static(b"1"),
+        };
+        let position = Position { epoch: 7, offset };
+        vec![Event::Message(manifold_strategies::Message { envelope, position })]
+    };
+    for mut batch in [gap(), jump(100)] {
+        let (slot, room) = match room.holds(slot, &session) {
+            true => (slot, Arc::clone(&room)),
+            false => {
+                let (room, slot) = hub.attach(ticket(&hub), &session, true, |_| {});
+                (slot, room)
+            }
+        };
+        // A turn has taken note of its members, and sends.
+        let turn = room.turn.lock();
+        let (done, finished) = mpsc::channel();
+        let delivering = Arc::clone(&hub);
+        let thread = std::thread::spawn(move || {
+            delivering.deliver(&mut batch);
+            done.send(()).unwrap();
+        });
+        let early = finished.recv_timeout(Duration::from_millis(100));
+        assert_eq!(early, Err(RecvTimeoutError::Timeout), "the goodbye waits for the turn's end");
+        assert!(room.holds(slot, &session));
+        drop(turn);
+        finished.recv_timeout(Duration::from_secs(20)).expect("the turn is over");
+        thread.join().unwrap();
+        assert!(!room.holds(slot, &session));
+    }
+}
