@@ -20,7 +20,7 @@ const SIBLINGS: [&str; 1] = ["MANIFOLD_CACHE"];
 ///
 /// Every option can also be given in the environment (as shown) or in a TOML file (--config), there in snake_case and
 /// strategy options as a table named strategy_option. Flags win over the environment, the environment wins over the file.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "chat-server", version, about)]
 struct CommandLine {
     /// A TOML file with settings.

@@ -28,11 +28,16 @@ impl Config {
     /// # Errors
     /// Where the strategy refuses its settings.
     pub fn effective(&self) -> Result<toml::Table, ConfigError> {
+        let mut shown = self.masked();
+        shown.strategy_option = (self.strategy()?.settings)(&self.strategy_option)?;
+        toml::Table::try_from(&shown).map_err(ConfigError::Show)
+    }
+
+    fn masked(&self) -> Self {
         let mut shown = self.clone();
         shown.api_key = self.api_key.as_ref().map(|_| MASK.to_owned());
         shown.redis = self.redis.as_deref().map(mask_password);
-        shown.strategy_option = (self.strategy()?.settings)(&self.strategy_option)?;
-        toml::Table::try_from(&shown).map_err(ConfigError::Show)
+        shown
     }
 }
 
@@ -62,6 +67,17 @@ mod tests {
         assert_eq!(mask_password("redis://:secret@h:1/0"), "redis://***@h:1/0");
         assert_eq!(mask_password("redis://user:se@cret@h:1"), "redis://***@h:1");
         assert_eq!(mask_password("redis://h:1"), "redis://h:1");
+    }
+
+    #[test]
+    fn a_look_at_the_settings_shows_no_secret() {
+        let config = Config {
+            api_key: Some("hunter2".to_owned()),
+            redis: Some("redis://:hunter2@h:1".to_owned()),
+            ..Config::default()
+        };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("redis://***@h:1"), "{shown}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Every option, once: its name, its default, what it means. The flag, the environment variable and the TOML key
 //! follow from it.
 
+use std::fmt;
+
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ macro_rules! options {
         optional: { $($(#[doc = $odoc:literal])+ $oenv:literal $oname:ident;)* }
     ) => {
         /// What one source says: the command line with the environment, or the file.
-        #[derive(Debug, Clone, Default, Args, Deserialize)]
+        #[derive(Clone, Default, Args, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub(super) struct Layer {
             $($(#[doc = $doc])+ #[arg(long, env = $env)] $(#[arg $arg])? pub(super) $name: Option<$type>,)*
@@ -22,12 +24,23 @@ macro_rules! options {
         }
 
         /// The settings in effect. Names carry their units.
-        #[derive(Debug, Clone, Serialize)]
+        #[derive(Clone, Serialize)]
         pub struct Config {
             $($(#[doc = $doc])+ pub $name: $type,)*
             $($(#[doc = $odoc])+ #[serde(skip_serializing_if = "Option::is_none")] pub $oname: Option<String>,)*
             /// Settings of the strategy.
             pub strategy_option: toml::Table,
+        }
+
+        /// Secrets masked: what is formatted for a look ends up in logs.
+        impl fmt::Debug for Config {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let shown = self.masked();
+                let mut out = f.debug_struct("Config");
+                $(out.field(stringify!($name), &shown.$name);)*
+                $(out.field(stringify!($oname), &shown.$oname);)*
+                out.field("strategy_option", &shown.strategy_option).finish()
+            }
         }
 
         impl Default for Config {
@@ -124,6 +137,8 @@ options! {
         "MANIFOLD_PING_INTERVAL_MS" ping_interval_ms: u64 = 25_000;
         /// Time for the answer to a ping.
         "MANIFOLD_PONG_TIMEOUT_MS" pong_timeout_ms: u64 = 8_000;
+        /// Time that an HTTP connection is kept for further requests, and again for the last of them to be read and answered.
+        "MANIFOLD_REQUEST_TIMEOUT_MS" request_timeout_ms: u64 = 30_000;
         /// Time for a client's `connect` command.
         "MANIFOLD_CONNECT_TIMEOUT_MS" connect_timeout_ms: u64 = 10_000;
         /// Time for a client's answer to a close.
@@ -137,8 +152,6 @@ options! {
         /// Time for the backplane to answer what it has accepted, and again to flush and leave, at the end.
         "MANIFOLD_SHUTDOWN_TIMEOUT_MS" shutdown_timeout_ms: u64 = 10_000;
     }
-        /// Time that an HTTP connection is kept for further requests, and again for the last of them to be read and answered.
-        "MANIFOLD_REQUEST_TIMEOUT_MS" request_timeout_ms: u64 = 30_000;
     optional: {
         /// Kafka: host:port[,host:port…] (also KAFKA_BOOTSTRAP).
         "MANIFOLD_KAFKA" kafka;
