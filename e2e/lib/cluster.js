@@ -8,7 +8,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-/** Where the programs are; `make` says so, and a plain `npm test` takes the development build. */
+/** Where the programs are: in the folder that `E2E_PROGRAMS` names, or the development build, which `make e2e` brings up to date. */
 const PROGRAMS = process.env.E2E_PROGRAMS ?? path.join(ROOT, "target/debug");
 const READY_WITHIN_MS = 120_000;
 const GONE_WITHIN_MS = 30_000;

@@ -13,8 +13,11 @@ import { TARGET, start } from "../lib/cluster.js";
 import { proxy } from "../lib/proxy.js";
 
 const STRATEGY = process.env.E2E_PAGE_STRATEGY ?? "redis-pubsub";
+// As `.ci/need chromium` looks for it.
+const NAMES = ["chromium", "chromium-browser", "google-chrome"];
+const FOLDERS = (process.env.PATH ?? "").split(path.delimiter).filter(Boolean);
 const CANDIDATES = [
-  process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome",
+  process.env.CHROMIUM, ...NAMES.flatMap((name) => FOLDERS.map((folder) => path.join(folder, name))),
   "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium",
 ];
 const browser = CANDIDATES.find((candidate) => candidate && existsSync(candidate));
