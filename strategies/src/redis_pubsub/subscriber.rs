@@ -42,9 +42,36 @@ pub(crate) struct Subscriber {
     lane: Arc<Lane>,
     requests: mpsc::UnboundedReceiver<Request>,
     rooms: Rooms,
+    link: Link,
+}
+
+/// What the other side knows of the link: of one that breaks again before everything is subscribed it hears once.
+struct Link {
     inbound: Box<dyn Inbound>,
     /// The link broke, and that it is back has not been told yet.
     interrupted: bool,
+}
+
+impl Link {
+    fn new(inbound: Box<dyn Inbound>) -> Self {
+        Self { inbound, interrupted: false }
+    }
+
+    fn broken(&mut self) {
+        if !std::mem::replace(&mut self.interrupted, true) {
+            self.inbound.interrupted();
+        }
+        self.inbound.flush();
+    }
+
+    /// Says whether it was broken.
+    fn whole(&mut self) -> bool {
+        let was_broken = std::mem::take(&mut self.interrupted);
+        if was_broken {
+            self.inbound.reconnected();
+        }
+        was_broken
+    }
 }
 
 /// Why the task stopped serving a connection.
@@ -60,8 +87,8 @@ impl Subscriber {
         lane: Arc<Lane>,
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Self {
-        let inbound = shared.wire.inbound();
-        Self { shared, lane, requests, rooms: Rooms::default(), inbound, interrupted: false }
+        let link = Link::new(shared.wire.inbound());
+        Self { shared, lane, requests, rooms: Rooms::default(), link }
     }
 
     /// Runs until the live path closes. `session` is the first connection, if there is one already.
@@ -81,13 +108,11 @@ impl Subscriber {
                 () = closed(&mut closing) => End::Closing,
             };
             if matches!(end, End::Closing) {
-                self.inbound.flush();
+                self.link.inbound.flush();
                 break;
             }
             self.lane.listening.send_replace(false);
-            self.interrupted = true;
-            self.inbound.interrupted();
-            self.inbound.flush();
+            self.link.broken();
             for room in self.rooms.iter_mut() {
                 room.confirmed = false;
             }
@@ -112,13 +137,13 @@ impl Subscriber {
         let mut opening: Option<Opening> = None;
         let mut spare: Option<Session> = None;
         loop {
-            if let Err(error) = listening.collect(&mut self.rooms, self.inbound.as_mut()) {
+            if let Err(error) = listening.collect(&mut self.rooms, self.link.inbound.as_mut()) {
                 return End::Broken(error);
             }
             if listening.take_complete() {
                 self.resumed();
             }
-            self.inbound.flush();
+            self.link.inbound.flush();
             if !listening.is_silent() {
                 (opening, spare) = (None, None);
             }
@@ -154,10 +179,8 @@ impl Subscriber {
 
     /// Every room is subscribed and compared.
     fn resumed(&mut self) {
-        if self.interrupted {
-            self.interrupted = false;
+        if self.link.whole() {
             self.shared.stats.reconnects.add(1);
-            self.inbound.reconnected();
             tracing::info!("listening to Redis resumes");
         }
         self.lane.listening.send_replace(true);
@@ -172,7 +195,7 @@ impl Subscriber {
                     Joined::New => joined.push(room),
                     Joined::Coming => {}
                     Joined::Known(position, waiter) => {
-                        self.inbound.top(&room, position);
+                        self.link.inbound.top(&room, position);
                         let _ = waiter.send(Ok(position));
                     }
                 },
@@ -253,4 +276,39 @@ async fn opened(opening: &mut Option<Opening>) -> Session {
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     // The sender is part of what every task shares, so it cannot be gone.
     let _ = closing.wait_for(|closing| *closing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::Position;
+
+    /// Counts as whoever merges this link with others does.
+    struct Count(Arc<std::sync::atomic::AtomicIsize>);
+
+    impl Inbound for Count {
+        fn message(&mut self, _: &RoomId, _: Position, _: &[u8], _: bool) {}
+        fn missing(&mut self, _: &RoomId, _: u64, _: u64, _: u64) {}
+        fn interrupted(&mut self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        fn reconnected(&mut self) {
+            self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        fn flush(&mut self) {}
+    }
+
+    #[test]
+    fn a_link_that_breaks_again_before_it_is_whole_is_one_interruption() {
+        let down = Arc::default();
+        let mut link = Link::new(Box::new(Count(Arc::clone(&down))));
+        let down = || down.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(!link.whole(), "the first connection repairs nothing");
+        link.broken();
+        link.broken();
+        assert_eq!(down(), 1);
+        assert!(link.whole());
+        assert_eq!(down(), 0);
+        assert!(!link.whole());
+    }
 }
