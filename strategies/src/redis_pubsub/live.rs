@@ -13,9 +13,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::lanes::Table;
+use super::lanes::{Lane, Table};
 use super::sequence::Epochs;
 use super::settings::Settings;
 use super::subscriber::Request;
@@ -26,6 +26,9 @@ use crate::clients::redis::connection::Opening;
 use crate::clients::redis::{Address, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
+
+/// The part of the time for a shutdown that is kept for ending the tasks: one in so many.
+const TASKS_SHARE: u32 = 10;
 
 /// What starts a live path.
 pub(crate) struct Setup {
@@ -156,21 +159,14 @@ impl Live {
                 return Ok(());
             }
             let limit = shared.settings.shutdown_timeout();
-            let lanes = shared.table.read().lanes.clone();
-            let flushed = timeout(limit, async {
-                for lane in &lanes {
-                    let (flushed, done) = oneshot::channel();
-                    if lane.work.send(Work::Flush(flushed)).is_ok() {
-                        let _ = done.await;
-                    }
-                }
-            });
-            let in_time = flushed.await.is_ok();
+            let until = Instant::now() + limit;
+            // The last tenth is for the tasks, which then only have to end.
+            let in_time = timeout(limit - limit / TASKS_SHARE, shared.flush()).await.is_ok();
             shared.closing.send_replace(true);
             let tasks = std::mem::take(&mut *shared.tasks.lock());
             for mut task in tasks {
                 // The tasks look at `closing` whenever they wait, so this bound is for a bug, not for Redis.
-                if timeout(Duration::from_secs(1), &mut task).await.is_err() {
+                if timeout_at(until, &mut task).await.is_err() {
                     task.abort();
                 }
             }
@@ -199,6 +195,19 @@ impl fmt::Debug for Live {
 }
 
 impl Shared {
+    /// Waits until every publish queued so far has its outcome.
+    async fn flush(&self) {
+        let flush = |lane: &Arc<Lane>| {
+            let (flushed, done) = oneshot::channel();
+            lane.work.send(Work::Flush(flushed)).is_ok().then_some(done)
+        };
+        let waiting: Vec<_> = self.table.read().lanes.iter().filter_map(flush).collect();
+        for done in waiting {
+            // A lane that ended has refused what it had.
+            let _ = done.await;
+        }
+    }
+
     /// The name of a room's key and channel.
     pub(crate) fn name(&self, room: &RoomId) -> Vec<u8> {
         let mut name = Vec::with_capacity(self.prefix.len() + room.as_str().len());
