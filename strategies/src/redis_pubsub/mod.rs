@@ -28,6 +28,7 @@ pub(crate) mod work;
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -89,8 +90,11 @@ async fn connect(start: Start) -> Result<Arc<dyn Backplane>> {
     let stats = Arc::new(Stats::default());
     // What Redis has sent and this node has not read yet is in socket buffers, where nobody counts it.
     stats.lag_messages.set(-1);
-    let wire =
-        Direct { entrance: start.entrance, stats: Arc::clone(&stats), remembered: settings.dedup_messages };
+    let wire = Direct {
+        entrance: start.entrance,
+        stats: Arc::clone(&stats),
+        seen: Arc::new(Mutex::new(DedupWindow::new(settings.dedup_messages))),
+    };
     let live = Live::start(Setup {
         address,
         namespace: start.namespace,
@@ -162,7 +166,8 @@ impl fmt::Debug for RedisPubsub {
 struct Direct {
     entrance: Arc<dyn Entrance>,
     stats: Arc<Stats>,
-    remembered: usize,
+    /// One for all lanes: a message may come over a second lane after its slot has moved.
+    seen: Arc<Mutex<DedupWindow>>,
 }
 
 impl Wire for Direct {
@@ -174,7 +179,7 @@ impl Wire for Direct {
         Box::new(DirectInbound {
             entrance: Arc::clone(&self.entrance),
             stats: Arc::clone(&self.stats),
-            seen: DedupWindow::new(self.remembered),
+            seen: Arc::clone(&self.seen),
             batch: Vec::new(),
         })
     }
@@ -183,7 +188,7 @@ impl Wire for Direct {
 struct DirectInbound {
     entrance: Arc<dyn Entrance>,
     stats: Arc<Stats>,
-    seen: DedupWindow,
+    seen: Arc<Mutex<DedupWindow>>,
     batch: Vec<Event>,
 }
 
@@ -196,7 +201,7 @@ impl Inbound for DirectInbound {
         if wanted {
             self.stats.envelopes_wanted.add(1);
         }
-        if !self.seen.insert(view.id) {
+        if !self.seen.lock().insert(view.id) {
             return self.stats.duplicates_removed.add(1);
         }
         self.batch.push(Event::Message(Message { envelope: view.to_envelope(), position }));
@@ -216,5 +221,51 @@ impl Inbound for DirectInbound {
         if !self.batch.is_empty() {
             self.entrance.deliver(&mut self.batch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::MessageId;
+
+    struct Inbox(Mutex<Vec<Event>>);
+
+    impl Entrance for Inbox {
+        fn deliver(&self, batch: &mut Vec<Event>) {
+            self.0.lock().append(batch);
+        }
+    }
+
+    fn direct() -> (Direct, Arc<Inbox>) {
+        let inbox = Arc::new(Inbox(Mutex::default()));
+        let wire = Direct {
+            entrance: Arc::clone(&inbox) as Arc<_>,
+            stats: Arc::default(),
+            seen: Arc::new(Mutex::new(DedupWindow::new(8))),
+        };
+        (wire, inbox)
+    }
+
+    #[test]
+    fn a_message_that_comes_over_two_lanes_is_delivered_once() {
+        let (wire, inbox) = direct();
+        let room = RoomId::new("room");
+        let envelope = Envelope {
+            room: room.clone(),
+            id: MessageId(7),
+            published_at_us: 1,
+            info: bytes::Bytes::new(),
+            payload: bytes::Bytes::new(),
+        };
+        let mut body = Vec::new();
+        wire.encode(&envelope, &mut body);
+        for (offset, mut lane) in (1..).zip([wire.inbound(), wire.inbound()]) {
+            lane.message(&room, Position { epoch: 1, offset }, &body, true);
+            lane.flush();
+        }
+        let messages = inbox.0.lock().iter().filter(|event| matches!(event, Event::Message(_))).count();
+        assert_eq!(messages, 1);
+        assert_eq!(wire.stats.duplicates_removed.get(), 1);
     }
 }
