@@ -18,6 +18,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -66,17 +67,33 @@ pub struct Campaign {
     failures_in_a_row: u32,
     /// Runs made now, as opposed to found.
     made: u32,
+    /// Addresses of the cells that were asked for, made or found.
+    asked: BTreeSet<String>,
 }
 
 impl Campaign {
     /// A campaign that writes into `store`. `entrants` decides which brokers are needed; `warm_up` is the load that warms them.
     pub fn new(runner: Runner, store: Store, entrants: Vec<Entrant>, warm_up: Option<Scenario>) -> Self {
-        Self { runner, store, entrants, brokers: None, warm_up, failures_in_a_row: 0, made: 0 }
+        Self {
+            runner,
+            store,
+            entrants,
+            brokers: None,
+            warm_up,
+            failures_in_a_row: 0,
+            made: 0,
+            asked: BTreeSet::new(),
+        }
     }
 
     /// Runs made now, as opposed to found from an earlier attempt.
     pub fn made(&self) -> u32 {
         self.made
+    }
+
+    /// Addresses of the cells that were asked for: what the campaign consists of, whoever made it.
+    pub fn asked(&self) -> &BTreeSet<String> {
+        &self.asked
     }
 
     /// Where results go.
@@ -91,6 +108,7 @@ impl Campaign {
     pub fn run_all(&mut self, cells: &[Cell]) -> Result<()> {
         let planned: f64 = cells.iter().map(Cell::planned_s).sum();
         self.runner.progress.expect(cells.len(), planned);
+        self.asked.extend(cells.iter().map(|cell| cell.digest(&self.runner.build)));
         let done: Vec<&Cell> = cells.iter().filter(|cell| self.find(cell).is_some()).collect();
         if !done.is_empty() {
             self.runner.progress.skip(done.len(), done.iter().map(|cell| cell.planned_s()).sum());
@@ -135,10 +153,12 @@ impl Campaign {
     /// # Errors
     /// As for [`Campaign::run_all`].
     pub fn run(&mut self, cell: &Cell) -> Result<Option<RunRecord>> {
+        // Asked first: a search over cells that are all there would otherwise not hear of it.
+        self.stop_if_cancelled()?;
+        self.asked.insert(cell.digest(&self.runner.build));
         if let Some(record) = self.find(cell) {
             return Ok(Some(record));
         }
-        self.stop_if_cancelled()?;
         let outcome = self.attempt(cell);
         let folder = cell.folder(&self.runner.build);
         match outcome {
@@ -192,7 +212,11 @@ impl Campaign {
     fn failure(&self, cell: &Cell, error: String) -> Failure {
         Failure {
             cell: cell.digest(&self.runner.build),
+            campaign: self.runner.campaign.clone(),
+            role: cell.role,
+            ranked: !cell.entrant.is_floor() && !cell.entrant.is_counter_example(),
             scenario: cell.scenario.name.clone(),
+            stands_for: cell.scenario.stands_for.clone(),
             label: cell.entrant.label(),
             block: cell.block,
             error,

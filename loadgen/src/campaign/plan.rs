@@ -34,6 +34,11 @@ impl Entrant {
         self.brokers().is_some_and(|brokers| !brokers.kafka && !brokers.redis)
     }
 
+    /// Exists to show a mistake.
+    pub fn is_counter_example(&self) -> bool {
+        COUNTER_EXAMPLES.contains(&self.strategy.as_str())
+    }
+
     /// What reports call it.
     pub fn label(&self) -> String {
         label(&self.strategy, &self.options)
@@ -161,7 +166,7 @@ impl Plan {
     /// A counter-example shows its mistake in one scenario; the rest would repeat it. The floor has no second node to
     /// fail over to. A broker's fault concerns only those who use that broker.
     fn takes_part(&self, entrant: &Entrant, scenario: &Scenario) -> bool {
-        if COUNTER_EXAMPLES.contains(&entrant.strategy.as_str()) {
+        if entrant.is_counter_example() {
             let healthy = self.scenarios.iter().find(|one| one.faults.is_empty());
             // Under faults a loss may be within what it declares: alone it runs wherever it is sent, beside others not.
             return healthy.map_or(self.entrants.len() == 1, |first| first.name == scenario.name);

@@ -1,12 +1,13 @@
 //! Result folders: `<scenario>/<run>/run.json`, written whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{RunRecord, SCHEMA_VERSION};
+use crate::record::{Role, RunRecord, SCHEMA_VERSION};
 
 /// File name of a record.
 const RECORD: &str = "run.json";
@@ -63,14 +64,29 @@ fn hint(error: &io::Error) -> &'static str {
 pub struct Failure {
     /// Content address of the cell.
     pub cell: String,
+    /// Which campaign it belongs to.
+    pub campaign: String,
+    /// What the run was for.
+    pub role: Role,
+    /// Whether its strategy is ranked: no floor, no counter-example.
+    pub ranked: bool,
     /// Scenario name.
     pub scenario: String,
+    /// The use that the scenario stands for.
+    pub stands_for: String,
     /// Strategy with options.
     pub label: String,
     /// Block.
     pub block: u32,
     /// What went wrong.
     pub error: String,
+}
+
+impl Failure {
+    /// Whether the run was to be ranked.
+    pub fn is_ranked(&self) -> bool {
+        self.ranked && self.role == Role::Comparison
+    }
 }
 
 /// What a result folder holds.
@@ -82,6 +98,18 @@ pub struct Loaded {
     pub paths: Vec<String>,
     /// Runs that could not be made and have no record.
     pub failures: Vec<Failure>,
+}
+
+impl Loaded {
+    /// Keeps what belongs to one campaign: its own runs, and those in `cells` that it took over from an earlier one.
+    #[must_use]
+    pub fn of_campaign(self, campaign: &str, cells: &BTreeSet<String>) -> Self {
+        let ours = |of: &str, cell: &String| of == campaign || cells.contains(cell);
+        let kept = self.records.into_iter().zip(self.paths);
+        let (records, paths) = kept.filter(|(record, _)| ours(&record.campaign, &record.cell)).unzip();
+        let failures = self.failures.into_iter().filter(|failure| ours(&failure.campaign, &failure.cell));
+        Self { records, paths, failures: failures.collect() }
+    }
 }
 
 /// A result folder.
@@ -294,7 +322,11 @@ mod tests {
         assert_eq!(store.find(place, "another cell"), None);
         let failure = Failure {
             cell: "c".into(),
+            campaign: "d".into(),
+            role: Role::Comparison,
+            ranked: true,
             scenario: "s".into(),
+            stands_for: "f".into(),
             label: "l".into(),
             block: 2,
             error: "e".into(),
@@ -305,6 +337,21 @@ mod tests {
         assert_eq!(loaded.paths, ["small-rooms/hybrid-b1/run.json"]);
         assert_eq!(loaded.failures, [failure]);
         assert!(folder.path().join(place).join("delivery.hlog").exists());
+    }
+
+    #[test]
+    fn a_campaign_sees_its_own_runs_and_those_it_took_over() {
+        let record = |campaign: &str, block| {
+            let mut record = Sample::new("hybrid", "small-rooms", block, 0.3).record();
+            record.campaign = campaign.into();
+            record
+        };
+        let records = vec![record("ours", 1), record("another", 2), record("another", 3)];
+        let taken_over = BTreeSet::from([records[2].cell.clone()]);
+        let paths = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let kept = Loaded { records, paths, failures: Vec::new() }.of_campaign("ours", &taken_over);
+        assert_eq!(kept.paths, ["a", "c"]);
+        assert_eq!(kept.records.iter().map(|record| record.block).collect::<Vec<_>>(), [1, 3]);
     }
 
     #[test]

@@ -7,12 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const AFTER_HELP: &str = "\
 Examples:
   loadgen compare                               every strategy, quick: an honest first answer in minutes
-  loadgen compare --full -o results             what gets published: all scenarios, 5 blocks, faults, claims
+  loadgen compare --full -o results/full        what gets published: all scenarios, 5 blocks, faults, claims
   loadgen compare --strategy kafka-keyed --strategy 'kafka-keyed consume=demand' --scenario skewed
   loadgen run small-rooms -d 10s --url ws://127.0.0.1:8000/connection/websocket
   loadgen run small-rooms --rate 2000/s --url ws://a:8000/connection/websocket --url ws://b:8000/connection/websocket --output-format json
   loadgen diff results/before results/after --threshold 10%
-  loadgen report results                        write REPORT.md and report.html again from run.json alone
+  loadgen report results/full                   write REPORT.md and report.html again from run.json alone
 
 Exit codes: 0 pass · 1 error · 2 inconclusive (generator saturated, too few samples, interrupted) · 99 the audit or a threshold failed
 

@@ -91,6 +91,7 @@ pub(super) fn campaign(
     let warm_up = warm_up(arguments)?;
     let mut campaign = Campaign::new(runner, store.clone(), plan.entrants.clone(), Some(warm_up));
     let outcome = run(&mut campaign, &plan, arguments, &capacity, with_claims);
+    let asked = campaign.asked().clone();
     // Brokers and nodes are stopped before the report is written.
     drop(campaign);
     progress.say("");
@@ -98,7 +99,7 @@ pub(super) fn campaign(
         Ok(()) => write_ticket(&folder, &ticket(true))?,
         // What is done is reported all the same; the interruption itself is the outcome.
         Err(error) => {
-            let concluded = conclude(&store, show);
+            let concluded = conclude(&store, &identity, &asked, show);
             if is_cancelled(&error) {
                 eprintln!(
                     "interrupted: what is done is kept in {} and the same command continues it",
@@ -108,7 +109,7 @@ pub(super) fn campaign(
             concluded.and(Err(error))?;
         }
     }
-    let (loaded, outcome) = conclude(&store, show)?;
+    let (loaded, outcome) = conclude(&store, &identity, &asked, show)?;
     Ok((loaded.records, outcome))
 }
 
@@ -130,17 +131,13 @@ fn run(
         // A search takes a dozen steps: each is short.
         let whole = Scenario::load(name, &arguments.overrides)?;
         let scenario = pace(whole, SEARCH_PACE.window_s, SEARCH_PACE.warm_up_s, SEARCH_PACE.timeline_s);
-        for entrant in plan.entrants.iter().filter(|entrant| !is_counter_example(entrant)) {
+        for entrant in plan.entrants.iter().filter(|entrant| !entrant.is_counter_example()) {
             if let Some(held) = search(campaign, &scenario, entrant, plan.seed)? {
                 campaign.run_all(&knee(&scenario, entrant, plan.seed, held, KNEE_REPEATS))?;
             }
         }
     }
     Ok(())
-}
-
-fn is_counter_example(entrant: &Entrant) -> bool {
-    crate::claims::COUNTER_EXAMPLES.contains(&entrant.strategy.as_str())
 }
 
 fn plan(arguments: &CompareArguments) -> Result<Plan> {

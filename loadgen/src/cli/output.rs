@@ -1,5 +1,6 @@
 //! Writes reports to their folder, and says where they are.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -31,12 +32,18 @@ pub(super) fn write_report(folder: &Path, loaded: &Loaded) -> Result<()> {
     Ok(())
 }
 
-/// Renders a result folder, prints the table, and judges the whole.
-pub(super) fn conclude(store: &Store, show: Show) -> Result<(Loaded, Outcome)> {
-    let loaded = store.load()?;
+/// Renders what a campaign left in its folder, prints the table, and judges the whole. Other campaigns' runs in the same
+/// folder are none of it.
+pub(super) fn conclude(
+    store: &Store,
+    campaign: &str,
+    cells: &BTreeSet<String>,
+    show: Show,
+) -> Result<(Loaded, Outcome)> {
+    let loaded = store.load()?.of_campaign(campaign, cells);
     write_report(store.root(), &loaded)?;
     if matches!(show, Show::Line | Show::Log | Show::Quiet) {
-        outln!("{}", terminal(&loaded.records, style(std::io::stdout().is_terminal())));
+        outln!("{}", terminal(&loaded.records, &loaded.failures, style(std::io::stdout().is_terminal())));
         outln!("report: {}", store.root().join("report.html").display());
         outln!("        {}", store.root().join("REPORT.md").display());
     }
@@ -98,7 +105,11 @@ mod tests {
         assert_eq!(judge(&loaded(vec![invalid, valid.clone()])), Outcome::Pass);
         let failure = Failure {
             cell: String::new(),
+            campaign: String::new(),
+            role: Role::Comparison,
+            ranked: true,
             scenario: "s".into(),
+            stands_for: "f".into(),
             label: "l".into(),
             block: 1,
             error: "e".into(),
@@ -114,7 +125,11 @@ mod tests {
         for record in campaign(1) {
             store.save(Path::new(&record.cell), &record).unwrap();
         }
-        conclude(&store, Show::Json).unwrap();
+        let mut foreign = Sample::new("hybrid", "skewed", 1, 0.3).record();
+        foreign.campaign = "an earlier one".into();
+        store.save(Path::new("elsewhere"), &foreign).unwrap();
+        let (loaded, _) = conclude(&store, "sample", &BTreeSet::new(), Show::Json).unwrap();
+        assert_eq!(loaded.records.len(), campaign(1).len(), "another campaign's runs are none of this one");
         for file in ["REPORT.md", "report.html", "figures/headline.svg", "decision-table.md"] {
             assert!(folder.path().join(file).exists(), "{file}");
         }

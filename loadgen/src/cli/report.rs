@@ -11,6 +11,7 @@ use super::arguments::{DiffArguments, Format, ReportArguments};
 use super::output::write_report;
 use crate::campaign::{Loaded, Store, StoreError, style};
 use crate::diff::{describe, diff as compare};
+use crate::report::gather::mixtures;
 use crate::scenario::{SHIPPED, Scenario};
 
 pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
@@ -22,7 +23,8 @@ pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
     Ok(Outcome::Pass)
 }
 
-/// Reads several folders; paths become relative to where the report goes, where that is possible.
+/// Reads several folders; paths become relative to where the report goes, where that is possible. Refuses runs of
+/// several builds, or of one scenario under different loads.
 pub(super) fn load(folders: &[impl AsRef<Path>], target: &Path) -> Result<Loaded> {
     let mut all = Loaded::default();
     for folder in folders.iter().map(AsRef::as_ref) {
@@ -38,6 +40,12 @@ pub(super) fn load(folders: &[impl AsRef<Path>], target: &Path) -> Result<Loaded
         all.paths.extend(loaded.paths);
         all.failures.extend(loaded.failures);
     }
+    let mixtures = mixtures(&all.records);
+    ensure!(
+        mixtures.is_empty(),
+        "these runs are not of one kind, and a table over them would compare what is not comparable: {}. Name one campaign's folder",
+        mixtures.join("; ")
+    );
     Ok(all)
 }
 
@@ -73,4 +81,39 @@ pub(super) fn list() -> Result<Outcome> {
         outln!("  {:<18} needs {needs}", strategy.name);
     }
     Ok(Outcome::Pass)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RunRecord;
+    use crate::report::sample::Sample;
+
+    fn folder(change: impl Fn(&mut RunRecord)) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        for block in 1..=2 {
+            let mut record = Sample::new("hybrid", "small-rooms", block, 0.3).record();
+            if block == 2 {
+                change(&mut record);
+            }
+            store.save(Path::new(&record.cell), &record).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn runs_of_several_builds_or_loads_are_not_one_report() {
+        let refusal = |change: fn(&mut RunRecord)| {
+            let folder = folder(change);
+            load(&[folder.path()], folder.path()).unwrap_err().to_string()
+        };
+        let builds = refusal(|record| record.contender.commit = "another".into());
+        assert!(builds.contains("several builds") && builds.contains("another"), "{builds}");
+        assert!(refusal(|record| record.setting.tool.dirty = true).contains("uncommitted"));
+        let loads = refusal(|record| record.scenario.digest = "another".into());
+        assert!(loads.contains("scenario small-rooms with 2 loads"), "{loads}");
+        let folder = folder(|_| {});
+        assert_eq!(load(&[folder.path()], folder.path()).unwrap().records.len(), 2);
+    }
 }

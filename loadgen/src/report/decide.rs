@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::gather::{Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99, silence_ms};
 use super::text::{count, ms, ratio, with_interval};
+use crate::campaign::Failure;
 use crate::record::RunRecord;
 use crate::stats::{BLOCKS_MIN, Difference, compare_paired, correct};
 
@@ -52,9 +53,22 @@ pub enum Outcome {
 
 type Figure = fn(&RunRecord) -> Option<f64>;
 
-/// Decides every scenario. `declared_against` gives further reasons against a strategy (what it declares itself).
-pub fn decide(tables: &[ScenarioTable<'_>]) -> Vec<Decision> {
-    tables.iter().map(|table| decide_one(table, tables)).collect()
+/// Decides every scenario, also those of which there are nothing but `failures`.
+pub fn decide(tables: &[ScenarioTable<'_>], failures: &[Failure]) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = tables.iter().map(|table| decide_one(table, tables)).collect();
+    for failure in failures.iter().filter(|failure| failure.is_ranked()) {
+        if decisions.iter().all(|decision| decision.scenario != failure.scenario) {
+            decisions.push(Decision {
+                scenario: failure.scenario.clone(),
+                job: failure.stands_for.clone(),
+                outcome: Outcome::NotMeasured,
+                provisional: true,
+                because: "no run could be made: see “Validity”".to_owned(),
+                not_when: String::new(),
+            });
+        }
+    }
+    decisions
 }
 
 fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision {
@@ -105,10 +119,11 @@ fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision 
     )
 }
 
-/// Candidates that ran and have no valid run.
+/// Candidates without a valid run: invalid ones, failed ones, and those that were not made.
 fn unmeasured<'t>(table: &'t ScenarioTable<'_>, disturbed: bool) -> Vec<&'t str> {
     let concerned = table.contenders().filter(|cell| !disturbed || cell.is_disturbed());
-    concerned.filter(|cell| cell.valid_count() == 0).map(|cell| cell.label.as_str()).collect()
+    let invalid = concerned.filter(|cell| cell.valid_count() == 0).map(|cell| cell.label.as_str());
+    invalid.chain(table.absent.iter().map(String::as_str)).collect()
 }
 
 /// Splits into those that qualify and the reasons against the others.

@@ -2,9 +2,10 @@
 //!
 //! Percentiles are taken per run and aggregated over runs; only the percentile plot pools samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord};
+use crate::campaign::Failure;
+use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord, Target};
 use crate::stats::{Interval, median, median_interval};
 
 /// All runs of one contender in one scenario.
@@ -27,11 +28,43 @@ pub struct ScenarioTable<'a> {
     pub target_us: u64,
     /// Contenders in the order of the registry that the records give: by label, floor first, counter-examples last.
     pub cells: Vec<Cell<'a>>,
+    /// Contenders of the campaign that take part here and have no record: their runs could not be made, or not yet.
+    pub absent: Vec<String>,
 }
 
-/// The comparison runs of a set of records, by scenario.
-pub fn tables(records: &[RunRecord]) -> Vec<ScenarioTable<'_>> {
-    by_scenario(records, Role::Comparison)
+/// The comparison runs of a set of records, by scenario. `failures` are runs that could not be made.
+pub fn tables<'a>(records: &'a [RunRecord], failures: &[Failure]) -> Vec<ScenarioTable<'a>> {
+    let mut tables = by_scenario(records, Role::Comparison);
+    for table in &mut tables {
+        table.absent = absent(table, records, failures);
+    }
+    tables
+}
+
+/// Whoever is ranked anywhere in the campaign takes part everywhere, except where a fault strikes a broker that it
+/// doesn't use.
+fn absent(table: &ScenarioTable<'_>, records: &[RunRecord], failures: &[Failure]) -> Vec<String> {
+    let ranked = |record: &&RunRecord| {
+        record.role == Role::Comparison && !record.contender.floor && !record.contender.counter_example
+    };
+    let runs = || table.cells.iter().flat_map(|cell| &cell.runs);
+    let takes_part = |record: &&RunRecord| {
+        runs().flat_map(|run| &run.measured.faults).all(|mark| match mark.fault.to {
+            Target::Kafka => uses(record, ComponentKind::Kafka, "kafka"),
+            Target::Redis => uses(record, ComponentKind::Redis, "redis"),
+            Target::Node => true,
+        })
+    };
+    let expected = records.iter().filter(ranked).filter(takes_part).map(|record| &record.contender.label);
+    let failed = failures.iter().filter(|failure| failure.is_ranked() && failure.scenario == table.name);
+    let labels: BTreeSet<&String> = expected.chain(failed.map(|failure| &failure.label)).collect();
+    labels.into_iter().filter(|label| table.cell(label).is_none()).cloned().collect()
+}
+
+/// Whether a run used a kind of broker. One that was given by address has no process whose cost is counted.
+fn uses(record: &RunRecord, kind: ComponentKind, name: &str) -> bool {
+    record.cost.components.iter().any(|component| component.kind == kind)
+        || record.setting.brokers.iter().any(|broker| broker.given && broker.name.starts_with(name))
 }
 
 /// The runs of one role, by scenario and contender.
@@ -62,7 +95,7 @@ fn table<'a>(name: &str, cells: BTreeMap<(u8, &str), Vec<&'a RunRecord>>) -> Opt
             Cell { label: label.to_owned(), runs }
         })
         .collect();
-    Some(ScenarioTable { name: name.to_owned(), stands_for, target_us, cells })
+    Some(ScenarioTable { name: name.to_owned(), stands_for, target_us, cells, absent: Vec::new() })
 }
 
 impl<'a> ScenarioTable<'a> {
@@ -123,11 +156,11 @@ impl<'a> Cell<'a> {
         median(&self.valid().filter_map(figure).collect::<Vec<_>>())
     }
 
-    /// The figures of blocks in which both have a valid run.
+    /// The figures of blocks in which both have a valid run. Blocks of different campaigns have different seeds.
     pub fn pairs(&self, other: &Cell<'_>, figure: impl Fn(&RunRecord) -> Option<f64>) -> Vec<(f64, f64)> {
         self.valid()
             .filter_map(|run| {
-                let twin = other.valid().find(|twin| twin.block == run.block)?;
+                let twin = other.valid().find(|twin| (twin.block, twin.seed) == (run.block, run.seed))?;
                 Some((figure(run)?, figure(twin)?))
             })
             .collect()
@@ -170,6 +203,30 @@ impl<'a> Cell<'a> {
     }
 }
 
+/// What stands against reading these records as one campaign: builds or loads that differ. Empty where nothing does.
+pub fn mixtures(records: &[RunRecord]) -> Vec<String> {
+    let (mut servers, mut tools) = (BTreeSet::new(), BTreeSet::new());
+    let mut loads: BTreeMap<(Role, &str), BTreeSet<&str>> = BTreeMap::new();
+    for record in records {
+        let (contender, tool, scenario) = (&record.contender, &record.setting.tool, &record.scenario);
+        let state = if tool.dirty { ", uncommitted changes" } else { "" };
+        tools.insert(format!("loadgen {} ({}, {}{state})", tool.version, tool.commit, tool.profile));
+        // The null server is part of the load generator.
+        if record.role != Role::Null {
+            servers.insert(format!("chat-server {} ({})", contender.version, contender.commit));
+        }
+        // The steps of a search and of a knee differ in rate on purpose.
+        if matches!(record.role, Role::Comparison | Role::Claim) {
+            loads.entry((record.role, &scenario.name)).or_default().insert(&scenario.digest);
+        }
+    }
+    let several = [servers, tools].into_iter().filter(|builds| builds.len() > 1);
+    let builds = several.map(|builds| format!("several builds: {}", Vec::from_iter(builds).join(", ")));
+    let differing = loads.into_iter().filter(|(_, digests)| digests.len() > 1);
+    let loads = differing.map(|((_, name), digests)| format!("scenario {name} with {} loads", digests.len()));
+    builds.chain(loads).collect()
+}
+
 /// 99th percentile of delivery of a run, in milliseconds.
 pub fn delivery_ms_p99(run: &RunRecord) -> Option<f64> {
     quantile_ms(run, 0.99)
@@ -203,13 +260,13 @@ pub fn broker_bytes_per_delivery(run: &RunRecord) -> Option<f64> {
     bytes.filter(|bytes| deliveries > 0.0 && *bytes > 0).map(|bytes| bytes as f64 / deliveries)
 }
 
-/// Longest stretch without deliveries after a fault that struck, in milliseconds.
+/// Longest silence of any one room after a fault that struck, in milliseconds.
 pub fn silence_ms(run: &RunRecord) -> Option<f64> {
     run.measured
         .faults
         .iter()
         .filter(|mark| !mark.whom.is_empty())
-        .map(|mark| mark.silence_ms)
+        .map(crate::record::FaultMark::longest_silence_ms)
         .reduce(f64::max)
 }
 

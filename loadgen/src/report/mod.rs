@@ -56,7 +56,8 @@ pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> 
         figures: figures.collect(),
         html: html::html(title, &lead, &blocks),
         decision_table: markdown::markdown_table(&sections::decision_table(&decide::decide(
-            &gather::tables(records),
+            &gather::tables(records, failures),
+            failures,
         ))),
     }
 }

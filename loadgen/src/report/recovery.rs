@@ -17,7 +17,7 @@ const LATENCY_FACTOR_MAX: f64 = 2.0;
 pub struct Recovery {
     /// Time from the fault until things were as before; `None` if they never were within the run.
     pub recovered_s: Option<f64>,
-    /// Longest stretch without a delivery, milliseconds.
+    /// Longest silence of any one room, milliseconds.
     pub silence_ms: f64,
 }
 
@@ -48,7 +48,7 @@ pub fn recoveries(measured: &Measured, target_us: u64) -> Vec<(FaultMark, Recove
             };
             let back = (start..end.saturating_sub(CALM_INTERVALS - 1)).find(|at| calm(*at));
             let recovered_s = back.map(|at| (at as f64 * interval_s - mark.began_s).max(0.0));
-            (mark.clone(), Recovery { recovered_s, silence_ms: mark.silence_ms })
+            (mark.clone(), Recovery { recovered_s, silence_ms: mark.longest_silence_ms() })
         })
         .collect()
 }

@@ -7,6 +7,7 @@ use super::gather::{
     Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99, quantile_ms, silence_ms, tables,
 };
 use super::text::{count, ms, us, with_interval};
+use crate::campaign::Failure;
 use crate::record::RunRecord;
 
 /// How a terminal shows things.
@@ -50,10 +51,10 @@ const COLUMNS: [(&str, usize); 7] = [
 ];
 
 /// The decision per scenario, then a table per scenario.
-pub fn terminal(records: &[RunRecord], style: Style) -> String {
-    let tables = tables(records);
+pub fn terminal(records: &[RunRecord], failures: &[Failure], style: Style) -> String {
+    let tables = tables(records, failures);
     let mut out = String::new();
-    for (decision, table) in decide(&tables).iter().zip(&tables) {
+    for decision in &decide(&tables, failures) {
         let who = match &decision.outcome {
             Outcome::Winner(label) => style.good(label),
             Outcome::Tie(labels) => style.good(&format!("tie: {}", labels.join(", "))),
@@ -64,9 +65,15 @@ pub fn terminal(records: &[RunRecord], style: Style) -> String {
             Outcome::NotMeasured => style.soft("not measured"),
         };
         let grade = if decision.provisional { style.soft(" (provisional)") } else { String::new() };
-        let _ = writeln!(out, "\n{}  {}", style.bold(&table.name), style.soft(&table.stands_for));
+        let _ = writeln!(out, "\n{}  {}", style.bold(&decision.scenario), style.soft(&decision.job));
         let _ = writeln!(out, "→ {who}{grade}");
-        table_of(&mut out, table, style);
+        if let Some(table) = tables.iter().find(|table| table.name == decision.scenario) {
+            table_of(&mut out, table, style);
+        }
+    }
+    for failure in failures {
+        let run = format!("{} · {} · block {}", failure.scenario, failure.label, failure.block);
+        let _ = writeln!(out, "\n{} {run}: {}", style.bad("could not be made:"), failure.error);
     }
     invalid(&mut out, records, style);
     out

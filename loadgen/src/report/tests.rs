@@ -17,7 +17,7 @@ fn a_full_campaign_renders_the_same_every_time() {
     insta::assert_snapshot!("markdown", rendered.markdown);
     insta::assert_snapshot!("headline", rendered.figures[0].1);
     insta::assert_snapshot!("decision_table", rendered.decision_table);
-    insta::assert_snapshot!("terminal", terminal(&records, Style { colour: false }));
+    insta::assert_snapshot!("terminal", terminal(&records, &[], Style { colour: false }));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn nothing_to_report_is_said_and_does_not_fail() {
 #[test]
 fn five_clear_blocks_decide_and_two_only_indicate() {
     let records = campaign(5);
-    let decisions = decide(&tables(&records));
+    let decisions = decide(&tables(&records, &[]), &[]);
     let of = |scenario: &str| decisions.iter().find(|decision| decision.scenario == scenario).unwrap();
     // redis-pubsub and hybrid are tied in latency (0.30 and 0.31 ms); Redis alone is cheaper.
     assert_eq!(of("small-rooms").outcome, Outcome::Winner("redis-pubsub".into()));
@@ -51,7 +51,7 @@ fn five_clear_blocks_decide_and_two_only_indicate() {
     assert!(of("small-rooms").not_when.contains("redis-restart"), "{}", of("small-rooms").not_when);
     assert_eq!(of("redis-restart").outcome, Outcome::Winner("hybrid".into()));
     let records = campaign(2);
-    assert!(decide(&tables(&records)).iter().all(|decision| decision.provisional));
+    assert!(decide(&tables(&records, &[]), &[]).iter().all(|decision| decision.provisional));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_overlaps_is_a_tie() {
             record
         })
         .collect();
-    let decisions = decide(&tables(&records));
+    let decisions = decide(&tables(&records, &[]), &[]);
     assert_eq!(decisions[0].outcome, Outcome::Tie(vec!["hybrid".into(), "redis-pubsub".into()]));
 }
 
@@ -79,7 +79,7 @@ fn a_broken_promise_is_never_ranked_however_fast() {
     for record in records.iter_mut().filter(|record| record.contender.label == "redis-pubsub") {
         record.verdict.kept = false;
     }
-    let decisions = decide(&tables(&records));
+    let decisions = decide(&tables(&records, &[]), &[]);
     assert_eq!(
         decisions.iter().find(|one| one.scenario == "small-rooms").unwrap().outcome,
         Outcome::Winner("hybrid".into())
@@ -97,7 +97,7 @@ fn invalid_runs_are_listed_and_not_ranked() {
             remedy: "lower the rate".into(),
         });
     }
-    let decisions = decide(&tables(&records));
+    let decisions = decide(&tables(&records, &[]), &[]);
     let giant = decisions.iter().find(|decision| decision.scenario == "giant-room").unwrap();
     assert_eq!(giant.outcome, Outcome::NotMeasured);
     let rendered = render(&records, &paths(&records), &[]);
@@ -110,7 +110,7 @@ fn while_a_contender_has_no_valid_run_nobody_wins() {
     for record in records.iter_mut().filter(|record| record.contender.label == "kafka-keyed") {
         record.validity.valid = false;
     }
-    let decisions = decide(&tables(&records));
+    let decisions = decide(&tables(&records, &[]), &[]);
     let small = decisions.iter().find(|decision| decision.scenario == "small-rooms").unwrap();
     assert_eq!(small.outcome, Outcome::Undecided(vec!["redis-pubsub".into()]));
     assert!(small.because.contains("no valid run of kafka-keyed"));
@@ -144,7 +144,7 @@ fn whoever_lost_on_latency_is_not_said_to_lose_on_cpu() {
             component.cpu_s *= 0.1;
         }
     }
-    let because = &decide(&tables(&records))[0].because;
+    let because = &decide(&tables(&records, &[]), &[])[0].because;
     assert!(because.contains("hybrid can't be told from it in p99, but needs"), "{because}");
     assert!(!because.contains("kafka-keyed can't be told"), "{because}");
 }
@@ -153,11 +153,11 @@ fn whoever_lost_on_latency_is_not_said_to_lose_on_cpu() {
 fn only_a_lone_candidate_is_called_the_only_one() {
     let alone: Vec<RunRecord> =
         (1..=5).map(|block| Sample::new("hybrid", "small-rooms", block, 0.3).record()).collect();
-    assert!(decide(&tables(&alone))[0].because.contains("the only one that qualifies"));
+    assert!(decide(&tables(&alone, &[]), &[])[0].because.contains("the only one that qualifies"));
     // Two that never met in a block can't be compared; neither is alone.
     let apart =
         [Sample::new("hybrid", "small-rooms", 1, 0.3), Sample::new("kafka-keyed", "small-rooms", 2, 0.6)];
-    let decision = decide(&tables(&apart.map(|sample| sample.record()))).remove(0);
+    let decision = decide(&tables(&apart.map(|sample| sample.record()), &[]), &[]).remove(0);
     assert!(matches!(decision.outcome, Outcome::Tie(_)), "{decision:?}");
     assert!(!decision.because.contains("the only one"), "{}", decision.because);
 }
@@ -176,7 +176,53 @@ fn one_delivery_lost_in_many_runs_is_more_than_none() {
         })
         .map(|sample| sample.record())
         .collect();
-    let decision = decide(&tables(&records)).remove(0);
+    let decision = decide(&tables(&records, &[]), &[]).remove(0);
     assert_eq!(decision.outcome, Outcome::Winner("hybrid".into()), "{decision:?}");
     assert!(decision.because.contains("redis-pubsub: lost 1 deliveries"), "{}", decision.because);
+}
+
+fn failure(label: &str, scenario: &str, ranked: bool) -> Failure {
+    Failure {
+        cell: "c".into(),
+        campaign: "sample".into(),
+        role: crate::record::Role::Comparison,
+        ranked,
+        scenario: scenario.into(),
+        stands_for: "what it stands for".into(),
+        label: label.into(),
+        block: 1,
+        error: "the nodes did not start".into(),
+    }
+}
+
+#[test]
+fn a_contender_without_any_record_is_not_forgotten() {
+    // All of kafka-keyed's runs failed in one scenario; all of a newcomer's failed everywhere.
+    let mut records = campaign(5);
+    records.retain(|record| {
+        (record.contender.label.as_str(), record.scenario.name.as_str()) != ("kafka-keyed", "small-rooms")
+    });
+    let failures =
+        [failure("newcomer", "giant-room", true), failure("kafka-shared-group", "giant-room", false)];
+    let decisions = decide(&tables(&records, &failures), &failures);
+    let of = |scenario: &str| decisions.iter().find(|decision| decision.scenario == scenario).unwrap();
+    assert_eq!(of("small-rooms").outcome, Outcome::Undecided(vec!["redis-pubsub".into()]));
+    assert!(
+        of("small-rooms").because.contains("no valid run of kafka-keyed"),
+        "{}",
+        of("small-rooms").because
+    );
+    assert!(matches!(of("giant-room").outcome, Outcome::Undecided(_)));
+    assert!(of("giant-room").because.ends_with("no valid run of newcomer"), "{}", of("giant-room").because);
+    // Who doesn't use the broker that is struck isn't missed there.
+    assert_eq!(of("redis-restart").outcome, Outcome::Winner("hybrid".into()));
+}
+
+#[test]
+fn a_scenario_of_failures_alone_is_not_measured() {
+    let failures = [failure("hybrid", "skewed", true)];
+    let decisions = decide(&tables(&[], &failures), &failures);
+    assert_eq!((decisions.len(), &decisions[0].outcome), (1, &Outcome::NotMeasured));
+    let text = terminal(&[], &failures, Style { colour: false });
+    assert!(text.contains("not measured") && text.contains("the nodes did not start"), "{text}");
 }

@@ -20,10 +20,10 @@ pub use latency::holds;
 
 /// Every section, in the order in which people ask.
 pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Vec<Block> {
-    let tables = tables(records);
+    let tables = tables(records, failures);
     let (knees, searches) = (by_scenario(records, Role::Knee), by_scenario(records, Role::Capacity));
     let keys = keys(tables.iter().chain(&knees));
-    let decisions = decide(&tables);
+    let decisions = decide(&tables, failures);
     let mut blocks = Vec::new();
     blocks.extend(answer::section(records, &tables, &keys, &decisions));
     blocks.extend(latency::section(&tables, &knees, &searches, &keys));
