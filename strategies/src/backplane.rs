@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guarantees::Guarantees;
 use crate::stats::Stats;
 
@@ -56,6 +56,12 @@ pub trait Backplane: Send + Sync + fmt::Debug + 'static {
 
     /// Counters of this instance, for metrics and reports.
     fn stats(&self) -> &Stats;
+
+    /// Why this instance can never work again, although nobody shut it down (another process took its name, the cluster
+    /// is full): its node should go down. `None` while it works or recovers by itself, and after a shutdown.
+    fn failed(&self) -> Option<Error> {
+        None
+    }
 
     /// Flushes what was published, leaves the cluster, and stops every thread and task of the strategy.
     /// Bounded by the deadline in its settings (5 s by default). Later calls fail with `Closed`.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::backplane::{
     Backplane, BoxFuture, Entrance, Envelope, Event, Message, MessageId, Position, RoomId,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guarantees::Guarantees;
 use crate::stats::Stats;
 use crate::strategy::{Start, Strategy};
@@ -41,6 +41,8 @@ pub enum Fault {
     DeafLeave,
     /// Every position repeats the one before.
     StuckPosition,
+    /// Every 7th message leaves the position before it unused, and nobody is told.
+    SilentSkip,
     /// `shutdown` never ends.
     EndlessShutdown,
     /// Publishing goes on after `shutdown`.
@@ -116,6 +118,10 @@ impl Backplane for Faulty {
 
     fn stats(&self) -> &Stats {
         self.inner.stats()
+    }
+
+    fn failed(&self) -> Option<Error> {
+        self.inner.failed()
     }
 
     fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
@@ -201,6 +207,7 @@ impl FaultyEntrance {
                 }
                 message.position = state.last;
             }
+            Fault::SilentSkip => message.position.offset += state.messages / self.every,
             _ => {}
         }
         out.push(Event::Message(message));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::control::{Appender, Tail};
@@ -100,27 +101,42 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Runs until `stop` is sent or dropped. Then the node has left, unless it was dropped.
-    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    /// Runs until `stop` is sent or dropped, and leaves; or until this node cannot be a member any more.
+    pub(super) async fn run(mut self, stop: oneshot::Receiver<()>) {
+        self.keep(stop).await;
+        self.tail.close().await;
+        self.parts.reading.consumer.stop().await;
+        // Unless there was another reason before.
+        self.status.send_if_modified(|status| {
+            let stopped = !matches!(status, Status::Ended { .. });
+            if stopped {
+                *status = Status::Ended { reason: SHUT_DOWN };
+            }
+            stopped
+        });
+    }
+
+    async fn keep(&mut self, mut stop: oneshot::Receiver<()>) {
         let mut beat = tokio::time::interval(Duration::from_millis(self.parts.settings.beat_ms));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reader_standstill = Arc::clone(&self.parts.reading.standstill);
+        // Beside everything else: it may take longer than this node can go without a sign of life.
+        let mut reopening: Option<JoinHandle<Option<(Tail, View)>>> = None;
         loop {
             let control_standstill = Arc::clone(&self.tail.standstill);
             let mut due = false;
             tokio::select! {
-                stopped = &mut stop => {
-                    if stopped.is_ok() {
-                        self.leave().await;
-                    }
-                    return;
-                }
-                entry = self.tail.next() => match entry {
+                _ = &mut stop => return self.leave().await,
+                entry = self.tail.next(), if reopening.is_none() => match entry {
                     Some(entry) => self.apply_all(entry),
                     // The reading thread is gone.
                     None => self.tail.standstill.raise(),
                 },
-                () = control_standstill.raised() => self.reopen().await,
+                () = control_standstill.raised(), if reopening.is_none() => reopening = self.reopen(),
+                opened = finished(&mut reopening) => {
+                    reopening = None;
+                    self.reopened(opened).await;
+                }
                 () = reader_standstill.raised() => {}
                 _ = beat.tick() => due = true,
                 () = tokio::time::sleep(RETRY_PAUSE), if self.unsettled => {}
@@ -230,6 +246,8 @@ impl Keeper {
     fn end(&mut self, reason: &'static str) -> ControlFlow<()> {
         tracing::error!(node = self.parts.node, "{reason}");
         self.parts.writer.close(reason);
+        // What is published from here on does not reach this node.
+        self.parts.stats.gaps.add(1);
         self.status.send_replace(Status::Ended { reason });
         ControlFlow::Break(())
     }
@@ -358,35 +376,50 @@ impl Keeper {
     }
 
     /// The control log was trimmed beyond this node's place in it: starts again from its tail.
-    async fn reopen(&mut self) {
+    fn reopen(&self) -> Option<JoinHandle<Option<(Tail, View)>>> {
         if !self.tail.standstill.take() {
-            return;
+            return None;
         }
-        match Tail::open(&self.parts.cluster, &self.parts.control_topic, &self.parts.stats).await {
-            Ok((tail, view)) => {
-                self.tail.close().await;
-                (self.tail, self.view) = (tail, view);
-                if self.own.admitted && self.view.member(self.own.incarnation).is_none() {
-                    self.loss = Some("it stood still for longer than the control log is kept");
+        let (cluster, stats) = (self.parts.cluster.clone(), Arc::clone(&self.parts.stats));
+        let topic = self.parts.control_topic.clone();
+        Some(tokio::spawn(async move {
+            match Tail::open(&cluster, &topic, &stats).await {
+                Ok(opened) => Some(opened),
+                Err(error) => {
+                    tracing::warn!(%error, "the control log cannot be read; trying again");
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    None
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "the control log cannot be read; trying again");
-                tokio::time::sleep(REOPEN_PAUSE).await;
-                self.tail.standstill.raise();
-            }
+        }))
+    }
+
+    async fn reopened(&mut self, opened: Option<(Tail, View)>) {
+        let Some((tail, view)) = opened else { return self.tail.standstill.raise() };
+        self.tail.close().await;
+        (self.tail, self.view) = (tail, view);
+        // Its `Join` may lie before the part of the log that was read.
+        self.own.admitted |= self.view.member(self.own.incarnation).is_some();
+        if self.own.admitted && self.view.member(self.own.incarnation).is_none() {
+            self.loss = Some("it stood still for longer than the control log is kept");
         }
     }
 
-    /// Tells the others that this node writes no more; its messages were flushed before.
+    /// Tells the others that this node writes no more. A shutdown flushed its messages before.
     async fn leave(&mut self) {
         self.parts.appender.append(&Record::Leave { incarnation: self.own.incarnation });
         let deadline = Duration::from_millis(self.parts.settings.shutdown_ms / 2);
         if let Err(error) = self.parts.appender.close(deadline).await {
             tracing::warn!(%error, "the others will notice by themselves that this node is gone");
         }
-        self.tail.close().await;
-        self.parts.reading.consumer.stop().await;
-        self.status.send_replace(Status::Ended { reason: SHUT_DOWN });
+    }
+}
+
+/// Resolves with what a task found, if there is one.
+async fn finished<T>(task: &mut Option<JoinHandle<Option<T>>>) -> Option<T> {
+    match task {
+        // A task that panicked found nothing.
+        Some(task) => task.await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }

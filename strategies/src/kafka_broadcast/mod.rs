@@ -33,7 +33,8 @@
 //! A node that was stopped for longer than its lease sees its own expulsion in the log, stops writing and joins anew under
 //! a new incarnation. What was published meanwhile was not written for it, but every other partition has it: it reads that in
 //! the partition of a member that was there all the time (`reading`), and reports `Event::Reconnected`. Only where there is
-//! no such member, or no deduplication, is something lost; then it counts in `stats.gaps` too. A second process under the same name supersedes the first, which then ends with an error.
+//! no such member, or no deduplication, is something lost; then it counts in `stats.gaps` too. A second process under the same
+//! name supersedes the first, and a full cluster admits nobody: then this node ends for good, and `failed` says why.
 //!
 //! # What it does not promise
 //! Partitions order independently: two nodes may show one room's publishers interleaved differently. There are no
@@ -91,8 +92,8 @@ pub const STRATEGY: Strategy = Strategy {
     },
 };
 
-/// A node's end of the broadcast backplane. Dropped without [`shutdown`](Backplane::shutdown) it vanishes like a crashed
-/// process: the others expel it after its lease.
+/// A node's end of the broadcast backplane. Dropped without [`shutdown`](Backplane::shutdown) it leaves by itself, but does
+/// not wait for what was published.
 pub struct KafkaBroadcast {
     guarantees: Guarantees,
     shutdown_deadline: Duration,
@@ -160,12 +161,22 @@ impl KafkaBroadcast {
             stats: Arc::clone(&stats),
             settings: settings.clone(),
         };
-        tokio::spawn(Keeper::start(parts, status_sender).await?.run(stop));
-        effective(status.clone(), settings.join_timeout(), "connect").await?;
-        see_for_itself(&writer, &places, settings.join_timeout()).await?;
+        // From here on dropping the stop sender, be it because `connect` is cancelled, makes this node leave.
+        let keeper = tokio::spawn(Keeper::start(parts, status_sender).await?.run(stop));
+        let shutdown_deadline = Duration::from_millis(settings.shutdown_ms);
+        let arrived = async {
+            effective(status.clone(), settings.join_timeout(), "connect").await?;
+            see_for_itself(&writer, &places, settings.join_timeout()).await
+        };
+        if let Err(error) = arrived.await {
+            drop(stop_sender);
+            // Told once it has left, so that a next attempt does not find this one; the error counts, not a late leave.
+            let _ = tokio::time::timeout(shutdown_deadline, keeper).await;
+            return Err(error);
+        }
         Ok(Self {
             guarantees: settings.guarantees(),
-            shutdown_deadline: Duration::from_millis(settings.shutdown_ms),
+            shutdown_deadline,
             join_timeout: settings.join_timeout(),
             rooms,
             writer,
@@ -259,6 +270,15 @@ impl Backplane for KafkaBroadcast {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn failed(&self) -> Option<Error> {
+        match *self.status.borrow() {
+            Status::Ended { reason } if reason != SHUT_DOWN => {
+                Some(Error::new(ErrorKind::Closed, "membership", reason))
+            }
+            _ => None,
+        }
     }
 
     fn shutdown(&self) -> BoxFuture<'static, Result<()>> {

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use manifold_strategies::Backplane;
+use manifold_strategies::kafka_broadcast::KafkaBroadcast;
 
 use crate::brokers::{address, shared};
-use crate::node::{Node, Stream, namespace, run};
+use crate::node::{Node, Stream, namespace, run, start};
+use crate::stopped::start_child;
 
 /// What the room may see after a crash.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
@@ -16,12 +18,11 @@ fn a_crashed_node_is_expelled_and_nobody_else_notices() {
     let (kafka, namespace) = (address(&environment), namespace());
     run(async move {
         let survivor = Node::start(&kafka, &namespace, "survivor", "").await;
-        let victim = Node::start(&kafka, &namespace, "victim", "").await;
+        let (mut victim, _told) = start_child(&kafka, &namespace).await;
         let witness = Node::start(&kafka, &namespace, "witness", "").await;
         let stream = Stream::start(&survivor);
         survivor.inbox.wait_for(100).await;
-        // Dropped without a shutdown, its signs of life just end.
-        drop(victim);
+        victim.kill().and_then(|()| victim.wait()).expect("killed with SIGKILL");
         let crashed = Instant::now();
         // It is a member until its lease ends: a node that joins meanwhile waits for its acknowledgement in vain.
         let joins = Node::start(&kafka, &namespace, "joins", "").await;
@@ -50,5 +51,33 @@ fn a_crashed_node_is_expelled_and_nobody_else_notices() {
         survivor.shutdown().await;
         witness.shutdown().await;
         joins.shutdown().await;
+    });
+}
+
+/// A start that is given up: the node leaves again, rather than being written to until its lease ends.
+#[test]
+fn a_connect_that_is_given_up_leaves_no_member() {
+    let environment = shared();
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let survivor = Node::start(&kafka, &namespace, "survivor", "").await;
+        let (mut dead, _told) = start_child(&kafka, &namespace).await;
+        dead.kill().and_then(|()| dead.wait()).expect("killed with SIGKILL");
+        // The dead member is awaited for its lease, 4 s.
+        let (given_up, _) = start(&kafka, &namespace, "given up", "lease_ms = 20000");
+        let connecting = tokio::time::timeout(Duration::from_secs(1), KafkaBroadcast::connect(given_up));
+        assert!(connecting.await.is_err(), "connected without the acknowledgement of a dead member");
+        let stats = survivor.backplane.stats();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (writes, publishes) = (stats.broker_writes.get(), stats.publishes.get());
+            survivor.publish(publishes).await.expect("published");
+            // Its own partition only: both others are gone, one by its lease and one by its own word.
+            if stats.broker_writes.get() - writes == 1 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "who gave up is still written to");
+        }
+        survivor.shutdown().await;
     });
 }

@@ -100,8 +100,13 @@ fn a_second_process_of_one_name_supersedes_the_first() {
         };
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert!(error.to_string().contains("name"), "{error}");
+        let failed = first.backplane.failed().expect("the first says that it is of no use any more");
+        assert!(failed.to_string().contains("name"), "{failed}");
+        assert_eq!(first.backplane.stats().gaps.get(), 1);
+        assert!(second.backplane.failed().is_none());
         second.publish(2).await.expect("the second goes on");
         second.inbox.wait_for(2).await;
+        first.shutdown().await;
         second.shutdown().await;
     });
 }

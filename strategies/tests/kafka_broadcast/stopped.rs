@@ -26,7 +26,7 @@ impl Entrance for Teller {
                     eprintln!("got {}", String::from_utf8_lossy(&message.envelope.payload))
                 }
                 Event::Reconnected => eprintln!("reconnected"),
-                Event::Gap { .. } | Event::Skipped { .. } => eprintln!("gap"),
+                Event::Gap { .. } => eprintln!("gap"),
                 Event::Skipped { .. } => {}
             }
         }
@@ -60,9 +60,24 @@ fn child() {
     });
 }
 
+/// Starts the child process and returns when it is in the room.
+pub(crate) async fn start_child(kafka: &str, namespace: &str) -> (Child, Arc<Told>) {
+    let mut child = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "stopped::child", "--nocapture"])
+        .env(CHILD, format!("{kafka} {namespace}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the child starts");
+    let told = Told::listen(&mut child);
+    told.wait_for("ready").await;
+    (child, told)
+}
+
 /// What the child told.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     lines: Mutex<Vec<String>>,
     changed: Notify,
 }
@@ -110,16 +125,7 @@ fn a_node_that_was_stopped_and_expelled_comes_back_and_missed_nothing() {
     let (kafka, namespace) = (address(&environment), namespace());
     run(async move {
         let publisher = Node::start(&kafka, &namespace, "publisher", "").await;
-        let mut child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", "stopped::child", "--nocapture"])
-            .env(CHILD, format!("{kafka} {namespace}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the child starts");
-        let told = Told::listen(&mut child);
-        told.wait_for("ready").await;
+        let (mut child, told) = start_child(&kafka, &namespace).await;
         let stream = Stream::start(&publisher);
         told.wait_for("got 200").await;
 
