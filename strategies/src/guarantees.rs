@@ -10,7 +10,8 @@ pub struct Guarantees {
     /// How often a member receives an acknowledged message when a broker or a link fails. While everything is healthy
     /// every strategy but a counter-example delivers exactly once.
     pub delivery: Delivery,
-    /// In which order members see messages.
+    /// In which order members see messages while the brokers are healthy. When one fails or comes back, each publisher's order
+    /// is kept still; what else is kept, the strategy's documentation says.
     pub ordering: Ordering,
     /// What a publisher's acknowledgement means.
     pub ack: Ack,
@@ -92,6 +93,7 @@ pub enum Positions {
     None,
     /// They rise, with holes: good for resuming and for removing duplicates, not for noticing loss.
     Rising,
-    /// They rise by one per room: a lost message shows as a gap, and is declared.
+    /// They rise by one per room: a lost message shows as a gap, and is declared. A message without a position (offset 0), as
+    /// while the broker that numbers them is away, is no part of the numbering.
     Dense,
 }

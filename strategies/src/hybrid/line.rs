@@ -46,7 +46,7 @@ pub(super) enum What {
     /// that its record was read.
     Sequenced { envelope: Envelope, fence: i64, logged: bool },
     /// A message that only the log carries, behind what was logged before it.
-    LogOnly { envelope: Envelope, offset: i64 },
+    LogOnly { envelope: Envelope },
     /// The sequence is known to reach this offset.
     Marker,
     /// What follows waits until this is taken out.

@@ -55,8 +55,6 @@ pub(super) struct Log {
     pub(super) topic: String,
     producer: Producer<Ack, RoomPartitioner>,
     partitioner: RoomPartitioner,
-    /// Names the numbering of the log's offsets: the same on every node, another one in another cluster.
-    pub(super) epoch: u64,
     ends: Arc<Ends>,
     /// What receivers must have read before they take a live message of this node, per partition.
     fences: Vec<AtomicI64>,
@@ -91,15 +89,12 @@ impl Log {
         let producer = Producer::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
         let (name, writer) = (topic.clone(), producer.clone());
         cluster.run(move |_| writer.refresh_blocking(&name, LOOK_TIMEOUT)).await?;
-        let id = cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?;
-        let epoch = numbering(&format!("{}/{topic}", id.unwrap_or_default()));
         let per_partition = || (0..settings.partitions).map(|_| AtomicI64::new(0)).collect();
         Ok(Self {
             cluster,
             topic,
             producer,
             partitioner,
-            epoch,
             ends: Arc::new(Ends(per_partition())),
             fences: per_partition(),
             waves: Mutex::new(vec![Arc::new(())]),
@@ -115,11 +110,6 @@ impl Log {
     /// The partition of a room.
     pub(super) fn partition_of(&self, room: &RoomId) -> i32 {
         self.partitioner.partition_of(room.as_str().as_bytes())
-    }
-
-    /// The position of a log offset.
-    pub(super) fn position(&self, offset: i64) -> Position {
-        log_position(self.epoch, offset)
     }
 
     /// Records without an outcome yet.
@@ -175,17 +165,6 @@ impl Log {
     pub(super) async fn close(&self, limit: Duration) -> Result<()> {
         self.producer.close(limit).await
     }
-}
-
-/// The position of a log offset under a numbering.
-pub(super) fn log_position(epoch: u64, offset: i64) -> Position {
-    Position { epoch, offset: (offset + 1).unsigned_abs() }
-}
-
-/// FNV-1a: stable across nodes, versions and restarts.
-fn numbering(name: &str) -> u64 {
-    let fnv = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv).max(1)
 }
 
 async fn ensure(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<()> {

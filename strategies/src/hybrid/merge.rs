@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
-use super::log::log_position;
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
@@ -36,11 +35,10 @@ pub(super) struct Merge {
     seen: DedupWindow,
     /// The offset to be read next, per partition.
     tail: Vec<i64>,
-    log_epoch: u64,
     patience: Duration,
     /// Positions are reserved before the log has their messages. Then a top tells nothing about what must have arrived, and
-    /// what comes after its place was given up is still delivered: both paths carry a publisher's messages in its order, so
-    /// nothing of the same publisher has overtaken it.
+    /// what comes after its place was given up is still delivered, without a position: both paths carry a publisher's messages
+    /// in its order, so nothing of the same publisher has overtaken it.
     reserved: bool,
     log_broken: bool,
     /// Live links that are down.
@@ -52,7 +50,6 @@ pub(super) struct Merge {
 impl Merge {
     pub(super) fn new(
         tail: Vec<i64>,
-        log_epoch: u64,
         patience: Duration,
         reserved: bool,
         remembered: usize,
@@ -63,7 +60,6 @@ impl Merge {
             holding: HashSet::new(),
             seen: DedupWindow::new(remembered),
             tail,
-            log_epoch,
             patience,
             reserved,
             log_broken: false,
@@ -76,10 +72,6 @@ impl Merge {
     /// What is to be delivered, in order.
     pub(super) fn out(&mut self) -> &mut Vec<Event> {
         &mut self.out
-    }
-
-    fn log_position(&self, offset: i64) -> Position {
-        log_position(self.log_epoch, offset)
     }
 
     /// The node wants a room from now on.
@@ -176,12 +168,12 @@ impl Merge {
             return;
         }
         let id = room.id.clone();
-        let Some(at) = view.position else { return self.log_only(&id, place, view, now) };
+        let Some(at) = view.position else { return self.log_only(&id, view, now) };
         let line = match room.line_of(at.epoch) {
             Some(line) => line,
             // Late: its line has ended, or the live path knows better which one comes next.
             None if room.is_past(at.epoch) || (listening && !room.lines.is_empty()) => {
-                return self.deliver(view.to_envelope(), &id, at);
+                return self.deliver(view.to_envelope(), &id, Position::default());
             }
             None if room.lines.is_empty() => room.begin(at.epoch, at.offset - 1, at.offset),
             None => room.begin(at.epoch, 0, 0),
@@ -190,18 +182,15 @@ impl Merge {
     }
 
     /// A message that has no place in the sequence: its publisher could not reach the live path.
-    fn log_only(&mut self, id: &RoomId, place: Place, view: &View<'_>, now: Instant) {
+    fn log_only(&mut self, id: &RoomId, view: &View<'_>, now: Instant) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         match room.behind_logged() {
             Some(key) => {
-                let what = What::LogOnly { envelope: view.to_envelope(), offset: place.offset };
+                let what = What::LogOnly { envelope: view.to_envelope() };
                 room.held.insert(key, Held { what, since: now });
                 self.drain(id);
             }
-            None => {
-                let at = self.log_position(place.offset);
-                self.deliver(view.to_envelope(), id, at);
-            }
+            None => self.deliver(view.to_envelope(), id, Position::default()),
         }
     }
 
@@ -220,7 +209,7 @@ impl Merge {
         let Some(room) = self.rooms.get_mut(id) else { return };
         if offset <= line.reached {
             if offset < line.floor {
-                return self.deliver(view.to_envelope(), id, position(line, offset));
+                return self.deliver(view.to_envelope(), id, Position::default());
             }
             return self.stats.duplicates_removed.add(1);
         }
@@ -250,8 +239,12 @@ impl Merge {
         self.drain(id);
     }
 
+    /// Delivers a message unless another copy of it was. The default position is for what has no place among the others.
     fn deliver(&mut self, envelope: Envelope, id: &RoomId, at: Position) {
         if !self.seen.insert(envelope.id) {
+            if at != Position::default() {
+                self.out.push(Event::Skipped { room: id.clone(), position: at });
+            }
             return self.stats.duplicates_removed.add(1);
         }
         debug_assert_eq!(&envelope.room, id, "a room's messages are its own");
@@ -311,10 +304,7 @@ impl Merge {
                 self.deliver(envelope, id, position(line_now, offset));
             }
             What::Sequenced { .. } => self.stats.duplicates_removed.add(1),
-            What::LogOnly { envelope, offset } => {
-                let at = self.log_position(offset);
-                self.deliver(envelope, id, at);
-            }
+            What::LogOnly { envelope } => self.deliver(envelope, id, Position::default()),
             What::Marker | What::Pause => {}
         }
     }
@@ -347,17 +337,16 @@ impl Merge {
         }
     }
 
-    /// The log lost `from..to` of a partition before this node read it.
-    pub(super) fn log_lost(&mut self, partition: usize, from: i64, to: i64) {
+    /// The log lost records before this node read them; it goes on at `to`. What that means for a room is unknown: most was
+    /// delivered live, so an empty gap says that something may be missing.
+    pub(super) fn log_lost(&mut self, partition: usize, to: i64) {
         if let Some(tail) = self.tail.get_mut(partition) {
             *tail = to;
         }
-        let rooms = self.rooms.values().filter(|room| room.partition == partition);
-        let ids: Vec<RoomId> = rooms.map(|room| room.id.clone()).collect();
-        for room in ids {
+        for room in self.rooms.values().filter(|room| room.partition == partition) {
+            let next = room.lines.front().map_or(0, |line| line.reached) + 1;
             self.stats.gaps.add(1);
-            let (from, to) = (self.log_position(from).offset, self.log_position(to).offset);
-            self.out.push(Event::Gap { room, from, to });
+            self.out.push(Event::Gap { room: room.id.clone(), from: next, to: next });
         }
     }
 

@@ -13,7 +13,6 @@ use crate::envelope::{self, View};
 use crate::stats::Stats;
 
 const EPOCH: u64 = 7;
-const LOG_EPOCH: u64 = 1;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 struct Fixture {
@@ -31,8 +30,7 @@ impl Fixture {
 
     fn with(reserved: bool) -> Self {
         let stats = Arc::new(Stats::default());
-        let merge =
-            Merge::new(vec![0; 2], LOG_EPOCH, PATIENCE, reserved, DedupWindow::CAPACITY, Arc::clone(&stats));
+        let merge = Merge::new(vec![0; 2], PATIENCE, reserved, DedupWindow::CAPACITY, Arc::clone(&stats));
         let mut fixture = Self { merge, room: RoomId::new("room"), start: Instant::now(), stats };
         fixture.merge.join(&fixture.room, 0);
         fixture.merge.top(&fixture.room, at(0), fixture.start);
@@ -67,6 +65,18 @@ impl Fixture {
 
     fn wait(&mut self) {
         self.merge.look(self.start + PATIENCE);
+    }
+
+    /// Ids and offsets of what was delivered, and of what was skipped (id 0).
+    fn placed(&mut self) -> Vec<(u128, Position)> {
+        let told = |event: &Event| match event {
+            Event::Message(message) => Some((message.envelope.id.0, message.position)),
+            Event::Skipped { position, .. } => Some((0, *position)),
+            Event::Gap { .. } | Event::Reconnected => None,
+        };
+        let out = self.merge.out().iter().filter_map(told).collect();
+        self.merge.out().clear();
+        out
     }
 
     /// Ids delivered, and gaps as negative lengths.
@@ -136,6 +146,61 @@ fn what_was_reserved_early_may_come_late() {
     fixture.live(1, at(1), 0);
     fixture.live(2, at(2), 0);
     assert_eq!(fixture.out(), [1]);
+}
+
+#[test]
+fn what_comes_after_its_place_was_passed_has_no_position() {
+    let mut fixture = Fixture::with(true);
+    fixture.live(2, at(2), 0);
+    fixture.wait();
+    fixture.log(1, Some(at(1)), 0);
+    fixture.live(3, at(3), 0);
+    assert_eq!(fixture.placed(), [(2, at(2)), (1, Position::default()), (3, at(3))]);
+    // The same for a record of an epoch that has ended.
+    let next = Position { epoch: EPOCH + 1, offset: 1 };
+    let room = fixture.room.clone();
+    fixture.merge.missing(&room, EPOCH + 1, 1, 1, fixture.start);
+    fixture.live(5, next, 0);
+    fixture.log(4, Some(at(4)), 1);
+    assert_eq!(fixture.placed(), [(5, next), (4, Position::default())]);
+}
+
+#[test]
+fn an_outage_of_the_live_path_leaves_no_hole_in_the_numbering() {
+    let mut fixture = Fixture::new();
+    fixture.live(1, at(1), 0);
+    fixture.merge.interrupted();
+    fixture.log(1, Some(at(1)), 0);
+    fixture.log(2, None, 1);
+    fixture.log(3, None, 7);
+    fixture.merge.reconnected();
+    fixture.live(4, at(2), 8);
+    assert_eq!(
+        fixture.placed(),
+        [(1, at(1)), (2, Position::default()), (3, Position::default()), (4, at(2))]
+    );
+}
+
+#[test]
+fn a_removed_duplicate_is_no_hole_in_the_numbering() {
+    let mut fixture = Fixture::new();
+    fixture.live(1, at(1), 0);
+    // A retry with the same id.
+    fixture.live(1, at(2), 0);
+    fixture.live(3, at(3), 0);
+    fixture.log(1, Some(at(1)), 0);
+    fixture.log(1, Some(at(2)), 1);
+    assert_eq!(fixture.placed(), [(1, at(1)), (0, at(2)), (3, at(3))]);
+    assert_eq!(fixture.stats.gaps.get(), 0);
+}
+
+#[test]
+fn what_the_log_lost_does_not_move_the_numbering() {
+    let mut fixture = Fixture::new();
+    fixture.live(1, at(1), 0);
+    fixture.merge.log_lost(0, 1_000);
+    let gap = Event::Gap { room: fixture.room.clone(), from: 2, to: 2 };
+    assert!(fixture.merge.out().contains(&gap), "{:?}", fixture.merge.out());
 }
 
 #[test]

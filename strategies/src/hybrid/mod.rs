@@ -12,8 +12,17 @@
 //! read seldom and in bulk, for safety only.
 //!
 //! When Redis is lost a publisher's node appends without a position, and members get the message from the log some
-//! `log_wait_ms` later, in the log's order. Its position is then in the *log's* numbering: an epoch that names the topic, and
-//! the offset in the partition, which rises with holes. No client is disconnected, and a new member joins by the log alone.
+//! `log_wait_ms` later, in the log's order. It has no position then (offset 0), and neither has a join that finds Redis
+//! away. No client is disconnected, and a new member joins by the log alone.
+//!
+//! # What positions tell
+//! Messages that have a position are dense: the next one is one more, or a gap was declared, or the offset was
+//! [skipped](crate::Event::Skipped) because another copy of its message had come before (a retry with the same id). A
+//! message has none where none can be known in order: it travelled by the log alone, or it comes after its place was given
+//! up, or after its epoch ended. Such messages are delivered in between, and are neither holes nor gaps, so an outage by itself
+//! tells nobody of a loss. When Redis comes back with its data the numbering simply goes on. When it comes back empty, a new
+//! epoch starts at 1: a member with a position is told once, with the first message of the new epoch, that its
+//! position is void, and must subscribe again to learn the new one. That is no gap, and none is counted.
 //!
 //! # Why nothing acknowledged is lost, doubled, or reordered
 //! Nodes notice the loss and the return of Redis at different times, so publishers and receivers are in all combinations of
@@ -34,9 +43,10 @@
 //!      waits, with its publishes queued, until all of its appends have an outcome; every live message of it then carries a
 //!      *fence*: where its own writing to that partition ended. A receiver holds a live message until it has read the log up
 //!      to the fence, and so has seen `m`. A copy of `n` from the log lies behind `m` anyway.
-//! - *One order for all members of a room* holds while Redis is healthy (its sequence), and while it is away for everybody
-//!   (the log's order). In between, while some nodes have the link and others do not, messages of *different* publishers may
-//!   interleave differently on different nodes.
+//! - *One order for all members of a room*, which [`GUARANTEES`] declares for healthy brokers, holds while Redis is healthy (its
+//!   sequence), and while it is away for everybody (the log's order). In between, while some nodes have the link and others
+//!   do not, and for what is delivered late, messages of *different* publishers may interleave differently on different
+//!   nodes.
 //!
 //! # What is declared although it may have arrived
 //! A publish that Redis executed and whose reply was lost has used up an offset that is in no record of the log. A
@@ -65,7 +75,8 @@ use crate::strategy::{Needs, Strategy, Variant};
 /// Tells a publisher.
 type Outcome = oneshot::Sender<Result<Position>>;
 
-/// What the strategy promises, whichever path comes first.
+/// What the strategy promises, whichever path comes first. The order is per room while both brokers are healthy; while one
+/// fails or comes back it is per publisher. Positions are dense among the messages that have one.
 pub const GUARANTEES: Guarantees = Guarantees {
     delivery: Delivery::AtLeastOnceDeduplicated,
     ordering: Ordering::PerRoom,

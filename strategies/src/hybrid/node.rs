@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::log::{Log, log_position};
+use super::log::Log;
 use super::merge::Merge;
 use super::paths::{LivePath, Paths, Tail};
 use super::settings::{First, Settings};
@@ -55,14 +55,8 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
         }
     }
     let reserved = settings.first == First::Durable;
-    let merge = Merge::new(
-        tail,
-        log.epoch,
-        settings.heal_timeout(),
-        reserved,
-        settings.dedup_messages,
-        Arc::clone(&stats),
-    );
+    let merge =
+        Merge::new(tail, settings.heal_timeout(), reserved, settings.dedup_messages, Arc::clone(&stats));
     // An append has its outcome after the publish timeout; a little more, and nothing is left to settle.
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
     let paths = Paths::new(merge, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
@@ -140,9 +134,9 @@ fn append(
     announce: Option<mpsc::UnboundedSender<Announcement>>,
     outcome: Outcome,
 ) {
-    let (epoch, message) = (log.epoch, announce.as_ref().map(|_| envelope.clone()));
+    let message = announce.as_ref().map(|_| envelope.clone());
     let appended = move |written: Result<Written>| {
-        let result = written.map(|written| at.unwrap_or_else(|| log_position(epoch, written.offset)));
+        let result = written.map(|_| at.unwrap_or_default());
         if let (Ok(at), Some(announce), Some(message)) = (&result, announce, message) {
             // Without a live path the log has it all the same.
             let _ = announce.send((message, *at));
@@ -197,7 +191,7 @@ impl Backplane for Node {
                 (true, Ok(ends)) if !ends.is_empty() => {
                     let end = ends[0].1;
                     paths.step(|merge| merge.join_by_log(&room, end));
-                    Ok(paths.log.position(end - 1))
+                    Ok(Position::default())
                 }
                 _ => {
                     paths.step(|merge| merge.leave(&room));

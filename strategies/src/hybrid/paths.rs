@@ -94,7 +94,7 @@ impl Paths {
                 })
                 .await?;
             self.stats.gap_messages.add((start - next).unsigned_abs());
-            self.step(|merge| merge.log_lost(partition as usize, next, start));
+            self.step(|merge| merge.log_lost(partition as usize, start));
         }
         Ok(())
     }
