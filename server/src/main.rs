@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -65,14 +66,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     announce(&server)?;
     either(&mut terminate, &mut interrupt).await;
     tracing::info!("going down; a second signal ends this at once");
-    tokio::select! {
-        drained = server.drain() => drained.context("the backplane did not leave in order")?,
+    let node = Arc::clone(server.node());
+    let drained = tokio::select! {
+        drained = server.drain() => drained,
         () = either(&mut terminate, &mut interrupt) => {
             eprintln!("chat-server: ended by a second signal");
             // At once: nothing is dropped, because that may wait for a broker.
             std::process::exit(1);
         }
-    }
+    };
+    // The node goes on a thread that can be given up, for the same reason.
+    drop(tokio::task::spawn_blocking(move || drop(node)));
+    drained.context("the backplane did not leave in order")?;
     tracing::info!("down");
     Ok(())
 }
