@@ -1,6 +1,7 @@
 //! Lanes: who serves which slot, and how a lane gets its connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +16,9 @@ use crate::backplane::RoomId;
 use crate::clients::redis::topology::{SLOTS, Shard, discover, is_master, slot};
 use crate::clients::redis::{Connection, Kind, Value};
 use crate::error::{Error, ErrorKind, Result};
+
+/// What a lane may take to hand its rooms over, beyond noticing that a server is gone.
+const HANDING_OVER: Duration = Duration::from_secs(5);
 
 /// Which lane serves which slot.
 pub(super) struct Table {
@@ -70,6 +74,16 @@ impl Shared {
     /// what was queued before.
     pub(crate) fn queue(&self, room: &RoomId, work: Work) -> Result<()> {
         self.table.read().lane_of(self, room).work.send(work).map_err(|_| closed("publish"))
+    }
+
+    /// Asks something of the lane that serves `room`. The table stands still meanwhile, as with [`queue`](Self::queue).
+    pub(crate) fn request(&self, room: &RoomId, request: Request) -> bool {
+        self.table.read().lane_of(self, room).requests.send(request).is_ok()
+    }
+
+    /// How long after a slot has moved its rooms may still be on their way between lanes: the losing one must notice.
+    pub(crate) fn handing_over(&self) -> Duration {
+        HANDING_OVER + 2 * self.settings.response_timeout() + 2 * self.settings.connect_timeout()
     }
 
     /// Opens a connection for `lane` to whoever is its master now.

@@ -133,10 +133,9 @@ impl Live {
     /// Subscribes a room. Resolves with its top once every later message will arrive.
     pub(crate) fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
         let (waiter, joined) = oneshot::channel();
-        let lane = self.0.lane_of(room);
         let sent = self.check_open("join").and_then(|()| {
             let request = Request::Join { room: room.clone(), waiter, until: self.0.deadline() };
-            lane.requests.send(request).map_err(|_| closed("join"))
+            if self.0.request(room, request) { Ok(()) } else { Err(closed("join")) }
         });
         Box::pin(async move {
             sent?;
@@ -147,8 +146,8 @@ impl Live {
     /// The room has no local members any more.
     pub(crate) fn leave(&self, room: &RoomId) -> Result<()> {
         self.check_open("leave")?;
-        let lane = self.0.lane_of(room);
-        lane.requests.send(Request::Leave { room: room.clone() }).map_err(|_| closed("leave"))
+        let request = Request::Leave { room: room.clone() };
+        if self.0.request(room, request) { Ok(()) } else { Err(closed("leave")) }
     }
 
     /// Waits for publishes to get their outcome, then closes every connection, within the settings' bound.

@@ -200,11 +200,15 @@ impl Subscriber {
                     }
                 },
                 Request::Leave { room } => {
-                    self.rooms.leave(&room, Instant::now() + self.shared.settings.linger());
+                    let now = Instant::now();
+                    let adoptable = self.shared.sharded().then(|| now + self.shared.handing_over());
+                    self.rooms.leave(&room, now + self.shared.settings.linger(), adoptable);
                 }
                 Request::Adopt(room) => {
-                    joined.push(room.id.clone());
-                    self.rooms.adopt(room);
+                    let id = room.id.clone();
+                    if self.rooms.adopt(room, Instant::now() + self.shared.settings.linger()) {
+                        joined.push(id);
+                    }
                 }
             }
         }
@@ -244,7 +248,11 @@ impl Subscriber {
                 session = &mut opening => return Some(session),
                 () = closed(closing) => return None,
                 request = self.requests.recv() => drop(self.take_requests(&mut vec![request?])),
-                _ = tick.tick() => drop(self.rooms.take_left(Instant::now())),
+                _ = tick.tick() => {
+                    // Other lanes have the slots of a master that does not come back.
+                    self.rehome();
+                    drop(self.rooms.take_left(Instant::now()));
+                }
             }
         }
     }
@@ -258,8 +266,8 @@ impl Subscriber {
         let moved: Vec<RoomId> = self.rooms.names().filter(elsewhere).cloned().collect();
         for room in moved {
             if let Some(entry) = self.rooms.remove(&room) {
-                // The other lane's task ends only when this one does.
-                let _ = self.shared.lane_of(&room).requests.send(Request::Adopt(entry));
+                // Without the other lane's task the live path is closing.
+                let _ = self.shared.request(&room, Request::Adopt(entry));
             }
         }
     }
