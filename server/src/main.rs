@@ -64,7 +64,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let server = Server::start(node, listener)?;
     announce(&server)?;
-    either(&mut terminate, &mut interrupt).await;
+    let failure = tokio::select! {
+        error = server.backplane_failed() => Some(error),
+        () = either(&mut terminate, &mut interrupt) => None,
+    };
+    if let Some(error) = &failure {
+        tracing::error!(%error, "the backplane failed for good; clients are told to connect elsewhere");
+    }
     tracing::info!("going down; a second signal ends this at once");
     let node = Arc::clone(server.node());
     let drained = tokio::select! {
@@ -79,7 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     drop(tokio::task::spawn_blocking(move || drop(node)));
     drained.context("the backplane did not leave in order")?;
     tracing::info!("down");
-    Ok(())
+    failure.map_or(Ok(()), |error| Err(error).context("the backplane failed for good"))
 }
 
 /// The one line on stdout, for whoever started this.

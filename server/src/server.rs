@@ -22,6 +22,8 @@ const REQUESTS_PATIENCE: Duration = Duration::from_secs(2);
 const BACKLOG: u32 = 4096;
 /// Time between two looks at how many connections are left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How often the backplane is asked whether it has failed.
+const FAILURE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A node that serves.
 #[derive(Debug)]
@@ -106,6 +108,16 @@ impl Server {
     /// The node.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Resolves, within a second or so, when the backplane can never work again: then the node is of no use to its clients.
+    pub async fn backplane_failed(&self) -> manifold_strategies::Error {
+        loop {
+            if let Some(error) = self.node.backplane().failed() {
+                return error;
+            }
+            tokio::time::sleep(FAILURE_LOOK_INTERVAL).await;
+        }
     }
 
     /// Goes down in order: accepts nobody any more, tells every client to connect elsewhere, spread over the drain window,

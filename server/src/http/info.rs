@@ -39,10 +39,10 @@ pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
     warp::get().or(warp::head()).unify().and(routes).boxed()
 }
 
-/// A node that goes down says so, that balancers stop sending clients.
+/// A node that goes down, or whose backplane has failed for good, says so, that balancers stop sending clients.
 fn health(node: &Node) -> Response {
-    let status = if node.is_draining() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    respond(status, JSON, "{}")
+    let serves = !node.is_draining() && node.backplane().failed().is_none();
+    respond(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, JSON, "{}")
 }
 
 fn metrics(node: &Node) -> Response {
