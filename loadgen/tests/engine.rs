@@ -264,6 +264,9 @@ fn faults_happen_in_time_and_a_node_that_joins_is_used() {
     assert_eq!(measured.faults.len(), 2);
     assert_eq!((measured.faults[0].whom.as_str(), measured.faults[1].whom.as_str()), ("", "n2"));
     assert!((measured.faults[1].began_s - 0.4).abs() < 0.1, "{:?}", measured.faults);
+    assert!(measured.faults[1].room_silence_ms_p99 <= measured.faults[1].room_silence_ms_max);
+    let silence_ms = measured.faults[1].room_silence_ms_max;
+    assert!(silence_ms > Some(0.0) && silence_ms < Some(2_500.0), "{:?}", measured.faults);
     assert_eq!(measured.load.nodes, 1);
     assert!((15..=45).contains(&measured.load.reconnects), "{:?}", measured.load);
     // The two servers share nothing: rooms are split between them now, and the audit says so.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::payload::Stamp;
 use super::shared::Shared;
 use crate::audit::{Arrived, Closing, Ledger, OrderTrack, Sent, Stretch};
-use crate::latency::{Activity, LastMember};
+use crate::latency::{Activity, LastMember, Lull};
 use crate::record::{Histogram, Latencies};
 use crate::schedule::Intent;
 
@@ -66,6 +66,9 @@ pub(super) struct Sums {
     pub(super) delivered: u64,
     /// When the last message was sent, on the run's clock, less the time that it waited for a connection.
     pub(super) last_sent_us: u64,
+    /// Clients made slow, and those of them that the server disconnected for it.
+    pub(super) slowed: u64,
+    pub(super) slow_closes: u64,
     /// Publishes of the whole run whose outcome the scenario itself made unknown.
     pub(super) abandoned: u64,
 }
@@ -83,6 +86,8 @@ pub(super) struct Books<'a> {
     pub(super) readers: Vec<u32>,
     pub(super) latencies: Latencies,
     pub(super) activity: Activity,
+    /// Long lulls of rooms that a delivery to this thread ended.
+    pub(super) lulls: Vec<Lull>,
     pub(super) interval: Interval,
     pub(super) sums: Sums,
     warm_up_us: u64,
@@ -99,6 +104,7 @@ impl<'a> Books<'a> {
             readers: vec![0; plan.rooms.len()],
             latencies: Latencies::default(),
             activity: Activity::default(),
+            lulls: Vec::new(),
             interval: Interval::default(),
             sums: Sums::default(),
             warm_up_us: super::plan::seconds_us(shared.scenario.warm_up_s),
@@ -199,6 +205,7 @@ impl<'a> Books<'a> {
             self.ledger.tally_mut().corrupt += 1;
             return;
         }
+        self.lulls.extend(self.shared.heard(stamp.room, now_us));
         let stream = room.first_stream + stamp.sender;
         let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
         if !matches!(arrived, Arrived::First | Arrived::Reordered) {

@@ -48,7 +48,7 @@ pub(super) struct Client {
     /// Has left its rooms for a while (churn).
     pub(super) away: bool,
     /// The scenario makes it read slowly or not at all.
-    slow: bool,
+    pub(super) slow: bool,
 }
 
 /// What followed from what a server said.
@@ -216,6 +216,7 @@ impl Client {
     /// From now on its latencies say nothing about the server.
     pub(super) fn slow_down(&mut self, books: &mut Books<'_>) {
         if !std::mem::replace(&mut self.slow, true) {
+            books.sums.slowed += 1;
             for one in self.memberships.iter().filter(|one| one.standing == Standing::In) {
                 books.readers[one.room as usize] -= 1;
             }

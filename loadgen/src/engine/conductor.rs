@@ -14,8 +14,9 @@ use super::shared::{Node, Shared};
 use super::worker::{Harvest, Worker};
 use super::{RunError, RunSpec};
 use crate::audit::{self, Sent};
-use crate::latency::{self, Activity};
+use crate::latency::{self, Activity, Lull};
 use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase};
+use crate::schedule::Schedule;
 use crate::surroundings::Surroundings;
 
 /// How often the conductor looks up.
@@ -137,6 +138,9 @@ impl<'a> Conductor<'a> {
         // After the last send it is quiet because nothing is sent; unless something was still to come.
         let heard_ms = activity.end_ms().max((sending_us / 1_000).min(end_us / 1_000));
         mark_silences(&mut marks, &activity, heard_ms);
+        let mut lulls: Vec<Lull> = harvest.iter().flat_map(|thread| thread.lulls.iter().copied()).collect();
+        lulls.extend(shared.lulls_at_end(sending_us.min(end_us)));
+        mark_room_silences(&mut marks, &lulls, &shared, end_us);
         let cpu = cpu.unwrap_or_default();
         settled.audit.abandoned = harvest.iter().map(|thread| thread.sums.abandoned).sum();
         let busiest = harvest.iter().map(|thread| thread.occupied);
@@ -336,6 +340,8 @@ fn load(shared: &Shared, harvest: &[Harvest], reconnects: u64) -> Load {
         delivered_per_s: sum(|one| one.sums.delivered) as f64 / window_s,
         payload_bytes_mean: sum(|one| one.sums.payload_bytes) as f64 / sent.max(1) as f64,
         connections_failed: sum(|one| one.failed),
+        slowed: sum(|one| one.sums.slowed),
+        slow_closes: sum(|one| one.sums.slow_closes),
         reconnects,
     }
 }
@@ -346,5 +352,25 @@ fn mark_silences(marks: &mut [FaultMark], activity: &Activity, end_ms: u64) {
     for (index, mark) in marks.iter_mut().enumerate() {
         let until_ms = began.get(index + 1).copied().unwrap_or(end_ms);
         mark.silence_ms = activity.longest_silence_ms(began[index], until_ms, end_ms) as f64;
+    }
+}
+
+/// Room by room, what [`mark_silences`] does for all together. The schedule tells when something was due.
+fn mark_room_silences(marks: &mut [FaultMark], lulls: &[Lull], shared: &Shared, end_us: u64) {
+    if marks.is_empty() {
+        return;
+    }
+    let mut due = vec![Vec::new(); shared.plan.rooms.len()];
+    for intent in Schedule::new(shared.shape.clone()) {
+        due[shared.plan.streams[intent.stream as usize].room as usize].push(intent.at_us);
+    }
+    let began: Vec<u64> = marks.iter().map(|mark| seconds_us(mark.began_s)).collect();
+    for (index, mark) in marks.iter_mut().enumerate() {
+        let until_us = began.get(index + 1).copied().unwrap_or(end_us);
+        let silences_us = latency::room_silences_us(lulls, &due, began[index], until_us);
+        // The nearest rank.
+        let p99 = (silences_us.len() * 99).div_ceil(100).saturating_sub(1);
+        mark.room_silence_ms_p99 = silences_us.get(p99).map(|us| *us as f64 / 1e3);
+        mark.room_silence_ms_max = silences_us.last().map(|us| *us as f64 / 1e3);
     }
 }

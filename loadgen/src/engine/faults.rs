@@ -80,5 +80,13 @@ fn inject(fault: Fault, shared: &Shared, surroundings: &dyn Surroundings) -> Res
             whom
         }
     };
-    Ok(FaultMark { fault, began_s, ended_s: run_s(), whom, silence_ms: 0.0 })
+    Ok(FaultMark {
+        fault,
+        began_s,
+        ended_s: run_s(),
+        whom,
+        silence_ms: 0.0,
+        room_silence_ms_max: None,
+        room_silence_ms_p99: None,
+    })
 }

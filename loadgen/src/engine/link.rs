@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use manifold_protocol::websocket::{Limits, Reader, handshake};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::shared::Node;
 
@@ -14,6 +14,8 @@ use super::shared::Node;
 const LIMITS: Limits = Limits { frame_bytes_max: 4 << 20, message_bytes_max: 4 << 20 };
 /// An output buffer that grew beyond this is given back once it is empty.
 const KEEP_BYTES_MAX: usize = 1_024;
+/// Receive buffer of a client that reads slowly.
+const SLOW_BUFFER_BYTES: usize = 32 << 10;
 /// Clients per source address: a loopback address has some 28,000 ports to one destination by default.
 const CLIENTS_PER_SOURCE: u32 = 20_000;
 
@@ -145,6 +147,16 @@ impl Link {
         self.stage = Stage::Open;
         self.reader = Reader::client(LIMITS);
         Ok(Some(rest))
+    }
+
+    /// From now on it reads slowly or not at all. Like a phone on a bad link it holds little for itself: what it doesn't
+    /// read waits on the server's side.
+    pub(super) fn read_less(&mut self, reading: Reading) {
+        self.reading = reading;
+        if let Some(socket) = &self.socket {
+            // Where the kernel refuses, its own larger buffer fills first.
+            let _ = SockRef::from(socket).set_recv_buffer_size(SLOW_BUFFER_BYTES);
+        }
     }
 
     /// Reads what has come, at most `buffer`. `WouldBlock` when nothing has.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::RunError;
 use super::plan::Plan;
+use crate::latency::{LULL_MIN_US, Lull};
 use crate::scenario::Scenario;
 use crate::schedule::Shape;
 
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) stop: AtomicBool,
     /// By thread, while draining: memberships that still lack something.
     pub(super) lacking: Vec<Lacking>,
+    /// By room, in runs with faults: when a delivery last came, on the run's clock.
+    heard_us: Vec<AtomicU64>,
     last_failure: Mutex<String>,
 }
 
@@ -90,6 +93,10 @@ impl Shared {
             shape: plan.shape(&scenario, seed),
             next: plan.streams.iter().map(|_| AtomicU32::new(0)).collect(),
             lacking: (0..plan.threads).map(|_| unknown()).collect(),
+            heard_us: match scenario.faults.is_empty() {
+                true => Vec::new(),
+                false => plan.rooms.iter().map(|_| AtomicU64::new(0)).collect(),
+            },
             plan,
             scenario,
             seed,
@@ -138,6 +145,26 @@ impl Shared {
 
     pub(super) fn add_node(&self, node: Node) {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).push(node);
+    }
+
+    /// A delivery came in a room; the lull that it ended, if that was a long one.
+    #[inline]
+    pub(super) fn heard(&self, room: u32, now_us: u64) -> Option<Lull> {
+        let heard_us = self.heard_us.get(room as usize)?;
+        // A millisecond is fine enough, and spares the threads most of their writes to one word.
+        if now_us < heard_us.load(Ordering::Relaxed) + 1_000 {
+            return None;
+        }
+        let from_us = heard_us.fetch_max(now_us, Ordering::Relaxed);
+        (now_us >= from_us + LULL_MIN_US).then_some(Lull { room, from_us, to_us: now_us })
+    }
+
+    /// The lulls that nothing has ended by `end_us`.
+    pub(super) fn lulls_at_end(&self, end_us: u64) -> impl Iterator<Item = Lull> {
+        (0..).zip(&self.heard_us).filter_map(move |(room, heard_us)| {
+            let from_us = heard_us.load(Ordering::Relaxed);
+            (end_us >= from_us + LULL_MIN_US).then_some(Lull { room, from_us, to_us: end_us })
+        })
     }
 
     /// Remembers the last failure that a client saw, for error messages.

@@ -28,6 +28,10 @@ impl Worker<'_> {
         );
         let again = code.is_none_or(|code| DisconnectCode(u32::from(code)).reconnect());
         let was_joined = self.connections[local as usize].client.is_live();
+        let is_slow_close = code.is_some_and(|code| DisconnectCode(u32::from(code)) == DisconnectCode::SLOW);
+        if is_slow_close && self.connections[local as usize].client.slow {
+            self.books.sums.slow_closes += 1;
+        }
         if told && was_joined {
             self.books.ledger.tally_mut().gaps += 1;
             self.books.interval.gaps += 1;
@@ -145,7 +149,7 @@ impl Worker<'_> {
                 let slowly = deed == ClientDeed::ReadSlowly;
                 let connection = &mut self.connections[local as usize];
                 connection.client.slow_down(&mut self.books);
-                connection.link.reading = if slowly { Reading::Slowly } else { Reading::Stopped };
+                connection.link.read_less(if slowly { Reading::Slowly } else { Reading::Stopped });
                 self.watch(local);
                 self.read_slowly(local, self.shared.now_us());
             }

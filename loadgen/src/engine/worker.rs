@@ -20,7 +20,7 @@ use super::process::{Occupied, ThreadTime};
 use super::shared::Shared;
 use super::{RunError, system};
 use crate::audit::Ledger;
-use crate::latency::Activity;
+use crate::latency::{Activity, Lull};
 use crate::record::Latencies;
 use crate::schedule::{Random, mix};
 
@@ -59,6 +59,7 @@ pub(super) struct Harvest {
     pub(super) sent: Vec<crate::audit::Sent>,
     pub(super) latencies: Latencies,
     pub(super) activity: Activity,
+    pub(super) lulls: Vec<Lull>,
     pub(super) sums: super::books::Sums,
     /// How the thread spent the counted window.
     pub(super) occupied: Occupied,
@@ -314,9 +315,9 @@ impl<'a> Worker<'a> {
             connection.client.settle(run_us, &mut self.books);
         }
         self.report();
-        let Books { ledger, sent, latencies, activity, sums, .. } = self.books;
+        let Books { ledger, sent, latencies, activity, lulls, sums, .. } = self.books;
         let occupied = self.occupied.unwrap_or_default();
-        Harvest { ledger, sent, latencies, activity, sums, occupied, failed }
+        Harvest { ledger, sent, latencies, activity, lulls, sums, occupied, failed }
     }
 
     /// Reports the interval that is over.

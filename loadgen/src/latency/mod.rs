@@ -6,7 +6,7 @@ mod last_member;
 mod silence;
 
 pub use last_member::LastMember;
-pub use silence::Activity;
+pub use silence::{Activity, LULL_MIN_US, Lull, room_silences_us};
 
 use crate::record::{Histogram, Latencies};
 

@@ -53,9 +53,56 @@ impl Activity {
     }
 }
 
+/// Shorter lulls are not noted.
+pub const LULL_MIN_US: u64 = 20_000;
+
+/// A stretch in which nothing arrived in a room, microseconds into the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lull {
+    /// The room.
+    pub room: u32,
+    /// The last delivery before it.
+    pub from_us: u64,
+    /// The first delivery after it, or the end of what was watched.
+    pub to_us: u64,
+}
+
+/// Longest silence of each room in which something was due within `from_us..to_us`, shortest first. `due` are the times
+/// at which each room's messages were meant to be sent, rising: a lull is a silence from the first of them that falls
+/// into it. One that was under way at `from_us` counts from there; each may end after `to_us`.
+pub fn room_silences_us(lulls: &[Lull], due: &[Vec<u64>], from_us: u64, to_us: u64) -> Vec<u64> {
+    let first_due =
+        |times: &[u64], since_us: u64| times.get(times.partition_point(|at_us| *at_us < since_us)).copied();
+    let mut longest: Vec<Option<u64>> =
+        due.iter().map(|times| first_due(times, from_us).filter(|at_us| *at_us < to_us).map(|_| 0)).collect();
+    for lull in lulls {
+        let room = lull.room as usize;
+        let Some(due_us) = first_due(&due[room], lull.from_us) else { continue };
+        let began_us = due_us.max(from_us);
+        if began_us < to_us.min(lull.to_us) {
+            longest[room] = longest[room].max(Some(lull.to_us - began_us));
+        }
+    }
+    let mut silences: Vec<u64> = longest.into_iter().flatten().collect();
+    silences.sort_unstable();
+    silences
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_is_silent_from_when_something_was_due_until_something_came() {
+        let lull = |room, from_us, to_us| Lull { room, from_us, to_us };
+        let due = vec![vec![100, 5_000, 9_000], vec![100, 1_000, 2_000], vec![100], vec![50]];
+        // Room 0 was quiet because nothing was due; room 1 was out while room 0 was served; room 2 never came back.
+        let lulls = [lull(0, 110, 5_010), lull(1, 900, 2_900), lull(2, 0, 10_000)];
+        assert_eq!(room_silences_us(&lulls, &due, 0, 10_000), [0, 10, 1_900, 9_900]);
+        assert_eq!(room_silences_us(&lulls, &due, 1_500, 10_000), [10, 1_400, 8_500]);
+        assert_eq!(room_silences_us(&lulls, &due, 0, 60), [0]);
+        assert_eq!(room_silences_us(&[], &due, 20_000, 30_000), [0_u64; 0]);
+    }
 
     #[test]
     fn the_longest_silence_is_found_across_its_bounds() {

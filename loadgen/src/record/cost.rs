@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 pub struct Cost {
     /// Each process that took part, generator included.
     pub components: Vec<ComponentCost>,
-    /// Copies made on the way; absent where the servers don't say.
+    /// Processes that took part and could not be read at an edge of the window: their cost is not known, hence not that
+    /// of their kind either.
+    #[serde(default)]
+    pub unmeasured: Vec<Unmeasured>,
+    /// Copies made on the way; absent where a server doesn't say, or didn't at an edge of the window.
     pub amplification: Option<Amplification>,
 }
 
@@ -23,10 +27,26 @@ impl Cost {
             .sum()
     }
 
+    /// Whether every process of a kind that took part was measured, and there was one.
+    pub fn is_known(&self, kind: ComponentKind) -> bool {
+        self.components.iter().any(|one| one.kind == kind)
+            && self.unmeasured.iter().all(|one| one.kind != kind)
+    }
+
     /// Peak resident bytes of all components of a kind.
     pub fn rss_bytes(&self, kind: ComponentKind) -> u64 {
         self.components.iter().filter(|component| component.kind == kind).map(|one| one.rss_bytes_max).sum()
     }
+}
+
+/// A process whose cost is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Unmeasured {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ComponentKind,
 }
 
 /// One process.

@@ -77,6 +77,8 @@ pub enum Gate {
     Samples,
     /// The audit's columns don't add up.
     Conservation,
+    /// What the scenario is for did not happen.
+    Purpose,
 }
 
 /// What the audit says of the strategy.
@@ -184,6 +186,13 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
             Gate::Conservation,
             "the audit's columns don't add up".to_owned(),
             "report this as a bug of the load generator",
+        );
+    }
+    if load.slowed > 0 && load.slow_closes == 0 {
+        object(
+            Gate::Purpose,
+            format!("none of {} slow clients was disconnected: their backlog never overflowed", load.slowed),
+            "run longer, or raise the rate or the payloads",
         );
     }
     objections

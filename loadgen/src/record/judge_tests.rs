@@ -71,3 +71,12 @@ fn waiting_for_a_core_counts_as_busy() {
     assert_eq!(validity.objections[0].gate, Gate::Busy);
     assert!(validity.objections[0].found.contains("50 %") && validity.objections[0].found.contains("40 %"));
 }
+
+#[test]
+fn slow_clients_that_nobody_disconnects_test_nothing() {
+    let mut measured = sound();
+    (measured.load.slowed, measured.load.slow_closes) = (5, 1);
+    assert!(judged(&measured).0.valid);
+    measured.load.slow_closes = 0;
+    assert_eq!(judged(&measured).0.objections[0].gate, Gate::Purpose);
+}

@@ -65,6 +65,12 @@ pub struct Load {
     pub payload_bytes_mean: f64,
     /// Connections that were lost and not regained by the end.
     pub connections_failed: u64,
+    /// Clients that the scenario made read slowly or not at all.
+    #[serde(default)]
+    pub slowed: u64,
+    /// Of those, disconnected by the server for it, with code 3008.
+    #[serde(default)]
+    pub slow_closes: u64,
     /// Reconnects during the run (asked for by the scenario or forced by the server).
     pub reconnects: u64,
 }
@@ -273,8 +279,22 @@ pub struct FaultMark {
     /// The processes; empty when the strategy uses no such component.
     pub whom: String,
     /// Longest stretch without any delivery that began between this fault and the next one (or the end), in
-    /// milliseconds. Finer than the series.
+    /// milliseconds, all rooms together. Finer than the series.
     pub silence_ms: f64,
+    /// The longest silence of any one room in the same stretch: from a message being due there until one arrives. Sees
+    /// the outage of one node's or one partition's rooms, which `silence_ms` does not.
+    #[serde(default)]
+    pub room_silence_ms_max: Option<f64>,
+    /// 99th percentile over rooms of the same, for rooms in which something was due.
+    #[serde(default)]
+    pub room_silence_ms_p99: Option<f64>,
+}
+
+impl FaultMark {
+    /// The longest silence of any one room; of all together in records that don't tell rooms apart.
+    pub fn longest_silence_ms(&self) -> f64 {
+        self.room_silence_ms_max.unwrap_or(self.silence_ms)
+    }
 }
 
 /// State of the generator, for the validity gates.

@@ -18,7 +18,7 @@ mod measured;
 mod schema_tests;
 mod setting;
 
-pub use cost::{Amplification, ComponentCost, ComponentKind, Cost};
+pub use cost::{Amplification, ComponentCost, ComponentKind, Cost, Unmeasured};
 pub use histogram::{Histogram, HistogramError};
 pub use judge::{Gate, Objection, Promise, Rules, Validity, Verdict, judge};
 pub use measured::{

@@ -175,6 +175,8 @@ impl Sample {
             ended_s: 4.6,
             whom: if to == Target::Redis { "redis" } else { "kafka-1" }.into(),
             silence_ms: 700.0 + self.p50_ms * 10.0,
+            room_silence_ms_max: Some(700.0 + self.p50_ms * 10.0),
+            room_silence_ms_p99: Some(690.0 + self.p50_ms * 10.0),
         }]
     }
 
@@ -205,7 +207,7 @@ impl Sample {
             lag_messages_max: Some(12),
             ..Amplification::default()
         };
-        Cost { components, amplification: Some(amplification) }
+        Cost { components, unmeasured: Vec::new(), amplification: Some(amplification) }
     }
 }
 
