@@ -141,7 +141,7 @@ impl Runner {
             room_prefix: String::new(),
         };
         let outcome = engine::run(&spec, &stage as &dyn Surroundings);
-        let (nodes, cost) = stage.finish(watched);
+        let (nodes, cost) = stage.finish();
         let measured = outcome.map_err(|error| explain(error, nodes.as_ref()))?;
         Ok((measured, nodes, cost))
     }

@@ -10,11 +10,13 @@ use anyhow::{Context, Result};
 use manifold_compose::{Environment, Nodes, Process};
 
 use crate::probe::{Counters, Usage, get, parse_metrics, reset_peak, usage};
-use crate::record::{Amplification, ComponentCost, ComponentKind, Cost, Deed, FaultOutcome, Live, Target};
+use crate::record::{
+    Amplification, ComponentCost, ComponentKind, Cost, Deed, FaultOutcome, Live, Target, Unmeasured,
+};
 use crate::surroundings::Surroundings;
 
 /// How long a node may take to print its metrics.
-const METRICS_PATIENCE: Duration = Duration::from_millis(500);
+const METRICS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between two readings of the consumers' lag.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -62,14 +64,17 @@ impl std::fmt::Debug for Stage<'_> {
     }
 }
 
-/// An edge of the counted window.
+/// An edge of the counted window, or what changes between them.
 enum Edge {
     Opened,
     Closed,
+    /// A node was added, with its HTTP address: from now on it is read too.
+    Added(Watched, String),
 }
 
 #[derive(Default)]
 struct Sampled {
+    watched: Vec<Watched>,
     opened: Vec<Option<Usage>>,
     closed: Vec<Option<Usage>>,
     counters_opened: Vec<Option<Counters>>,
@@ -89,7 +94,7 @@ impl<'e> Stage<'e> {
         let (edges, received) = channel();
         let http = nodes.as_ref().map(Nodes::http).unwrap_or_default();
         let watched = watched.to_vec();
-        let sampler = std::thread::spawn(move || sample(&received, &watched, &http));
+        let sampler = std::thread::spawn(move || sample(&received, watched, http));
         Self {
             environment,
             nodes: nodes.map(Mutex::new),
@@ -101,12 +106,12 @@ impl<'e> Stage<'e> {
         }
     }
 
-    /// Ends sampling; gives back the nodes and what `watched` cost within the window.
-    pub fn finish(mut self, watched: &[Watched]) -> (Option<Nodes>, Cost) {
+    /// Ends sampling; gives back the nodes and what everything watched cost within the window, added nodes included.
+    pub fn finish(mut self) -> (Option<Nodes>, Cost) {
         drop(lock(&self.edges).take());
         let sampled = self.sampler.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         let ended = std::mem::take(&mut *lock(&self.ended));
-        let cost = cost(watched, &sampled, &ended);
+        let cost = cost(&sampled, &ended);
         (self.nodes.take().map(|nodes| nodes.into_inner().unwrap_or_else(PoisonError::into_inner)), cost)
     }
 
@@ -172,7 +177,12 @@ impl Surroundings for Stage<'_> {
             (Target::Node, None) => Ok(FaultOutcome::NotApplicable),
             (Target::Node, Some(nodes)) if deed == Deed::Add => {
                 let mut nodes = lock(nodes);
-                let whom = nodes.add().context("a further node did not start")?.name().to_owned();
+                let process = nodes.add().context("a further node did not start")?.clone();
+                let whom = process.name().to_owned();
+                let (kind, process) = (ComponentKind::Node, Some(process));
+                if let Some(http) = nodes.http().pop() {
+                    self.edge(Edge::Added(Watched { name: whom.clone(), kind, process }, http));
+                }
                 Ok(FaultOutcome::Done { whom, added_url: nodes.urls().pop() })
             }
             (Target::Node, Some(nodes)) => {
@@ -188,33 +198,43 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sample(edges: &Receiver<Edge>, watched: &[Watched], http: &[String]) -> Sampled {
-    let mut sampled = Sampled::default();
-    let usages = || watched.iter().map(|one| usage(one.pid())).collect();
-    let counters = || -> Vec<Option<Counters>> {
-        http.iter()
-            .map(|base| {
-                get(&format!("{base}/metrics"), METRICS_PATIENCE).ok().and_then(|text| parse_metrics(&text))
-            })
-            .collect()
-    };
+fn usages(watched: &[Watched]) -> Vec<Option<Usage>> {
+    watched.iter().map(|one| usage(one.pid())).collect()
+}
+
+fn counters(http: &[String]) -> Vec<Option<Counters>> {
+    let scrape = |base| get(&format!("{base}/metrics"), METRICS_PATIENCE).ok();
+    http.iter().map(|base| scrape(base).and_then(|text| parse_metrics(&text))).collect()
+}
+
+fn sample(edges: &Receiver<Edge>, watched: Vec<Watched>, mut http: Vec<String>) -> Sampled {
+    let mut sampled = Sampled { watched, ..Sampled::default() };
     let mut open = false;
     loop {
         let edge = edges.recv_timeout(LAG_EVERY);
         match edge {
             Ok(Edge::Opened) => {
-                watched.iter().for_each(|one| reset_peak(one.pid()));
-                sampled.opened = usages();
-                sampled.counters_opened = counters();
+                sampled.watched.iter().for_each(|one| reset_peak(one.pid()));
+                sampled.opened = usages(&sampled.watched);
+                sampled.counters_opened = counters(&http);
                 open = true;
             }
             Ok(Edge::Closed) => {
-                sampled.closed = usages();
-                sampled.counters_closed = counters();
+                sampled.closed = usages(&sampled.watched);
+                sampled.counters_closed = counters(&http);
                 open = false;
             }
+            Ok(Edge::Added(one, base)) => {
+                sampled.watched.push(one);
+                http.push(base);
+                if open {
+                    // All that it has used since it was started, it has used within the window.
+                    sampled.opened.push(Some(Usage::default()));
+                    sampled.counters_opened.push(Some(Counters::default()));
+                }
+            }
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) if open => {
-                let lags = counters().into_iter().flatten().filter_map(|one| one.lag_messages);
+                let lags = counters(&http).into_iter().flatten().filter_map(|one| one.lag_messages);
                 sampled.lag_messages_max = sampled.lag_messages_max.max(lags.max());
             }
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -223,23 +243,23 @@ fn sample(edges: &Receiver<Edge>, watched: &[Watched], http: &[String]) -> Sampl
     }
 }
 
-fn cost(watched: &[Watched], sampled: &Sampled, ended: &[(String, Usage)]) -> Cost {
-    let readings = watched.iter().zip(sampled.opened.iter().zip(&sampled.closed));
-    let components = readings.map(|(one, (opened, closed))| {
-        let opened = opened.unwrap_or_default();
-        let closed = closed.unwrap_or_default();
+/// What was read at both edges. A process that was not, though no fault ended it, is named as unmeasured; a process that
+/// is in no reading at all belongs to a window that never opened, or came after it.
+fn cost(sampled: &Sampled, ended: &[(String, Usage)]) -> Cost {
+    let (mut components, mut unmeasured) = (Vec::new(), Vec::new());
+    for (one, (opened, closed)) in sampled.watched.iter().zip(sampled.opened.iter().zip(&sampled.closed)) {
         let died = ended.iter().find(|(name, _)| *name == one.name).map(|(_, usage)| *usage);
-        component(one, &opened, &closed, died.as_ref())
-    });
-    let deltas: Vec<Counters> = sampled
-        .counters_closed
-        .iter()
-        .enumerate()
-        .filter_map(|(index, closed)| {
-            let opened = sampled.counters_opened.get(index).copied().flatten().unwrap_or_default();
-            closed.map(|closed| closed.since(&opened))
-        })
-        .collect();
+        // What a fault ended and nobody started again has nothing to add to what it had used by then.
+        match (opened, closed.or(died.map(|_| Usage::default()))) {
+            (Some(opened), Some(closed)) => components.push(component(one, opened, &closed, died.as_ref())),
+            _ => unmeasured.push(Unmeasured { name: one.name.clone(), kind: one.kind }),
+        }
+    }
+    let readings = sampled.counters_opened.iter().zip(&sampled.counters_closed);
+    // One reading that is missing makes every sum wrong.
+    let deltas: Option<Vec<Counters>> =
+        readings.map(|(opened, closed)| Some((*closed)?.since(&(*opened)?))).collect();
+    let deltas = deltas.unwrap_or_default();
     let sum = |pick: fn(&Counters) -> u64| deltas.iter().map(pick).sum();
     let amplification = (!deltas.is_empty()).then(|| Amplification {
         envelopes_received: sum(|one| one.envelopes_received),
@@ -250,7 +270,7 @@ fn cost(watched: &[Watched], sampled: &Sampled, ended: &[(String, Usage)]) -> Co
         gap_messages: sum(|one| one.gap_messages),
         lag_messages_max: sampled.lag_messages_max,
     });
-    Cost { components: components.collect(), amplification }
+    Cost { components, unmeasured, amplification }
 }
 
 /// Usage within the window. An incarnation that a fault ended adds what it had used since the window opened.
@@ -284,16 +304,53 @@ mod tests {
 
     #[test]
     fn an_incarnation_that_was_killed_is_not_forgotten() {
-        let watched = [Watched { name: "redis".into(), ..Watched::generator() }];
         let sampled = Sampled {
+            watched: vec![Watched { name: "redis".into(), ..Watched::generator() }],
             opened: vec![Some(used(5.0, 100))],
             closed: vec![Some(used(1.0, 30))],
             ..Sampled::default()
         };
-        let cost = cost(&watched, &sampled, &[("redis".into(), used(7.0, 150))]);
+        let cost = cost(&sampled, &[("redis".into(), used(7.0, 150))]);
         assert!((cost.components[0].cpu_s - 3.0).abs() < 1e-9);
         assert_eq!(cost.components[0].written_bytes, Some(80));
         assert_eq!(cost.amplification, None);
+    }
+
+    #[test]
+    fn what_was_not_read_at_both_edges_is_not_measured() {
+        let counters = |publishes| Some(Counters { publishes, ..Counters::default() });
+        let mut sampled = Sampled {
+            watched: vec![Watched::generator(), Watched { name: "n2".into(), ..Watched::generator() }],
+            opened: vec![Some(used(5.0, 100)), None],
+            closed: vec![Some(used(6.0, 130)), Some(used(9.0, 500))],
+            counters_opened: vec![counters(1_000), None],
+            counters_closed: vec![counters(1_010), counters(9_000)],
+            lag_messages_max: None,
+        };
+        let missing = cost(&sampled, &[]);
+        assert_eq!((missing.components.len(), missing.unmeasured[0].name.as_str()), (1, "n2"));
+        assert!(missing.amplification.is_none() && !missing.is_known(ComponentKind::Generator));
+        sampled.opened[1] = Some(used(8.0, 400));
+        sampled.counters_opened[1] = counters(8_000);
+        let whole = cost(&sampled, &[]);
+        assert!(whole.is_known(ComponentKind::Generator));
+        assert_eq!(whole.amplification.map(|all| all.publishes), Some(1_010));
+    }
+
+    #[test]
+    fn a_node_that_is_added_is_read_too() {
+        let (edges, received) = channel();
+        let node = Watched { name: "n4".into(), kind: ComponentKind::Node, ..Watched::generator() };
+        for edge in [Edge::Opened, Edge::Added(node, "http://127.0.0.1:1".into()), Edge::Closed] {
+            edges.send(edge).unwrap();
+        }
+        drop(edges);
+        let cost = cost(&sample(&received, vec![Watched::generator()], Vec::new()), &[]);
+        assert_eq!(
+            cost.components.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(),
+            ["loadgen", "n4"]
+        );
+        assert!(cost.is_known(ComponentKind::Node) && cost.amplification.is_none());
     }
 
     #[test]
@@ -302,7 +359,7 @@ mod tests {
         assert!(!stage.cancelled());
         assert_eq!(stage.inject(Deed::Kill, Target::Node).unwrap(), FaultOutcome::NotApplicable);
         assert_eq!(stage.inject(Deed::Kill, Target::Redis).unwrap(), FaultOutcome::NotApplicable);
-        let (nodes, cost) = stage.finish(&[Watched::generator()]);
+        let (nodes, cost) = stage.finish();
         assert!(nodes.is_none() && cost.components.is_empty());
     }
 
@@ -312,7 +369,7 @@ mod tests {
         let stage = Stage::new(None, None, &watched, Arc::default(), Box::new(|_| {}));
         stage.window_opened();
         stage.window_closed();
-        let (_, cost) = stage.finish(&watched);
+        let (_, cost) = stage.finish();
         assert_eq!(cost.components.len(), 1);
         assert!(cost.components[0].rss_bytes_max > 1 << 20);
     }

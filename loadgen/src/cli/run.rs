@@ -86,7 +86,7 @@ fn measure(
         room_prefix: arguments.room_prefix.clone(),
     };
     let outcome: Result<Measured, _> = engine::run(&spec, &stage);
-    let (_, cost) = stage.finish(&watched);
+    let (_, cost) = stage.finish();
     let runner = Runner {
         binary: PathBuf::new(),
         build: env!("CARGO_PKG_VERSION").to_owned(),

@@ -240,13 +240,16 @@ pub fn quantile_ms(run: &RunRecord, quantile: f64) -> Option<f64> {
 /// CPU of a kind of component per delivery, in microseconds.
 pub fn cpu_us_per_delivery(run: &RunRecord, kind: ComponentKind) -> Option<f64> {
     let deliveries = run.measured.load.delivered_per_s * run.measured.window_s;
-    let known = run.cost.components.iter().any(|component| component.kind == kind);
+    let known = run.cost.is_known(kind);
     (deliveries > 0.0 && known).then(|| run.cost.cpu_s(kind) * 1e6 / deliveries)
 }
 
 /// CPU of nodes and brokers per delivery, in microseconds: what the operator pays. The generator is not in it.
 pub fn cpu_us_per_delivery_served(run: &RunRecord) -> Option<f64> {
     let kinds = [ComponentKind::Node, ComponentKind::Kafka, ComponentKind::Redis];
+    if run.cost.unmeasured.iter().any(|one| kinds.contains(&one.kind)) {
+        return None;
+    }
     let parts: Vec<f64> = kinds.iter().filter_map(|kind| cpu_us_per_delivery(run, *kind)).collect();
     (!parts.is_empty()).then(|| parts.iter().sum())
 }
