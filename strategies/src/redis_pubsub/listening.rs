@@ -221,7 +221,10 @@ impl Listening {
             self.shared.stats.corrupt.add(1);
             return;
         };
-        if let Some(missing) = room.place.arrived(position) {
+        let renumber = self.shared.wire.in_order().then_some(&self.shared.epochs);
+        let missing = room.place.arrived(position, renumber);
+        let position = room.place.shown().unwrap_or(position);
+        if let Some(missing) = missing {
             inbound.missing(&room.id, position.epoch, missing.from, missing.to);
         }
         inbound.message(&room.id, position, body, room.wanted);
@@ -287,7 +290,8 @@ impl Listening {
         let result = top.map(|(top, _)| (top, room.place.compare(top)));
         match result {
             Some((top, Top::Missed(missing))) => {
-                inbound.missing(&room.id, top.epoch, missing.from, missing.to);
+                let epoch = room.place.shown().unwrap_or(top).epoch;
+                inbound.missing(&room.id, epoch, missing.from, missing.to);
             }
             Some((_, Top::Reached)) => {}
             // Redis lost the room's head or part of it: make sure that numbering starts anew.
@@ -297,7 +301,7 @@ impl Listening {
                 return;
             }
         }
-        if let Some(position) = room.place.get() {
+        if let Some(position) = room.place.shown() {
             if unknown {
                 inbound.top(&room.id, position);
             }

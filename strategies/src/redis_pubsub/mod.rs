@@ -6,7 +6,8 @@
 //!   exactly: by the next message, by the heartbeat (a lost *last* message), or when a broken link is back. What Redis
 //!   did not deliver is gone, and is declared as a gap.
 //! - When numbering restarts (Redis lost its data, or a failover rewound it) the room gets a new epoch. That is declared
-//!   as a gap too, an empty one if nothing is known to be missing.
+//!   as a gap too, an empty one if nothing is known to be missing. Until Redis has drawn that epoch, messages under
+//!   numbers that a node has seen before reach it under an epoch of its own, which the publisher is not told.
 //!
 //! # What the guarantees mean
 //! Publishes that got no reply before the link broke are sent again, and a client may retry with the same message id:
@@ -174,6 +175,10 @@ struct Direct {
 impl Wire for Direct {
     fn encode(&self, envelope: &Envelope, out: &mut Vec<u8>) {
         envelope::encode(envelope, None, out);
+    }
+
+    fn in_order(&self) -> bool {
+        true
     }
 
     fn inbound(&self) -> Box<dyn Inbound> {

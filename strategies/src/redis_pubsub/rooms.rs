@@ -67,7 +67,7 @@ impl Rooms {
         });
         entry.wanted = true;
         entry.leaves_at = None;
-        match entry.place.get() {
+        match entry.place.shown() {
             Some(position) if entry.confirmed => Joined::Known(position, waiter),
             _ => {
                 entry.waiter = Some((waiter, until));
@@ -168,7 +168,7 @@ impl Rooms {
 
     fn adopt_waiter(&mut self, room: &RoomId, waiter: Waiter, until: Instant) {
         let Some(entry) = self.by_name.get_mut(room) else { return };
-        match entry.place.get() {
+        match entry.place.shown() {
             Some(position) if entry.confirmed => drop(waiter.send(Ok(position))),
             _ if entry.waiter.is_none() => {
                 entry.waiter = Some((waiter, until));

@@ -104,35 +104,76 @@ pub(crate) enum Top {
 
 /// A node's place in a room. Compared with tops that stand in one order with the messages (same connection), so no
 /// message can be on its way when a top says that it is missing.
+///
+/// A failover may take numbering back while the node already stands further. Then the same numbers come again with other
+/// messages until somebody starts a new epoch, and the place shows them under an epoch of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Place(Option<Position>);
+pub(crate) struct Place {
+    last: Option<Position>,
+    own: Option<Own>,
+}
+
+/// An epoch that only this node knows, in place of the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Own {
+    epoch: u64,
+    /// The server's offset before the first one.
+    base: u64,
+}
 
 impl Place {
-    /// The last position reached, unless the room's top is still unknown.
+    /// The last position reached, as the server counts, unless the room's top is still unknown.
     pub(crate) fn get(&self) -> Option<Position> {
-        self.0
+        self.last
     }
 
-    /// A message arrived. Returns what is missing before it. Only once the top is known.
-    pub(crate) fn arrived(&mut self, at: Position) -> Option<Missing> {
-        let last = self.0.replace(at)?;
-        let expected = if last.epoch == at.epoch { last.offset + 1 } else { 1 };
-        let restarted = last.epoch != at.epoch || at.offset < expected;
-        (restarted || at.offset > expected)
-            .then_some(Missing { from: expected.min(at.offset), to: at.offset })
+    /// The last position reached, as the node's members are told.
+    pub(crate) fn shown(&self) -> Option<Position> {
+        self.last.map(|last| self.show(last))
     }
 
-    /// The server told the room's top.
+    fn show(&self, at: Position) -> Position {
+        match self.own {
+            Some(Own { epoch, base }) => Position { epoch, offset: at.offset - base },
+            None => at,
+        }
+    }
+
+    /// A message arrived. Returns what is missing before it, in the numbering that is shown. Only once the top is known.
+    /// `renumber` draws an epoch if numbering went back; without it messages may come in any order.
+    pub(crate) fn arrived(&mut self, at: Position, renumber: Option<&Epochs>) -> Option<Missing> {
+        let last = self.last.replace(at)?;
+        if last.epoch != at.epoch {
+            self.own = None;
+            return Some(Missing { from: 1, to: at.offset });
+        }
+        if at.offset <= last.offset {
+            if let Some(epochs) = renumber {
+                self.own = Some(Own { epoch: epochs.draw(), base: at.offset.saturating_sub(1) });
+            }
+            let first = self.show(at).offset;
+            return Some(Missing { from: first, to: first });
+        }
+        let expected = Position { offset: last.offset + 1, ..at };
+        (at != expected).then(|| Missing { from: self.show(expected).offset, to: self.show(at).offset })
+    }
+
+    /// The server told the room's top. What is missing is in the numbering that is shown.
     pub(crate) fn compare(&mut self, top: Position) -> Top {
-        match self.0 {
+        match self.last {
             Some(last) if last.epoch == top.epoch && top.offset < last.offset => Top::Behind,
             Some(last) if last != top => {
-                self.0 = Some(top);
-                let from = if last.epoch == top.epoch { last.offset + 1 } else { 1 };
-                Top::Missed(Missing { from, to: top.offset + 1 })
+                self.last = Some(top);
+                let from = if last.epoch == top.epoch {
+                    self.show(last).offset + 1
+                } else {
+                    self.own = None;
+                    1
+                };
+                Top::Missed(Missing { from, to: self.show(top).offset + 1 })
             }
             _ => {
-                self.0 = Some(top);
+                self.last = Some(top);
                 Top::Reached
             }
         }
@@ -164,12 +205,31 @@ mod tests {
     fn a_restart_of_numbering_is_told() {
         let mut place = Place::default();
         assert_eq!(place.compare(at(1, 5)), Top::Reached);
-        assert_eq!(place.arrived(at(2, 1)), Some(Missing { from: 1, to: 1 }));
-        assert_eq!(place.arrived(at(2, 2)), None);
-        assert_eq!(place.arrived(at(3, 4)), Some(Missing { from: 1, to: 4 }));
+        assert_eq!(place.arrived(at(2, 1), None), Some(Missing { from: 1, to: 1 }));
+        assert_eq!(place.arrived(at(2, 2), None), None);
+        assert_eq!(place.arrived(at(3, 4), None), Some(Missing { from: 1, to: 4 }));
         assert_eq!(place.compare(at(3, 3)), Top::Behind);
-        assert_eq!(place.arrived(at(3, 4)), Some(Missing { from: 4, to: 4 }));
+        assert_eq!(place.arrived(at(3, 4), None), Some(Missing { from: 4, to: 4 }));
         assert_eq!(place.compare(at(4, 0)), Top::Missed(Missing { from: 1, to: 1 }));
+    }
+
+    #[test]
+    fn numbers_that_come_again_get_an_epoch_of_their_own() {
+        let (mut place, epochs) = (Place::default(), Epochs::new());
+        place.compare(at(1, 10));
+        assert_eq!(place.arrived(at(1, 9), Some(&epochs)), Some(Missing { from: 1, to: 1 }));
+        let own = place.shown().unwrap();
+        assert!(own.epoch != 1 && own.offset == 1, "{own:?} must not stand behind what was seen");
+        assert_eq!(place.get(), Some(at(1, 9)), "the server is asked in its own numbers");
+        assert_eq!(place.arrived(at(1, 10), Some(&epochs)), None);
+        assert_eq!(place.arrived(at(1, 13), Some(&epochs)), Some(Missing { from: 3, to: 5 }));
+        assert_eq!(place.shown(), Some(Position { offset: 5, ..own }));
+        assert_eq!(place.compare(at(1, 14)), Top::Missed(Missing { from: 6, to: 7 }));
+        assert_eq!(place.compare(at(1, 13)), Top::Behind);
+        assert_eq!(place.arrived(at(1, 14), Some(&epochs)), Some(Missing { from: 1, to: 1 }), "again");
+        assert_ne!(place.shown().unwrap().epoch, own.epoch);
+        assert_eq!(place.arrived(at(2, 1), Some(&epochs)), Some(Missing { from: 1, to: 1 }));
+        assert_eq!(place.shown(), Some(at(2, 1)), "the server's epoch is new: its numbers are good again");
     }
 
     #[test]
@@ -193,7 +253,7 @@ mod tests {
             for (lost, asked) in fate {
                 offset += 1;
                 if !lost {
-                    covered.extend(place.arrived(at(9, offset)).into_iter().flat_map(|gap| gap.from..gap.to));
+                    covered.extend(place.arrived(at(9, offset), None).into_iter().flat_map(|gap| gap.from..gap.to));
                     covered.push(offset);
                 }
                 if asked && let Top::Missed(gap) = place.compare(at(9, offset)) {

@@ -8,6 +8,11 @@ pub(crate) trait Wire: Send + Sync + 'static {
     fn encode(&self, envelope: &Envelope, out: &mut Vec<u8>);
     /// Takes what arrives on one lane.
     fn inbound(&self) -> Box<dyn Inbound>;
+    /// Whether messages come in the order of their positions while numbering goes on. Then numbers that come again, after
+    /// a failover took numbering back, are given an epoch of this node's own.
+    fn in_order(&self) -> bool {
+        false
+    }
     /// Awaited after an outage before publishing resumes, while publishes wait in the queue.
     fn before_resume(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))

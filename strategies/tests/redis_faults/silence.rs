@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use manifold_compose::RedisTopology;
-use manifold_strategies::{ErrorKind, Event};
+use manifold_strategies::{ErrorKind, Event, Position};
 
 use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, servers, stream};
 
@@ -79,6 +79,32 @@ async fn a_lost_last_message_is_noticed() -> Result<()> {
     let after = b.publish(ROOM, "1").await?;
     ensure!(after.epoch != position.epoch && after.offset == 1, "{after:?} after {position:?}");
     ensure!(b.backplane.stats().gap_messages.get() == 2, "two messages were lost");
+    Ok(b.backplane.shutdown().await?)
+}
+
+/// As after a failover to a replica that lagged, before anybody has compared tops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_come_again_are_no_numbers_seen_before() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let b = Node::start("b", redis, "heartbeat_ms = 60000").await?;
+    b.join(ROOM).await?;
+    for text in ["0", "1", "2"] {
+        b.publish(ROOM, text).await?;
+    }
+    b.inbox.wait_for(ROOM, 3).await?;
+    let script = "local head = redis.call('GET', KEYS[1]) \
+                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 1)) return 'OK'";
+    ask(&mut admin(redis).await?, &["EVAL", script, "1", &format!("faults:{ROOM}")]).await?;
+    let again = b.publish(ROOM, "3").await?;
+    ensure!(again.offset == 2, "numbering went back: {again:?}");
+    b.publish(ROOM, "4").await?;
+    b.inbox.wait_for(ROOM, 5).await?;
+    let at: Vec<Position> = b.inbox.of(ROOM).iter().map(|message| message.position).collect();
+    ensure!(at[3].epoch != at[2].epoch && at[3].offset == 1, "{:?} after {:?}", at[3], at[2]);
+    ensure!(at[4] == Position { offset: 2, ..at[3] }, "{:?} after {:?}", at[4], at[3]);
+    let told = |event: &&Event| matches!(event, Event::Gap { from: 1, to: 1, .. });
+    ensure!(b.inbox.all().iter().filter(told).count() == 1, "the restart was told once");
     Ok(b.backplane.shutdown().await?)
 }
 
