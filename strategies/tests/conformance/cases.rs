@@ -45,6 +45,7 @@ pub static CASES: &[Case] = &[
         g.whole_rooms && g.ordering == manifold_strategies::guarantees::Ordering::PerRoom
     }),
     case!(order::positions_are_what_was_declared, |g, _| g.whole_rooms),
+    case!(order::a_retry_leaves_positions_as_declared, |g, _| g.whole_rooms && g.idempotent_retry),
     case!(membership::a_join_is_effective, |g, _| g.whole_rooms),
     case!(membership::a_leave_ends_delivery, |g, _| g.whole_rooms),
     case!(membership::grows_from_one_to_four_nodes, |g, _| g.whole_rooms && g.spans_nodes),

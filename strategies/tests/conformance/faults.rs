@@ -30,6 +30,7 @@ const CAUGHT_BY: &[(Option<Fault>, &[&str])] = &[
     (Some(Fault::EarlyJoin), &["a_join_is_effective", "grows_from_one_to_four_nodes"]),
     (Some(Fault::DeafLeave), &["a_leave_ends_delivery"]),
     (Some(Fault::StuckPosition), &["positions_are_what_was_declared"]),
+    (Some(Fault::SilentSkip), &["positions_are_what_was_declared", "a_retry_leaves_positions_as_declared"]),
     (Some(Fault::EndlessShutdown), &["shutdown_flushes_and_closes"]),
     (Some(Fault::OpenAfterShutdown), &["shutdown_flushes_and_closes"]),
     (Some(Fault::FreshId), &["a_retry_is_idempotent"]),

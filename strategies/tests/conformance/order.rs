@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use manifold_strategies::guarantees::Positions;
+use manifold_strategies::{Event, Position};
 
-use crate::cluster::{Cluster, envelope, numbered, same};
+use crate::cluster::{Cluster, Node, envelope, numbered, same};
 
 pub async fn keeps_each_publishers_order(cluster: Arc<Cluster>) -> Result<()> {
     let (one, other) = cluster.pair().await?;
@@ -56,7 +57,37 @@ pub async fn positions_are_what_was_declared(cluster: Arc<Cluster>) -> Result<()
     let at_join = member.join("room").await?;
     publisher.publish_numbered("room", "m", 100).await?;
     member.inbox.wait_for("room", 100).await?;
-    let positions: Vec<_> = member.inbox.of("room").iter().map(|message| message.position).collect();
+    as_declared(&member, at_join)
+}
+
+/// Duplicates are removed, and what they used up is neither missing nor silently left out.
+pub async fn a_retry_leaves_positions_as_declared(cluster: Arc<Cluster>) -> Result<()> {
+    let (publisher, member) = cluster.pair().await?;
+    let at_join = member.join("room").await?;
+    for text in numbered("m", 10) {
+        let message = envelope("room", text);
+        publisher.send(message.clone()).await?;
+        publisher.send(message).await?;
+    }
+    member.inbox.wait_for("room", 10).await?;
+    member.inbox.quiet().await?;
+    publisher.publish("room", "m:10").await?;
+    member.inbox.wait_for("room", 11).await?;
+    same("the member", &member.inbox.texts("room"), &numbered("m", 11))?;
+    as_declared(&member, at_join)
+}
+
+/// Checks what arrived in the only room, message or not, against what the strategy says of positions.
+fn as_declared(member: &Node, at_join: Position) -> Result<()> {
+    let events = member.inbox.all();
+    let gap = events.iter().find(|event| matches!(event, Event::Gap { .. }));
+    ensure!(gap.is_none(), "{gap:?} was declared though nothing was lost");
+    let position = |event: &Event| match event {
+        Event::Message(message) => Some(message.position),
+        Event::Skipped { position, .. } => Some(*position),
+        _ => None,
+    };
+    let positions: Vec<_> = events.iter().filter_map(position).collect();
     let steps = || std::iter::once(at_join).chain(positions.iter().copied()).zip(positions.iter().copied());
     match member.guarantees().positions {
         Positions::None => {
