@@ -42,15 +42,18 @@ pub fn search(
     bracket(scenario.traffic.rate_per_s, &mut step)
 }
 
-/// The highest rate at which `holds` says yes, to within [`BRACKET_RATIO`]. A "no" is asked again once: one unlucky run
-/// must not halve a capacity.
+/// The highest rate at which `holds` says yes, to within [`BRACKET_RATIO`]. A rate holds if two runs of at most three say
+/// so: neither one unlucky run nor one lucky run may decide.
 fn bracket(start: f64, holds: &mut impl FnMut(f64, u32) -> Result<bool>) -> Result<Option<f64>> {
-    let mut twice = |rate: f64| -> Result<bool> { Ok(holds(rate, 1)? || holds(rate, 2)?) };
+    let mut mostly = |rate: f64| -> Result<bool> {
+        let (first, second) = (holds(rate, 1)?, holds(rate, 2)?);
+        if first == second { Ok(first) } else { holds(rate, 3) }
+    };
     let mut good = None;
     let mut bad = None;
     let mut rate = start;
     for _ in 0..DOUBLINGS_MAX {
-        if twice(rate)? {
+        if mostly(rate)? {
             good = Some(rate);
             if bad.is_some() {
                 break;
@@ -68,7 +71,11 @@ fn bracket(start: f64, holds: &mut impl FnMut(f64, u32) -> Result<bool>) -> Resu
     while high / low > BRACKET_RATIO {
         // The geometric middle, in whole messages: the same search asks for the same cells again.
         let middle = (low * high).sqrt().round();
-        if twice(middle)? {
+        if middle <= low || middle >= high {
+            // No whole message lies between them.
+            break;
+        }
+        if mostly(middle)? {
             low = middle;
         } else {
             high = middle;
@@ -125,7 +132,7 @@ mod tests {
                 capacity <= limit && capacity * BRACKET_RATIO >= limit * 0.99,
                 "{start} {limit}: {capacity}"
             );
-            assert!(steps <= 24, "{steps} steps");
+            assert!(steps <= 48, "{steps} steps");
         }
     }
 
@@ -133,6 +140,18 @@ mod tests {
     fn what_never_holds_has_no_capacity_and_what_always_does_ends() {
         assert_eq!(found(1_000.0, 0.0).0, None);
         assert_eq!(found(1.0, f64::INFINITY).0, Some(128.0));
+    }
+
+    #[test]
+    fn a_bracket_without_a_whole_message_in_it_ends() {
+        assert_eq!(found(1.0, 1.0).0, Some(1.0));
+        assert_eq!(found(3.0, 2.9).0, Some(2.0));
+    }
+
+    #[test]
+    fn one_lucky_run_in_three_holds_nothing() {
+        let lucky = bracket(1_000.0, &mut |rate, attempt| Ok(rate <= 4_000.0 || attempt == 2));
+        assert!(lucky.unwrap().unwrap() <= 4_000.0);
     }
 
     #[test]

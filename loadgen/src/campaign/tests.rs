@@ -36,6 +36,8 @@ fn an_interrupted_campaign_keeps_what_is_done_and_makes_only_the_rest() {
     cancel.store(true, Ordering::Relaxed);
     let error = first.run_all(&cells).unwrap_err();
     assert!(is_cancelled(&error), "{error:#}");
+    let found = AtRate::run(&mut first, cells[0].clone());
+    assert!(is_cancelled(&found.unwrap_err()), "a search over runs that are all there stops as well");
     let kept = Store::new(folder.path()).load().unwrap();
     // So short a run may be invalid on a busy machine, and is then there twice.
     let seeds = |loaded: &Loaded| loaded.records.iter().map(|record| record.seed).collect::<BTreeSet<u64>>();

@@ -130,7 +130,7 @@ pub(super) struct CompareArguments {
     /// Short runs, few blocks: an indication (default)
     #[arg(long, conflicts_with = "full")]
     pub(super) quick: bool,
-    /// All scenarios, 5 blocks, claims: what gets published
+    /// All scenarios, 5 blocks, claims, and (a quarter of an hour of it) capacity and knee in small-rooms: what gets published
     #[arg(long)]
     pub(super) full: bool,
     /// Seed of order and load; the same seed makes the same campaign
@@ -148,7 +148,7 @@ pub(super) struct CompareArguments {
     /// Override any key of every scenario, e.g. --set nodes=4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
-    /// Search each strategy's capacity and draw the knee, in these scenarios
+    /// Search each strategy's capacity and draw the knee, in these scenarios: some 3 minutes per strategy [default: full: small-rooms]
     #[arg(long, value_name = "SCENARIO", num_args = 0.., default_missing_values = ["small-rooms"])]
     pub(super) capacity: Option<Vec<String>>,
     /// Result folder [default: results/compare-TIME; an unfinished campaign with the same plan is continued]

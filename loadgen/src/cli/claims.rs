@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::Outcome;
 use super::arguments::{ClaimsArguments, CompareArguments};
+use super::output::last_word;
 use super::report::load;
 use crate::campaign::{Show, style};
 use crate::claims::{ClaimRow, Judgement, judge_claims};
@@ -43,6 +44,7 @@ pub(super) fn execute(arguments: &ClaimsArguments) -> Result<Outcome> {
     };
     let (records, outcome) = super::compare::campaign(&compare, "claims", true)?;
     print(&judge_claims(&records), arguments.show.show());
+    last_word(outcome);
     Ok(outcome)
 }
 

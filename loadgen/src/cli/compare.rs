@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::Outcome;
 use super::arguments::CompareArguments;
-use super::output::conclude;
+use super::output::{conclude, last_word};
 use super::{interrupt, run::command_line};
 use crate::campaign::{
-    Campaign, Cell, Entrant, Plan, Progress, Runner, Store, digest, is_cancelled, knee, now_rfc3339,
-    null_cell, pace, search, write_whole,
+    AGE_MIN, Campaign, Cell, Entrant, Plan, Progress, RUNS_PER_BROKERS, Runner, Store, digest, is_cancelled,
+    knee, now_rfc3339, null_cell, pace, search, write_whole,
 };
 use crate::claims::experiments;
 use crate::record::RunRecord;
@@ -25,6 +25,12 @@ use crate::scenario::{SHIPPED, Scenario};
 const QUICK: [&str; 3] = ["small-rooms", "giant-room", "skewed"];
 /// Scenarios of a quick comparison, first block only: what the brokers' restarts cost.
 const QUICK_FEW: [&str; 2] = ["redis-restart", "broker-restart"];
+/// Scenario whose capacity a full comparison searches.
+const CAPACITY_IN_FULL: &str = "small-rooms";
+/// Runs that a search takes as a rule, for the estimate: seven rates, two runs each, now and then a third.
+const SEARCH_RUNS_TYPICAL: f64 = 16.0;
+/// Seconds that brokers need to come up, for the estimate.
+const BROKERS_START_S: f64 = 8.0;
 /// Times that a knee is drawn, for its band.
 const KNEE_REPEATS: u32 = 2;
 /// File that says which campaign a folder holds.
@@ -54,7 +60,9 @@ struct Ticket {
 
 pub(super) fn execute(arguments: &CompareArguments) -> Result<Outcome> {
     let (records, outcome) = campaign(arguments, "compare", arguments.full)?;
-    arguments.baseline.apply(&records, outcome)
+    let outcome = arguments.baseline.apply(&records, outcome)?;
+    last_word(outcome);
+    Ok(outcome)
 }
 
 /// Runs (or continues) a campaign and concludes it, also when interrupted.
@@ -63,10 +71,10 @@ pub(super) fn campaign(
     name: &str,
     with_claims: bool,
 ) -> Result<(Vec<RunRecord>, Outcome)> {
-    let binary = chat_server_binary(arguments.server.as_deref())?;
+    let binary = server(arguments.server.as_deref())?;
     let build = fingerprint(&[&binary, &std::env::current_exe()?])?;
     let plan = plan(arguments)?;
-    let capacity = arguments.capacity.clone().unwrap_or_default();
+    let capacity = capacity(arguments);
     let identity = digest(&(&build, plan.cells(), &capacity, with_claims));
     let cancel = interrupt::watch()?;
     let show = arguments.show.show();
@@ -88,9 +96,12 @@ pub(super) fn campaign(
         cancel,
         progress: Arc::clone(&progress),
     };
+    let cells = work(&plan, arguments, with_claims);
+    let searches = searches(&plan, arguments, &capacity)?;
+    progress.say(&estimate(&plan, &cells, &searches));
     let warm_up = warm_up(arguments)?;
     let mut campaign = Campaign::new(runner, store.clone(), plan.entrants.clone(), Some(warm_up));
-    let outcome = run(&mut campaign, &plan, arguments, &capacity, with_claims);
+    let outcome = run(&mut campaign, &plan, &cells, &searches);
     let asked = campaign.asked().clone();
     // Brokers and nodes are stopped before the report is written.
     drop(campaign);
@@ -113,31 +124,90 @@ pub(super) fn campaign(
     Ok((loaded.records, outcome))
 }
 
-fn run(
-    campaign: &mut Campaign,
-    plan: &Plan,
-    arguments: &CompareArguments,
-    capacity: &[String],
-    with_claims: bool,
-) -> Result<()> {
+/// The runs of the comparison in their order: the null run first, the experiments for claims last.
+fn work(plan: &Plan, arguments: &CompareArguments, with_claims: bool) -> Vec<Cell> {
     let first = plan.scenarios.first().or(plan.few.first().map(|(scenario, _)| scenario));
     let mut cells: Vec<Cell> = first.map(|scenario| null_cell(scenario, plan.seed)).into_iter().collect();
     cells.extend(plan.cells());
     if with_claims {
         cells.extend(plan.experiments(experiments(), |name| paced(arguments, name).ok()));
     }
-    campaign.run_all(&cells)?;
+    cells
+}
+
+/// Scenarios in which capacity is searched: those that were asked for, or what gets published has it.
+fn capacity(arguments: &CompareArguments) -> Vec<String> {
+    let published = arguments.full
+        && (arguments.scenario.is_empty() || arguments.scenario.iter().any(|name| name == CAPACITY_IN_FULL));
+    match &arguments.capacity {
+        Some(given) => given.clone(),
+        None if published => vec![CAPACITY_IN_FULL.to_owned()],
+        None => Vec::new(),
+    }
+}
+
+/// Who is searched where. A search takes a dozen steps: each is short.
+fn searches<'p>(
+    plan: &'p Plan,
+    arguments: &CompareArguments,
+    capacity: &[String],
+) -> Result<Vec<(Scenario, &'p Entrant)>> {
+    let mut searches = Vec::new();
     for name in capacity {
-        // A search takes a dozen steps: each is short.
         let whole = Scenario::load(name, &arguments.overrides)?;
         let scenario = pace(whole, SEARCH_PACE.window_s, SEARCH_PACE.warm_up_s, SEARCH_PACE.timeline_s);
-        for entrant in plan.entrants.iter().filter(|entrant| !entrant.is_counter_example()) {
-            if let Some(held) = search(campaign, &scenario, entrant, plan.seed)? {
-                campaign.run_all(&knee(&scenario, entrant, plan.seed, held, KNEE_REPEATS))?;
-            }
+        let entrants = plan.entrants.iter().filter(|entrant| !entrant.is_counter_example());
+        searches.extend(entrants.map(|entrant| (scenario.clone(), entrant)));
+    }
+    Ok(searches)
+}
+
+/// How long it will take, in words, before it begins.
+fn estimate(plan: &Plan, cells: &[Cell], searches: &[(Scenario, &Entrant)]) -> String {
+    let planned_s: f64 = cells.iter().map(Cell::planned_s).sum();
+    let searched_s: f64 = searches
+        .iter()
+        .map(|(scenario, entrant)| {
+            let knee = knee(scenario, entrant, plan.seed, scenario.traffic.rate_per_s, KNEE_REPEATS);
+            let step_s = knee.first().map_or(0.0, Cell::planned_s);
+            step_s * (SEARCH_RUNS_TYPICAL + knee.len() as f64)
+        })
+        .sum();
+    let on_kafka = plan.entrants.iter().any(|entrant| entrant.brokers().is_some_and(|needs| needs.kafka));
+    let warmings = (cells.len() as f64 / f64::from(RUNS_PER_BROKERS)).ceil();
+    let warming_s = if on_kafka { warmings * (AGE_MIN.as_secs_f64() + BROKERS_START_S) } else { 0.0 };
+    let minutes = |seconds: f64| format!("{:.0} min", (seconds / 60.0).ceil());
+    let mut text = format!("{} runs, about {}", cells.len(), minutes(planned_s + searched_s + warming_s));
+    if !searches.is_empty() {
+        text.push_str(&format!(
+            ", of which {} for the capacity and the knee of {} contenders",
+            minutes(searched_s),
+            searches.len()
+        ));
+    }
+    text.push_str("; Ctrl-C keeps what is done, and the same command continues it");
+    text
+}
+
+fn run(
+    campaign: &mut Campaign,
+    plan: &Plan,
+    cells: &[Cell],
+    searches: &[(Scenario, &Entrant)],
+) -> Result<()> {
+    campaign.run_all(cells)?;
+    for (scenario, entrant) in searches {
+        if let Some(held) = search(campaign, scenario, entrant, plan.seed)? {
+            campaign.run_all(&knee(scenario, entrant, plan.seed, held, KNEE_REPEATS))?;
         }
     }
     Ok(())
+}
+
+/// The chat-server program, by its whole path: nodes are started in folders of their own.
+fn server(given: Option<&Path>) -> Result<PathBuf> {
+    let binary = chat_server_binary(given)?;
+    fs::canonicalize(&binary).with_context(|| format!("cannot find {}", binary.display()))
 }
 
 fn plan(arguments: &CompareArguments) -> Result<Plan> {
@@ -247,4 +317,41 @@ fn read_ticket(folder: &Path) -> Option<Ticket> {
 
 fn write_ticket(folder: &Path, ticket: &Ticket) -> Result<()> {
     Ok(write_whole(&folder.join(CAMPAIGN), &serde_json::to_vec_pretty(ticket)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::arguments::{Arguments, Command};
+    use super::*;
+
+    fn arguments(words: &[&str]) -> CompareArguments {
+        let words = ["loadgen", "compare"].iter().chain(words);
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Compare(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_gets_published_has_a_capacity_and_says_how_long_it_takes() {
+        let full = arguments(&["--full"]);
+        assert_eq!(capacity(&full), ["small-rooms"]);
+        assert!(capacity(&arguments(&[])).is_empty());
+        assert!(capacity(&arguments(&["--full", "--scenario", "node-crash"])).is_empty());
+        assert_eq!(capacity(&arguments(&["--capacity", "skewed"])), ["skewed"]);
+        let plan = plan(&full).unwrap();
+        let searches = searches(&plan, &full, &capacity(&full)).unwrap();
+        assert_eq!(searches.len(), 5, "every strategy but the counter-example");
+        let text = estimate(&plan, &work(&plan, &full, true), &searches);
+        assert!(text.contains(" runs, about ") && text.contains(" min for the capacity"), "{text}");
+    }
+
+    #[test]
+    fn a_server_by_relative_path_is_found_from_anywhere() {
+        let path = server(Some(Path::new("Cargo.toml"))).unwrap();
+        assert!(path.is_absolute() && path.ends_with("Cargo.toml"), "{}", path.display());
+        assert!(server(Some(Path::new("no/such/file"))).is_err());
+    }
 }

@@ -51,6 +51,21 @@ pub(super) fn conclude(
     Ok((loaded, outcome))
 }
 
+/// What an exit code other than 0 means, as the last line: whoever runs this from a script sees little more than a number.
+pub(super) fn last_word(outcome: Outcome) {
+    let text = match outcome {
+        Outcome::Pass | Outcome::Error => return,
+        Outcome::Inconclusive => {
+            "exit code 2: inconclusive, not broken. The report is written; some contender has no valid run, mostly because the machine was busy \
+             with something else (see “Validity” in it). The same command again, on a quiet machine, repeats them"
+        }
+        Outcome::Failed => {
+            "exit code 99: a promise was broken or a threshold exceeded. The report is written and names it"
+        }
+    };
+    eprintln!("{text}");
+}
+
 /// 99 when a contender broke a promise, or when nothing but counter-examples ran; 2 when some contender has no valid run.
 fn judge(loaded: &Loaded) -> Outcome {
     let ranked: Vec<&RunRecord> = loaded

@@ -116,22 +116,56 @@ fn while_a_contender_has_no_valid_run_nobody_wins() {
     assert!(small.because.contains("no valid run of kafka-keyed"));
 }
 
+/// A run at a rate, of a search or a knee.
+fn at_rate(role: crate::record::Role, rate: f64, repeat: u32, p50_ms: f64) -> RunRecord {
+    let mut record = Sample::new("hybrid", "small-rooms", repeat, p50_ms).record();
+    record.role = role;
+    record.scenario.parameters = serde_json::json!({ "traffic": { "rate_per_s": rate } });
+    // A Poisson schedule never holds exactly what was asked for.
+    record.measured.load.target_per_s = rate + f64::from(repeat) * 7.0;
+    record
+}
+
+fn invalidate(record: &mut RunRecord) {
+    record.validity.valid = false;
+    record.validity.objections.push(crate::record::Objection {
+        gate: crate::record::Gate::Busy,
+        found: "a generator thread was 97 % busy".into(),
+        remedy: "lower the rate".into(),
+    });
+}
+
 #[test]
-fn a_knee_groups_by_the_rate_that_was_asked_for() {
+fn a_knee_groups_by_the_rate_that_was_asked_for_and_draws_invalid_runs_hollow() {
     let mut records = Vec::new();
     for (rate, p50_ms) in [(500.0, 0.3), (1_000.0, 0.4), (2_000.0, 3.0)] {
-        for repeat in 1..=2 {
-            let mut record = Sample::new("hybrid", "small-rooms", repeat, p50_ms).record();
-            record.role = crate::record::Role::Knee;
-            record.scenario.parameters = serde_json::json!({ "traffic": { "rate_per_s": rate } });
-            // A Poisson schedule never holds exactly what was asked for.
-            record.measured.load.target_per_s = rate + f64::from(repeat) * 7.0;
-            records.push(record);
-        }
+        records.extend((1..=2).map(|repeat| at_rate(crate::record::Role::Knee, rate, repeat, p50_ms)));
     }
-    let markdown = render(&records, &paths(&records), &[]).markdown;
-    assert!(markdown.contains("at 500/s") && markdown.contains("at 2,000/s"), "{markdown}");
-    assert!(!markdown.contains("507/s"));
+    let clean = render(&records, &paths(&records), &[]);
+    assert!(clean.markdown.contains("at 500/s") && clean.markdown.contains("at 2,000/s"));
+    assert!(!clean.markdown.contains("507/s") && !clean.figures[0].1.contains("invalid run"));
+    for record in records.iter_mut().filter(|record| record.measured.load.target_per_s > 1_500.0) {
+        invalidate(record);
+    }
+    let rendered = render(&records, &paths(&records), &[]);
+    assert!(rendered.markdown.contains("no valid run at 2,000/s"), "{}", rendered.markdown);
+    assert_eq!(rendered.figures[0].1.matches("invalid run").count(), 2);
+}
+
+#[test]
+fn a_capacity_needs_two_runs_and_says_what_stood_in_its_way() {
+    let step = |rate, repeat, p50_ms| at_rate(crate::record::Role::Capacity, rate, repeat, p50_ms);
+    let mut records = vec![step(500.0, 1, 0.3), step(500.0, 2, 0.3)];
+    // One lucky run of three at 1,000/s.
+    records.extend([step(1_000.0, 1, 900.0), step(1_000.0, 2, 0.3), step(1_000.0, 3, 900.0)]);
+    let row = |records: &[RunRecord]| {
+        let markdown = render(records, &paths(records), &[]).markdown;
+        markdown.lines().find(|line| line.contains("| 500/s |")).unwrap_or_default().to_owned()
+    };
+    assert!(row(&records).ends_with("| 500/s | 1,000/s | p99 | 5 |"), "{}", row(&records));
+    invalidate(&mut records[2]);
+    invalidate(&mut records[4]);
+    assert!(row(&records).ends_with("| 500/s | 1,000/s | generator | 5 |"), "{}", row(&records));
 }
 
 #[test]

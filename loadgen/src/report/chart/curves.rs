@@ -13,6 +13,8 @@ pub struct Curve {
     pub series: usize,
     /// Points from left to right: x, low, middle, high. Where low equals high no band is drawn.
     pub points: Vec<(f64, f64, f64, f64)>,
+    /// Marks beside the line: runs that count for nothing but are not hidden.
+    pub hollow: Vec<(f64, f64)>,
     /// Whether to mark the points.
     pub markers: bool,
 }
@@ -42,10 +44,11 @@ pub fn curves(title: &str, axes: &CurveAxes, legend: &[Key], curves: &[Curve]) -
     let bottom = top + HEIGHT;
     let right = WIDTH - RIGHT;
     let points = || curves.iter().flat_map(|curve| curve.points.iter());
-    let y =
-        Scale::logarithmic(points().flat_map(|point| [point.1, point.3]).chain(axes.target), (bottom, top));
+    let hollow = || curves.iter().flat_map(|curve| curve.hollow.iter());
+    let heights = points().flat_map(|point| [point.1, point.3]).chain(hollow().map(|point| point.1));
+    let y = Scale::logarithmic(heights.chain(axes.target), (bottom, top));
     let x = if axes.x_ticks.is_empty() {
-        Scale::linear(points().map(|point| point.0), (LEFT, right))
+        Scale::linear(points().map(|point| point.0).chain(hollow().map(|point| point.0)), (LEFT, right))
     } else {
         let ends = (axes.x_ticks[0].0, axes.x_ticks[axes.x_ticks.len() - 1].0);
         Scale::exact(ends, (LEFT, right))
@@ -88,7 +91,12 @@ fn draw_curve(svg: &mut Svg, curve: &Curve, style: usize, x: &Scale, y: &Scale) 
         svg.band(style, &upper.chain(lower).collect::<Vec<_>>());
     }
     let middle: Vec<(f64, f64)> = curve.points.iter().map(|point| (x.at(point.0), y.at(point.2))).collect();
-    svg.path(style, &middle);
+    if middle.len() > 1 {
+        svg.path(style, &middle);
+    }
+    for point in &curve.hollow {
+        svg.marker(style, (x.at(point.0), y.at(point.1)), true, "invalid run");
+    }
     if curve.markers {
         for at in middle {
             svg.marker(style, at, false, "");

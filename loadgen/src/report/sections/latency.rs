@@ -1,9 +1,9 @@
 //! Latency: the knee, the percentiles, the table of all four latencies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::key_of;
-use crate::record::{Histogram, RunRecord};
+use crate::record::{Gate, Histogram, Objection, RunRecord};
 use crate::report::chart::{Curve, CurveAxes, Key, curves};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, delivery_ms_p99, quantile_ms};
@@ -31,29 +31,43 @@ pub(super) fn section(
     blocks
 }
 
+/// Runs that must hold for a rate to hold; the search makes up to three.
+const HOLDING_RUNS_MIN: usize = 2;
+
 /// The highest rate that held, from the steps of the search.
 fn capacity(searches: &[ScenarioTable<'_>]) -> Option<Block> {
     let mut rows = Vec::new();
     for table in searches {
         for cell in &table.cells {
-            let held = |run: &&RunRecord| holds(run, table.target_us);
-            let best = cell.runs.iter().copied().filter(held).map(nominal_per_s).reduce(f64::max);
-            let failed = cell.runs.iter().copied().filter(|run| !holds(run, table.target_us));
-            let first_bad = failed.map(nominal_per_s).filter(|rate| best.is_none_or(|best| *rate > best));
+            let rates = rates(cell);
+            let obstacles = |runs: &[&RunRecord]| -> Vec<&'static str> {
+                runs.iter().filter_map(|run| obstacle(run, table.target_us)).collect()
+            };
+            let held = |runs: &[&RunRecord]| runs.len() - obstacles(runs).len() >= HOLDING_RUNS_MIN;
+            let best = rates.iter().filter(|(_, runs)| held(runs)).map(|(rate, _)| *rate).max();
+            let above = |rate: u64| best.is_none_or(|best| rate > best);
+            let first_bad = rates.iter().find(|(rate, runs)| above(**rate) && !held(runs));
+            let why: BTreeSet<&str> =
+                first_bad.map_or_else(BTreeSet::new, |(_, runs)| obstacles(runs).into_iter().collect());
+            let said = |rate: Option<u64>, none: &str| {
+                Entry::number(rate.map_or(none.to_owned(), |rate| per_s(rate as f64)))
+            };
             rows.push(vec![
                 Entry::text(&*table.name),
                 Entry::text(&*cell.label).toned(Tone::Strong),
-                Entry::number(best.map_or("below the search".to_owned(), per_s)),
-                Entry::number(first_bad.reduce(f64::min).map_or("not reached".to_owned(), per_s)),
+                said(best, "below the search"),
+                said(first_bad.map(|(rate, _)| *rate), "not reached"),
+                Entry::text(Vec::from_iter(why).join(", ")),
                 Entry::number(cell.runs.len().to_string()),
             ]);
         }
     }
     let table = Table {
-        caption: "Capacity: highest publish rate with p99 within the target, a clean audit and a valid generator, by bracketed search. \
-                  Generator, nodes and brokers share the cores, so these are floors."
+        caption: "Capacity: highest publish rate with p99 within the target, a clean audit and a valid generator in two runs of at most \
+                  three, by bracketed search. Generator, nodes and brokers share the cores, so these are floors; where the generator was the \
+                  obstacle, they say nothing of the strategy's own limit."
             .to_owned(),
-        head: ["Scenario", "Strategy", "Held", "Did not hold", "Steps"].map(str::to_owned).to_vec(),
+        head: ["Scenario", "Strategy", "Held", "Did not hold", "Because of", "Runs"].map(str::to_owned).to_vec(),
         rows,
     };
     (!table.rows.is_empty()).then_some(Block::Table(table))
@@ -67,8 +81,24 @@ fn nominal_per_s(run: &RunRecord) -> f64 {
 
 /// Whether a step of the search held: p99 within the target, audit clean, generator valid.
 pub fn holds(run: &RunRecord, target_us: u64) -> bool {
+    obstacle(run, target_us).is_none()
+}
+
+/// Why a step of the search did not hold. A generator that could not keep up says nothing of the rest.
+fn obstacle(run: &RunRecord, target_us: u64) -> Option<&'static str> {
     let p99 = run.measured.latencies.delivery.quantile_us(0.99);
-    run.validity.valid && run.verdict.clean && p99.is_some_and(|p99| p99 <= target_us)
+    let gate = |objection: &Objection| match objection.gate {
+        Gate::Samples => "too few samples",
+        Gate::Conservation => "audit",
+        gate if matches!(gate, Gate::Offered | Gate::SendLag | Gate::Busy) => "generator",
+        _ => "not what the scenario is for",
+    };
+    match () {
+        () if !run.validity.valid => Some(run.validity.objections.first().map_or("invalid", gate)),
+        () if !run.verdict.clean => Some("audit"),
+        () if p99.is_none_or(|p99| p99 > target_us) => Some("p99"),
+        () => None,
+    }
 }
 
 fn knee(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
@@ -85,9 +115,9 @@ fn knee(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
     };
     let reading = table.cells.iter().map(|cell| {
         let points = rates(cell).into_iter().map(|(rate, runs)| {
-            let p99 =
-                median_interval(&runs.iter().filter_map(|run| delivery_ms_p99(run)).collect::<Vec<_>>());
-            format!("{} at {}", p99.map_or("nothing".to_owned(), |p99| ms(p99.median)), per_s(rate as f64))
+            let p99 = median_interval(&p99s(&runs, true));
+            let p99 = p99.map_or("no valid run".to_owned(), |p99| ms(p99.median));
+            format!("{p99} at {}", per_s(rate as f64))
         });
         format!("{}: {}", cell.label, points.collect::<Vec<_>>().join(", "))
     });
@@ -95,11 +125,19 @@ fn knee(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
         id: format!("knee-{}", table.name),
         svg: curves(&title, &axes, keys, &lines),
         title,
-        reading: format!("In words. {}.", reading.collect::<Vec<_>>().join(". ")),
+        reading: format!(
+            "Hollow marks are invalid runs, which are in no line and no band. In words. {}.",
+            reading.collect::<Vec<_>>().join(". ")
+        ),
     })
 }
 
-/// Runs of a knee sweep by target rate.
+/// The p99 of each valid, or of each invalid run.
+fn p99s(runs: &[&RunRecord], valid: bool) -> Vec<f64> {
+    runs.iter().filter(|run| run.validity.valid == valid).filter_map(|run| delivery_ms_p99(run)).collect()
+}
+
+/// Runs by the rate that was asked for.
 fn rates<'a>(cell: &Cell<'a>) -> BTreeMap<u64, Vec<&'a RunRecord>> {
     let mut rates: BTreeMap<u64, Vec<&RunRecord>> = BTreeMap::new();
     for run in &cell.runs {
@@ -109,15 +147,20 @@ fn rates<'a>(cell: &Cell<'a>) -> BTreeMap<u64, Vec<&'a RunRecord>> {
 }
 
 fn knee_curve(cell: &Cell<'_>, keys: &[Key]) -> Option<Curve> {
-    let points: Vec<_> = rates(cell)
-        .into_iter()
+    let rates = rates(cell);
+    let points: Vec<_> = rates
+        .iter()
         .filter_map(|(rate, runs)| {
-            let p99 =
-                median_interval(&runs.iter().filter_map(|run| delivery_ms_p99(run)).collect::<Vec<_>>())?;
-            Some((rate as f64, p99.low, p99.median, p99.high))
+            let p99 = median_interval(&p99s(runs, true))?;
+            Some((*rate as f64, p99.low, p99.median, p99.high))
         })
         .collect();
-    (points.len() > 1).then_some(Curve { series: key_of(keys, &cell.label)?, points, markers: true })
+    let hollow: Vec<(f64, f64)> = rates
+        .iter()
+        .flat_map(|(rate, runs)| p99s(runs, false).into_iter().map(move |p99| (*rate as f64, p99)))
+        .collect();
+    let drawn = points.len() + hollow.len() > 1;
+    drawn.then_some(Curve { series: key_of(keys, &cell.label)?, points, hollow, markers: true })
 }
 
 const PERCENTILES: [(f64, &str); 6] = [
@@ -150,7 +193,7 @@ fn percentiles(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
             let value = histogram.quantile_us(1.0 - 10_f64.powf(-at))? as f64 / 1e3;
             Some((at, value, value, value))
         });
-        Curve { series, points: points.collect(), markers: false }
+        Curve { series, points: points.collect(), hollow: Vec::new(), markers: false }
     });
     let title = format!("{}: delivery latency by percentile", table.name);
     let axes = CurveAxes {
