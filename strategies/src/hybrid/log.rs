@@ -138,6 +138,15 @@ impl Log {
         self.fences.get(partition).map_or(0, |fence| fence.load(SeqCst))
     }
 
+    /// Offsets of a partition count anew: what was known of them is void.
+    pub(super) fn renumbered(&self, partition: i32) {
+        for known in [&self.ends.0, &self.fences] {
+            if let Some(offset) = known.get(partition as usize) {
+                offset.store(0, SeqCst);
+            }
+        }
+    }
+
     /// Waits until every record appended so far has its outcome, then fences them: live messages from here on follow them.
     pub(super) async fn settle(&self, limit: Duration) {
         let until = Instant::now() + limit;
@@ -173,7 +182,11 @@ async fn ensure(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<(
         name: topic.to_owned(),
         partitions: settings.partitions,
         replication: settings.replication,
-        config: vec![("retention.ms".into(), retention_ms.to_string())],
+        config: vec![
+            ("retention.ms".into(), retention_ms.to_string()),
+            // The broker's clock: a log that became shorter is found again by it.
+            ("message.timestamp.type".into(), "LogAppendTime".into()),
+        ],
     };
     let found = cluster.ensure_topic(&spec).await?;
     if found == settings.partitions {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
+use crate::clients::kafka::{ReadTo, Resume};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
 use crate::stats::Stats;
@@ -25,6 +26,8 @@ const PATIENCE_WITHOUT_LOG: u32 = 5;
 pub(super) struct Place {
     pub(super) partition: usize,
     pub(super) offset: i64,
+    /// The broker's time of the record, in ms.
+    pub(super) time_ms: Option<i64>,
 }
 
 /// The merge of all rooms of a node.
@@ -35,6 +38,8 @@ pub(super) struct Merge {
     seen: DedupWindow,
     /// The offset to be read next, per partition.
     tail: Vec<i64>,
+    /// The broker's time of the newest record read, per partition.
+    newest_ms: Vec<Option<i64>>,
     patience: Duration,
     /// Positions are reserved before the log has their messages. Then a top tells nothing about what must have arrived, and
     /// what comes after its place was given up is still delivered, without a position: both paths carry a publisher's messages
@@ -59,6 +64,7 @@ impl Merge {
             rooms: HashMap::new(),
             holding: HashSet::new(),
             seen: DedupWindow::new(remembered),
+            newest_ms: vec![None; tail.len()],
             tail,
             patience,
             reserved,
@@ -161,6 +167,9 @@ impl Merge {
     pub(super) fn log(&mut self, place: Place, view: &View<'_>, now: Instant) {
         if let Some(tail) = self.tail.get_mut(place.partition) {
             *tail = place.offset + 1;
+        }
+        if let Some(newest) = self.newest_ms.get_mut(place.partition) {
+            *newest = place.time_ms.or(*newest);
         }
         let listening = self.interrupted == 0;
         let Some(room) = self.rooms.get_mut(view.room) else { return };
@@ -337,22 +346,28 @@ impl Merge {
         }
     }
 
-    /// The log lost records before this node read them; it goes on at `to`. What that means for a room is unknown: most was
-    /// delivered live, so an empty gap says that something may be missing.
-    pub(super) fn log_lost(&mut self, partition: usize, to: i64) {
+    /// The log does not hold what was to be read next: reading goes on at another offset. What that means for a room is
+    /// unknown: most was delivered live, so an empty gap says that something may be missing.
+    pub(super) fn log_moved(&mut self, to: Resume) {
+        let Ok(partition) = usize::try_from(to.partition) else { return };
         if let Some(tail) = self.tail.get_mut(partition) {
-            *tail = to;
+            *tail = to.offset;
         }
-        for room in self.rooms.values().filter(|room| room.partition == partition) {
+        for room in self.rooms.values_mut().filter(|room| room.partition == partition) {
+            if to.renumbered {
+                // What counted as older than the join means nothing any more.
+                room.since = room.since.min(to.offset);
+            }
             let next = room.lines.front().map_or(0, |line| line.reached) + 1;
             self.stats.gaps.add(1);
             self.out.push(Event::Gap { room: room.id.clone(), from: next, to: next });
         }
     }
 
-    /// The offset to be read next in a partition.
-    pub(super) fn tail(&self, partition: usize) -> i64 {
-        self.tail.get(partition).copied().unwrap_or_default()
+    /// How far each partition was read.
+    pub(super) fn read_to(&self) -> Vec<ReadTo> {
+        let places = (0..).zip(self.tail.iter().zip(&self.newest_ms));
+        places.map(|(partition, (&next, &newest_ms))| ReadTo { partition, next, newest_ms }).collect()
     }
 }
 

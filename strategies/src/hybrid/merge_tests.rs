@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Merge, Place};
 use crate::backplane::{Envelope, Event, MessageId, Position, RoomId};
+use crate::clients::kafka::{ReadTo, Resume};
 use crate::dedup::DedupWindow;
 use crate::envelope::{self, View};
 use crate::stats::Stats;
@@ -59,7 +60,7 @@ impl Fixture {
     fn log(&mut self, id: u128, position: Option<Position>, offset: i64) {
         let record = self.record(id, position);
         let view = View::parse(&record).unwrap();
-        self.merge.log(Place { partition: 0, offset }, &view, self.start);
+        self.merge.log(Place { partition: 0, offset, time_ms: Some(offset) }, &view, self.start);
         self.merge.look(self.start);
     }
 
@@ -198,9 +199,27 @@ fn a_removed_duplicate_is_no_hole_in_the_numbering() {
 fn what_the_log_lost_does_not_move_the_numbering() {
     let mut fixture = Fixture::new();
     fixture.live(1, at(1), 0);
-    fixture.merge.log_lost(0, 1_000);
+    fixture.merge.log_moved(Resume { partition: 0, offset: 1_000, renumbered: false });
     let gap = Event::Gap { room: fixture.room.clone(), from: 2, to: 2 };
     assert!(fixture.merge.out().contains(&gap), "{:?}", fixture.merge.out());
+}
+
+#[test]
+fn a_log_that_became_shorter_is_read_on() {
+    let mut fixture = Fixture::new();
+    let room = fixture.room.clone();
+    fixture.log(1, Some(at(1)), 0);
+    fixture.log(9, None, 99);
+    // Joined at offset 100 of a log that then starts anew.
+    fixture.merge.join(&room, 0);
+    fixture.merge.top(&room, at(1), fixture.start);
+    let read = ReadTo { partition: 0, next: 100, newest_ms: Some(99) };
+    assert_eq!(fixture.merge.read_to()[0], read);
+    fixture.out();
+    fixture.merge.log_moved(Resume { partition: 0, offset: 0, renumbered: true });
+    fixture.log(2, Some(at(2)), 0);
+    fixture.log(3, None, 1);
+    assert_eq!(fixture.placed(), [(2, at(2)), (3, Position::default())]);
 }
 
 #[test]

@@ -69,34 +69,26 @@ impl Paths {
         }
     }
 
-    /// Goes on at the start of partitions whose next record the log has dropped.
+    /// Goes on where the log has something to read: behind what retention took, or from the start of a log that became
+    /// shorter. What is read twice is recognised. May be tried again from any point at which it failed.
     async fn repair(&self, consumer: Consumer) -> crate::Result<()> {
-        let (topic, partitions) = (self.log.topic.clone(), self.log.partitions());
-        let starts = self
-            .log
-            .cluster
-            .run(move |cluster| {
-                let starts = cluster.starts_blocking(&topic, &partitions)?;
-                Ok(starts)
-            })
-            .await?;
-        for (partition, start) in starts {
-            let next = self.step(|merge| merge.tail(partition as usize));
-            if start <= next {
+        let (topic, read) = (self.log.topic.clone(), self.step(|merge| merge.read_to()));
+        let before = read.clone();
+        let resumes = self.log.cluster.run(move |cluster| cluster.resume_blocking(&topic, &read)).await?;
+        for (resume, read) in resumes.iter().zip(before) {
+            if resume.renumbered {
+                self.log.renumbered(resume.partition);
+            } else if resume.offset > read.next {
+                self.stats.gap_messages.add((resume.offset - read.next).unsigned_abs());
+            } else {
                 continue;
             }
-            let (consumer, topic) = (consumer.clone(), self.log.topic.clone());
-            self.log
-                .cluster
-                .run(move |_| {
-                    consumer.release_blocking(&topic, &[partition])?;
-                    consumer.assign_blocking(&topic, &[(partition, start)])
-                })
-                .await?;
-            self.stats.gap_messages.add((start - next).unsigned_abs());
-            self.step(|merge| merge.log_lost(partition as usize, start));
+            // Before it is read from there: what is read then counts from there.
+            self.step(|merge| merge.log_moved(*resume));
         }
-        Ok(())
+        let offsets: Vec<_> = resumes.iter().map(|resume| (resume.partition, resume.offset)).collect();
+        let topic = self.log.topic.clone();
+        self.log.cluster.run(move |_| consumer.read_anew_blocking(&topic, &offsets)).await
     }
 }
 
@@ -162,7 +154,11 @@ pub(super) struct Tail(pub(super) Arc<Paths>);
 impl RecordSink for Tail {
     fn record(&mut self, record: &Record<'_>) {
         self.0.stats.envelopes_received.add(1);
-        let place = Place { partition: record.partition as usize, offset: record.offset };
+        let place = Place {
+            partition: record.partition as usize,
+            offset: record.offset,
+            time_ms: record.timestamp_ms,
+        };
         match View::parse(record.payload) {
             Ok(view) => self.0.merge.lock().log(place, &view, Instant::now()),
             Err(error) => {

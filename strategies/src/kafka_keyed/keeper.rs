@@ -12,7 +12,7 @@ use super::bell::Bell;
 use super::plan::Plan;
 use super::rooms::Rooms;
 use crate::clients::kafka::fault::closed;
-use crate::clients::kafka::{Cluster, Consumer};
+use crate::clients::kafka::{Cluster, Consumer, ReadTo, Resume};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bound of commands that wait for the keeper.
@@ -200,34 +200,23 @@ impl Work {
             Mode::Demand(plan, _) => plan.assigned(),
             Mode::Group => self.consumer.assigned()?,
         };
-        let starts = self.cluster.starts_blocking(&self.topic, &partitions)?;
-        let ends = self.cluster.ends_blocking(&self.topic, &partitions)?;
-        let mut offsets = Vec::with_capacity(partitions.len());
-        for ((partition, start), (_, end)) in starts.into_iter().zip(ends) {
-            let next = self.rooms.next(partition);
-            offsets.push((partition, if next > end { self.renumbered(partition)? } else { next.max(start) }));
-        }
-        tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
-        if matches!(self.mode, Mode::Group) {
-            return self.consumer.reassign_blocking(&self.topic, &offsets);
-        }
-        if let Err(error) = self.consumer.release_blocking(&self.topic, &partitions) {
-            // An earlier repair may have got as far as this; what counts is that they are assigned in the end.
-            tracing::debug!(%error, "nothing to release before the repair");
-        }
-        self.consumer.assign_blocking(&self.topic, &offsets)
-    }
-
-    /// The log is shorter than what was read of it: it was truncated or created anew. Goes on at the first record
-    /// that is not older than the newest one read; the duplicate window removes what was delivered already.
-    fn renumbered(&self, partition: i32) -> Result<i64> {
-        let offset = match self.rooms.newest_ms(partition) {
-            Some(time) => self.cluster.at_times_blocking(&self.topic, &[(partition, time)])?,
-            None => self.cluster.ends_blocking(&self.topic, &[partition])?,
+        let read_to = |&partition: &i32| ReadTo {
+            partition,
+            next: self.rooms.next(partition),
+            newest_ms: self.rooms.newest_ms(partition),
         };
-        tracing::error!(partition, "the log became shorter: was the topic created anew or truncated?");
-        self.rooms.place(&offset);
-        offset.first().map(|&(_, offset)| offset).ok_or_else(|| closed("repair"))
+        let read: Vec<ReadTo> = partitions.iter().map(read_to).collect();
+        let resumes = self.cluster.resume_blocking(&self.topic, &read)?;
+        tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
+        // Where offsets count anew the duplicate window removes what was delivered already.
+        let at = |resume: &Resume| (resume.partition, resume.offset);
+        let renumbered: Vec<_> = resumes.iter().filter(|resume| resume.renumbered).map(at).collect();
+        self.rooms.place(&renumbered);
+        let offsets: Vec<_> = resumes.iter().map(at).collect();
+        match self.mode {
+            Mode::Group => self.consumer.reassign_blocking(&self.topic, &offsets),
+            _ => self.consumer.read_anew_blocking(&self.topic, &offsets),
+        }
     }
 }
 

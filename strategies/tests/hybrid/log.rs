@@ -1,8 +1,13 @@
 //! Kafka fails.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
 
-use crate::node::{Node, ROOM, audit, brokers, shutdown, stream};
+use anyhow::{Context, Result, ensure};
+use manifold_strategies::clients::kafka::{Cluster, Connection, TopicSpec};
+use manifold_strategies::{Event, RoomId};
+use tokio::time::interval;
+
+use crate::node::{Node, ROOM, audit, brokers, shutdown, start_of, stream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
@@ -25,4 +30,44 @@ async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
         ensure!(node.gap_messages() == 0, "{} declared lost", node.gap_messages());
     }
     shutdown(nodes).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_created_anew_is_read_on() -> Result<()> {
+    let brokers = brokers()?;
+    let redis = brokers.process("redis").expect("it runs").clone();
+    let settings = "partitions = 1";
+    let (a, b) = (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
+    b.backplane.join(&RoomId::new(ROOM)).await?;
+    for number in 0..200 {
+        a.publish(ROOM, &number.to_string()).await?;
+    }
+    b.inbox.wait_for(ROOM, 200).await?;
+    let start = start_of("admin", &brokers, settings, &b.inbox)?;
+    let cluster = Cluster::connect(Connection::new(&start, Default::default())?, None).await?;
+    let topic = format!("{}.hybrid", start.namespace);
+    cluster.delete_topic(&topic).await?;
+    let spec = TopicSpec { name: topic, partitions: 1, replication: None, config: Vec::new() };
+    let mut pace = interval(Duration::from_millis(50));
+    while cluster.ensure_topic(&spec).await.is_err() {
+        // The old one is still being deleted.
+        pace.tick().await;
+    }
+    b.inbox
+        .wait_until("the declaration", || b.inbox.all().iter().any(|e| matches!(e, Event::Gap { .. })))
+        .await?;
+    redis.kill()?;
+    // Only the log carries it now.
+    let mut sent = a.publish(ROOM, "by the log").await;
+    for _ in 0..20 {
+        if sent.is_ok() {
+            break;
+        }
+        sent = a.publish(ROOM, "by the log").await;
+    }
+    sent.context("the log takes messages again")?;
+    b.inbox
+        .wait_until("a message by the log", || b.inbox.texts(ROOM).contains(&"by the log".to_owned()))
+        .await?;
+    shutdown(vec![a, b]).await
 }

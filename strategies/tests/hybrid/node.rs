@@ -29,6 +29,24 @@ pub(crate) fn brokers() -> Result<Environment> {
     Ok(Environment::start(&request)?)
 }
 
+/// What a node is started with.
+pub(crate) fn start_of(
+    name: &str,
+    brokers: &Environment,
+    settings: &str,
+    inbox: &Arc<Inbox>,
+) -> Result<Start> {
+    Ok(Start {
+        node: name.to_owned(),
+        namespace: format!("faults-{}", if settings.contains("durable") { "durable" } else { "fast" }),
+        kafka: brokers.kafka().map(str::to_owned),
+        redis: brokers.redis().map(str::to_owned),
+        settings: settings.parse()?,
+        connect_retry: None,
+        entrance: Arc::clone(inbox) as Arc<_>,
+    })
+}
+
 /// A node and what it received.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -40,16 +58,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn start(name: &str, brokers: &Environment, settings: &str) -> Result<Self> {
         let inbox = Arc::new(Inbox::new(DEADLINE));
-        let namespace = format!("faults-{}", if settings.contains("durable") { "durable" } else { "fast" });
-        let start = Start {
-            node: name.to_owned(),
-            namespace,
-            kafka: brokers.kafka().map(str::to_owned),
-            redis: brokers.redis().map(str::to_owned),
-            settings: settings.parse()?,
-            connect_retry: None,
-            entrance: Arc::clone(&inbox) as Arc<_>,
-        };
+        let start = start_of(name, brokers, settings, &inbox)?;
         let strategy = find("hybrid").context("it is registered")?;
         Ok(Self { name: name.to_owned(), backplane: (strategy.connect)(start).await?, inbox })
     }

@@ -164,6 +164,26 @@ impl Consumer {
         released.map_err(|source| from_kafka("release", topic, source))
     }
 
+    /// Reads partitions of a topic anew from these offsets, whether they are assigned now or, after an attempt that got half
+    /// way, not.
+    ///
+    /// # Errors
+    /// When the client is closed; trying again is safe.
+    pub fn read_anew_blocking(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<()> {
+        let assignment =
+            self.consumer().assignment().map_err(|source| from_kafka("assignment", topic, source))?;
+        let assigned: Vec<i32> = assignment
+            .elements_for_topic(topic)
+            .iter()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+            .filter(|assigned| offsets.iter().any(|(partition, _)| partition == assigned))
+            .collect();
+        if !assigned.is_empty() {
+            self.release_blocking(topic, &assigned)?;
+        }
+        self.assign_blocking(topic, offsets)
+    }
+
     /// Subscribes through the consumer group of the settings: the group decides which partitions are read.
     ///
     /// # Errors

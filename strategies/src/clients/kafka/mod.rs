@@ -6,6 +6,7 @@
 //! - [`consumer`]: one dedicated thread that reads explicitly assigned partitions and hands over batches.
 //! - [`group`]: membership in a consumer group, with offsets named by the strategy.
 //! - [`health`]: lag and link state.
+//! - [`repair`]: reading on where the log no longer holds the next offset.
 //! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
 //!
 //! What does not live here: partitioning, envelopes, rooms.
@@ -17,6 +18,7 @@ pub mod fault;
 pub mod group;
 pub mod health;
 pub mod producer;
+pub mod repair;
 
 pub use cluster::{Cluster, TopicSpec};
 pub use connection::{
@@ -25,3 +27,4 @@ pub use connection::{
 pub use consumer::{Consumer, Link, Record, RecordSink};
 pub use group::GroupHook;
 pub use producer::{AckSink, Producer, Written};
+pub use repair::{ReadTo, Resume};
