@@ -148,6 +148,7 @@ impl Shared {
                 None => self.add_lane(&shard, None),
             }
         }
+        self.retire_lanes();
         *refreshed = Some(Instant::now());
         Ok(())
     }
@@ -193,6 +194,23 @@ impl Shared {
         }
     }
 
+    /// Ends the lanes whose slots have all gone to others: of masters that left the cluster.
+    fn retire_lanes(&self) {
+        let mut table = self.table.write();
+        for index in (0..table.lanes.len()).rev() {
+            if table.by_slot.iter().any(|lane| usize::from(*lane) == index) {
+                continue;
+            }
+            let lane = table.lanes.remove(index);
+            let later = |lane: &&mut u16| **lane != u16::MAX && usize::from(**lane) > index;
+            table.by_slot.iter_mut().filter(later).for_each(|lane| *lane -= 1);
+            tracing::info!(host = %lane.host.lock(), "no slot is served there any more");
+            // Nothing is queued for a lane out of the table, so that these are its last.
+            let _ = lane.work.send(Work::Retire);
+            let _ = lane.requests.send(Request::Retire);
+        }
+    }
+
     /// Starts the tasks of a lane for `shard`.
     pub(super) fn add_lane(self: &Arc<Self>, shard: &Shard, sessions: Option<(Session, Session)>) {
         let (lane, ends) = Lane::new(&shard.host, sessions.is_some());
@@ -206,9 +224,9 @@ impl Shared {
         let (publishing, subscribed) = sessions.unzip();
         let publisher = Publisher::new(Arc::clone(self), Arc::clone(&lane), ends.work);
         let subscriber = Subscriber::new(Arc::clone(self), lane, ends.requests);
-        self.tasks
-            .lock()
-            .extend([tokio::spawn(publisher.run(publishing)), tokio::spawn(subscriber.run(subscribed))]);
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.extend([tokio::spawn(publisher.run(publishing)), tokio::spawn(subscriber.run(subscribed))]);
     }
 }
 

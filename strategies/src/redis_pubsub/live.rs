@@ -4,6 +4,7 @@
 //! a subscriber that falls behind never holds up a publish. There is one lane, or one per master of a cluster. A lane
 //! keeps its queue when a failover changes its master's address. When slots move between masters, the losing lane hands
 //! over its rooms and what still waits to be published, and the gaining lane sends that first: order survives both.
+//! A lane that has lost all of its slots ends.
 
 use std::fmt;
 use std::sync::Arc;

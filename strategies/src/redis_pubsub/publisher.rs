@@ -36,6 +36,8 @@ pub(crate) struct Publisher {
     inheriting: Option<(oneshot::Receiver<Backlog>, Instant)>,
     in_flight: VecDeque<(Work, Instant)>,
     body: Vec<u8>,
+    /// The lane has no slots any more, and no work.
+    retired: bool,
 }
 
 /// Why the task stopped serving a connection.
@@ -54,10 +56,11 @@ impl Publisher {
             inheriting: None,
             in_flight: VecDeque::new(),
             body: Vec::new(),
+            retired: false,
         }
     }
 
-    /// Runs until the live path closes. `session` is the first connection, if there is one already.
+    /// Runs until the live path closes or the lane retires. `session` is the first connection, if there is one already.
     pub(crate) async fn run(mut self, mut session: Option<Session>) {
         let mut closing = self.shared.closing.subscribe();
         loop {
@@ -94,6 +97,9 @@ impl Publisher {
                 return End::Broken(error);
             }
             self.send(&mut session);
+            if self.retired {
+                return End::Closing;
+            }
             let room = IN_FLIGHT_MAX.saturating_sub(self.in_flight.len());
             let silent_at = self.in_flight.front().map(|(_, sent_at)| *sent_at + limit);
             tokio::select! {
@@ -188,6 +194,7 @@ impl Publisher {
             match work {
                 Work::Flush(flushed) => drop(flushed.send(())),
                 Work::HandOver { left, .. } => drop(left.send(VecDeque::new())),
+                Work::Retire => self.retired = true,
                 work => {
                     self.in_flight.push_front((work, since));
                     break;
@@ -201,7 +208,7 @@ impl Publisher {
         (publish.done)(publish.envelope, outcome);
     }
 
-    /// Opens a connection again, subscriptions first. `None` when the live path closes.
+    /// Opens a connection again, subscriptions first. `None` when the live path closes or the lane retires.
     async fn reconnect(&mut self) -> Option<Session> {
         let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
         let mut closing = shared.closing.subscribe();
@@ -231,6 +238,9 @@ impl Publisher {
             tokio::pin!(listened);
             loop {
                 let expires = self.expire(shared.fail_fast);
+                if self.retired {
+                    return None;
+                }
                 tokio::select! {
                     session = &mut listened => break session,
                     () = closed_signal(&mut closing) => return None,
@@ -275,6 +285,7 @@ impl Publisher {
                 (Work::Flush(flushed), _) => drop(flushed.send(())),
                 (Work::HandOver { left, .. }, _) => drop(left.send(VecDeque::new())),
                 (Work::Inherit(left), _) => self.inherit(left),
+                (Work::Retire, _) => self.retired = true,
             }
         }
     }
@@ -323,7 +334,7 @@ impl Publisher {
         }
     }
 
-    /// The live path closes: nothing is left without an outcome.
+    /// The lane ends: nothing is left without an outcome.
     fn refuse_all(&mut self) {
         self.work.close();
         let mut left: Backlog = self.in_flight.drain(..).map(|(work, _)| (work, true)).collect();

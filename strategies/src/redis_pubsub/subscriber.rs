@@ -32,6 +32,8 @@ pub(crate) enum Request {
     Leave { room: RoomId },
     /// Another lane hands over a room whose slot has moved.
     Adopt(Room),
+    /// The lane has no slots any more, and nothing comes after this: hand the rooms over and end.
+    Retire,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Session> + Send>>;
@@ -43,6 +45,8 @@ pub(crate) struct Subscriber {
     requests: mpsc::UnboundedReceiver<Request>,
     rooms: Rooms,
     link: Link,
+    /// The lane has no slots any more, and ends at this time at the latest.
+    retires_at: Option<Instant>,
 }
 
 /// What the other side knows of the link: of one that breaks again before everything is subscribed it hears once.
@@ -88,10 +92,10 @@ impl Subscriber {
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Self {
         let link = Link::new(shared.wire.inbound());
-        Self { shared, lane, requests, rooms: Rooms::default(), link }
+        Self { shared, lane, requests, rooms: Rooms::default(), link, retires_at: None }
     }
 
-    /// Runs until the live path closes. `session` is the first connection, if there is one already.
+    /// Runs until the live path closes or the lane retires. `session` is the first connection, if there is one already.
     pub(crate) async fn run(mut self, mut session: Option<Session>) {
         let mut closing = self.shared.closing.subscribe();
         loop {
@@ -108,7 +112,6 @@ impl Subscriber {
                 () = closed(&mut closing) => End::Closing,
             };
             if matches!(end, End::Closing) {
-                self.link.inbound.flush();
                 break;
             }
             self.lane.listening.send_replace(false);
@@ -125,6 +128,12 @@ impl Subscriber {
                 }
             }
         }
+        if self.retires_at.is_some() {
+            self.rehome();
+            // From here on the other lanes' links count.
+            self.link.whole();
+        }
+        self.link.inbound.flush();
     }
 
     /// Listens over one connection until it breaks.
@@ -160,6 +169,10 @@ impl Subscriber {
                 }
                 _ = tick.tick() => {
                     let now = Instant::now();
+                    // The server ends the subscriptions of slots that it lost, behind their last message.
+                    if self.retires_at.is_some_and(|at| at <= now || self.rooms.names().next().is_none()) {
+                        return End::Closing;
+                    }
                     self.expire(now, false);
                     listening.unsubscribe(&self.rooms.take_left(now));
                     if listening.is_silent() {
@@ -210,6 +223,9 @@ impl Subscriber {
                         joined.push(id);
                     }
                 }
+                Request::Retire => {
+                    self.retires_at = Some(Instant::now() + self.shared.settings.response_timeout());
+                }
             }
         }
         joined
@@ -238,11 +254,15 @@ impl Subscriber {
         })
     }
 
-    /// Opens a connection again, and keeps the books meanwhile. `None` when the live path closes.
+    /// Opens a connection again, and keeps the books meanwhile. `None` when the live path closes or the lane
+    /// retires.
     async fn reconnect(&mut self, closing: &mut watch::Receiver<bool>) -> Option<Session> {
         let mut opening = self.open();
         let mut tick = interval(TICK);
         loop {
+            if self.retires_at.is_some() {
+                return None;
+            }
             self.expire(Instant::now(), self.shared.fail_fast);
             tokio::select! {
                 session = &mut opening => return Some(session),

@@ -56,6 +56,8 @@ pub(crate) enum Work {
     },
     /// Slots come from another lane: what it hands over goes first.
     Inherit(oneshot::Receiver<Backlog>),
+    /// The lane has no slots any more, and nothing comes after this: end when everything before has its outcome.
+    Retire,
 }
 
 /// What is to be sent, in order. True for what was sent before and may have arrived.

@@ -1,12 +1,14 @@
 //! A cluster whose slots move and whose masters die.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use manifold_compose::RedisTopology;
 use manifold_strategies::clients::redis::Connection;
 use manifold_strategies::clients::redis::resp::Value;
 use manifold_strategies::clients::redis::topology::slot;
 
-use crate::node::{Node, ROOM, admin, ask, audit, servers, stream};
+use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, servers, stream};
 
 struct Master {
     host: String,
@@ -108,6 +110,54 @@ async fn a_dead_master_does_not_stop_the_others() -> Result<()> {
         a.publish(room, "1").await.with_context(|| format!("publishing to {room:?}"))?;
         b.inbox.wait_until("all", || b.inbox.texts(room).last().is_some_and(|text| text == "1")).await?;
     }
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_without_slots_is_let_go() -> Result<()> {
+    let servers = servers(RedisTopology::Cluster)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    b.join(ROOM).await?;
+    a.publish(ROOM, "0").await?;
+    b.inbox.wait_for(ROOM, 1).await?;
+
+    // The room's own master leaves the cluster: another one gets all that it had.
+    let mut masters = masters(redis, slot(format!("faults:{ROOM}").as_bytes())).await?;
+    let slots = ask(&mut masters[0].connection, &["CLUSTER", "SLOTS"]).await?;
+    let Value::Array(ranges) = slots else { anyhow::bail!("no slots") };
+    for range in ranges {
+        let Value::Array(range) = range else { continue };
+        let [Value::Integer(first), Value::Integer(last), Value::Array(master), ..] = &range[..] else {
+            continue;
+        };
+        if !matches!(master.get(2), Some(Value::Text(id)) if id[..] == *masters[0].id.as_bytes()) {
+            continue;
+        }
+        let (first, last) = (first.to_string(), last.to_string());
+        for master in &mut masters {
+            ask(&mut master.connection, &["CLUSTER", "DELSLOTSRANGE", &first, &last]).await?;
+        }
+        ask(&mut masters[1].connection, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await?;
+    }
+
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        // What makes a lane notice is a publish or a lost subscription.
+        a.publish(ROOM, "1").await?;
+        let Value::Text(clients) = ask(&mut masters[0].connection, &["CLIENT", "LIST"]).await? else {
+            anyhow::bail!("no clients");
+        };
+        if !String::from_utf8_lossy(&clients).contains("name=manifold-") {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "still connected to a master without slots");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let count = b.inbox.of(ROOM).len();
+    a.publish(ROOM, "2").await?;
+    b.inbox.wait_for(ROOM, count + 1).await?;
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }
