@@ -112,11 +112,6 @@ impl Log {
         self.partitioner.partition_of(room.as_str().as_bytes())
     }
 
-    /// Records without an outcome yet.
-    pub(super) fn in_flight(&self) -> usize {
-        self.producer.in_flight()
-    }
-
     /// Puts a message at the end of its partition. Its place is fixed when this returns.
     pub(super) fn append(&self, message: &Envelope, at: Option<Position>, appended: Appended) {
         let wave = self.waves.lock().last().map_or_else(Default::default, Arc::clone);

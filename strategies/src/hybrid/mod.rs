@@ -62,6 +62,7 @@ mod merge;
 mod node;
 mod paths;
 pub mod settings;
+mod under_way;
 
 use tokio::sync::oneshot;
 

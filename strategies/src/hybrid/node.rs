@@ -13,12 +13,13 @@ use super::log::Log;
 use super::merge::Merge;
 use super::paths::{LivePath, Paths, Tail};
 use super::settings::{First, Settings};
+use super::under_way::{Permit, UnderWay};
 use super::{GUARANTEES, Outcome};
 use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
 use crate::clients::kafka::{Consumer, Written};
 use crate::clients::redis::Address;
 use crate::envelope;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::guarantees::Guarantees;
 use crate::redis_pubsub::live::{Live, Setup, closed};
 use crate::redis_pubsub::work::{Operation, Publish};
@@ -34,6 +35,7 @@ struct Node {
     live: Arc<Live>,
     paths: Arc<Paths>,
     consumer: Consumer,
+    under_way: Arc<UnderWay>,
     /// Where durable-first messages go once the log has them. No longer than the publishes that may be under way.
     announce: mpsc::UnboundedSender<Announcement>,
     keeper: JoinHandle<()>,
@@ -84,8 +86,8 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let keeper = tokio::spawn(Paths::keep(Arc::downgrade(&paths), consumer.clone()));
     let (announce, announcements) = mpsc::unbounded_channel();
     tokio::spawn(announce_all(Arc::downgrade(&live), announcements));
-    let closed = AtomicBool::new(false);
-    Ok(Arc::new(Node { settings, live, paths, consumer, announce, keeper, stats, closed }))
+    let (under_way, closed) = (UnderWay::new(&settings), AtomicBool::new(false));
+    Ok(Arc::new(Node { settings, live, paths, consumer, under_way, announce, keeper, stats, closed }))
 }
 
 impl Node {
@@ -97,11 +99,7 @@ impl Node {
     fn start_publish(&self, envelope: Envelope) -> Result<oneshot::Receiver<Result<Position>>> {
         self.check_open("publish")?;
         envelope::check(&envelope)?;
-        let waiting = self.paths.log.in_flight();
-        if waiting >= self.settings.queue_messages_max {
-            let problem = format!("{waiting} publishes already wait for the log");
-            return Err(Error::new(ErrorKind::Overloaded, "publish", problem));
-        }
+        let permit = self.under_way.admit(&envelope)?;
         let (sender, outcome) = oneshot::channel();
         let first = self.settings.first;
         let (log, announce) = (Arc::clone(&self.paths.log), self.announce.clone());
@@ -113,11 +111,11 @@ impl Node {
                 Err(error) if error.kind() == ErrorKind::Closed => drop(sender.send(Err(error))),
                 Err(error) => {
                     tracing::debug!(%error, "the live path does not take a message; the log does");
-                    append(&log, envelope, None, None, sender);
+                    append(&log, envelope, None, None, permit, sender);
                 }
                 Ok(at) => {
                     let announce = (first == First::Durable).then_some(announce);
-                    append(&log, envelope, Some(at), announce, sender);
+                    append(&log, envelope, Some(at), announce, permit, sender);
                 }
             }),
         })?;
@@ -132,6 +130,7 @@ fn append(
     envelope: Envelope,
     at: Option<Position>,
     announce: Option<mpsc::UnboundedSender<Announcement>>,
+    permit: Permit,
     outcome: Outcome,
 ) {
     let message = announce.as_ref().map(|_| envelope.clone());
@@ -141,6 +140,7 @@ fn append(
             // Without a live path the log has it all the same.
             let _ = announce.send((message, *at));
         }
+        drop(permit);
         let _ = outcome.send(result);
     };
     log.append(&envelope, at, Box::new(appended));

@@ -49,9 +49,10 @@ pub struct Settings {
     /// A publish that the log does not acknowledge by then fails with an unknown outcome, in ms, 100–60,000.
     /// Default 5,000.
     pub publish_timeout_ms: u32,
-    /// Publishes not yet acknowledged that the node holds at most, 1–1,000,000. Default 16,384.
+    /// Publishes not yet acknowledged that the node holds at most, 1–1,000,000. Default 16,384. One more is refused before
+    /// anybody sees it.
     pub queue_messages_max: usize,
-    /// Bytes of those that still wait for Redis, at most, 128 KiB–4 GiB. Default 64 MiB.
+    /// Bytes of those, at most, 128 KiB–4 GiB. Default 64 MiB.
     pub queue_bytes_max: usize,
     /// A Redis that leaves a command unanswered for so long counts as lost, in ms, 10–60,000. Default 500.
     pub response_timeout_ms: u64,
@@ -167,8 +168,9 @@ impl Settings {
             idempotent: true,
             compression: self.compression,
             message_timeout: self.publish_timeout(),
-            // Publishes are bounded before they get here.
+            // Publishes are bounded before they get here, so that none is shown live and then finds no room.
             queue_records_max: 2_000_000,
+            queue_bytes_max: self.queue_bytes_max.saturating_mul(2),
             ..ProducerSettings::default()
         }
     }

@@ -134,6 +134,8 @@ pub struct ProducerSettings {
     pub message_timeout: Duration,
     /// Bound of the send queue in records; one more is `Overloaded`.
     pub queue_records_max: u32,
+    /// Bound of the send queue in bytes of keys and values, at least 1 KiB; one more record is `Overloaded`.
+    pub queue_bytes_max: usize,
     /// How often topics are looked at for new partitions.
     pub metadata_refresh: Duration,
 }
@@ -146,6 +148,7 @@ impl Default for ProducerSettings {
             compression: Compression::None,
             message_timeout: Duration::from_secs(5),
             queue_records_max: 100_000,
+            queue_bytes_max: 256 * 1024 * 1024,
             metadata_refresh: Duration::from_secs(10),
         }
     }
@@ -248,7 +251,7 @@ impl Connection {
             .set("compression.type", settings.compression.as_str())
             .set("message.timeout.ms", settings.message_timeout.as_millis().to_string())
             .set("queue.buffering.max.messages", settings.queue_records_max.to_string())
-            .set("queue.buffering.max.kbytes", (256 * 1024).to_string())
+            .set("queue.buffering.max.kbytes", (settings.queue_bytes_max / 1024).to_string())
             .set("retry.backoff.ms", "20")
             .set("sticky.partitioning.linger.ms", "0")
             .set("topic.metadata.refresh.interval.ms", settings.metadata_refresh.as_millis().to_string());
