@@ -30,6 +30,21 @@ impl Claim {
     }
 }
 
+/// Whether a living program holds the name that the path stands for. Looking does not keep anybody from claiming it for
+/// longer than this call, and any number may look at once.
+pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // Where it cannot be removed it stays as an empty, unlocked file, which the next claimant takes over.
@@ -47,8 +62,9 @@ mod tests {
         let path = folder.path().join("19092");
         let first = Claim::try_new(&path).unwrap().expect("free");
         assert!(Claim::try_new(&path).unwrap().is_none());
+        assert!(is_held(&path).unwrap());
         drop(first);
-        assert!(!path.exists());
+        assert!(!path.exists() && !is_held(&path).unwrap());
         assert!(Claim::try_new(&path).unwrap().is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Environments that outlive the command that started them: what `compose up`, `status` and `down` share.
 //!
 //! A *holder*, a program of its own, owns the environment like any other owner would, so that the same rules apply: when
-//! the holder ends, all ends. Per state name it keeps a lock for as long as it lives and a file that says what is up.
+//! the holder ends, all ends (after a kill -9 the data folder stays until the next start sweeps it). Per state name it keeps a lock for as long as it lives and a file that says what is up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::cache;
-use crate::claim::Claim;
+use crate::claim::{self, Claim};
 use crate::environment::Environment;
 use crate::error::{Error, IoContext, Result};
 use crate::process::POLL_INTERVAL;
@@ -21,6 +21,9 @@ const DOWN_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a name may be locked without saying what is up under it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long those who only look at a name may keep it from being claimed.
+const LOOK_WITHIN: Duration = Duration::from_millis(200);
 
 /// What is up under a state name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +89,7 @@ impl Hold {
         let folder = folder()?;
         check_name(name)?;
         let lock = lock_path(&folder, name);
-        let claim = Claim::try_new(&lock).at("cannot lock", &lock)?.ok_or_else(|| occupied(name))?;
+        let claim = claim(&lock)?.ok_or_else(|| occupied(name))?;
         let state = State {
             name: name.to_owned(),
             strategy: strategy.to_owned(),
@@ -193,9 +196,12 @@ fn find_in(folder: &Path, name: &str) -> Result<Option<State>> {
         if !lock.exists() && !file.exists() {
             return Ok(None);
         }
-        if Claim::try_new(&lock).at("cannot lock", &lock)?.is_some() {
-            fs::remove_file(&file).ok();
-            return Ok(None);
+        if !claim::is_held(&lock).at("cannot look at", &lock)? {
+            // What a dead holder left. Claimed before it is removed: a new holder may be writing at this moment.
+            if let Some(_claim) = Claim::try_new(&lock).at("cannot lock", &lock)? {
+                fs::remove_file(&file).ok();
+                return Ok(None);
+            }
         }
         match fs::read(&file) {
             Ok(text) => {
@@ -207,6 +213,18 @@ fn find_in(folder: &Path, name: &str) -> Result<Option<State>> {
             Err(_) if Instant::now() < deadline => std::thread::sleep(POLL_INTERVAL),
             Err(source) => return Err(source).at("cannot read", &file),
         }
+    }
+}
+
+/// Claims a name; `None` where it stays claimed. Whoever looks whether it is free holds it for a moment.
+fn claim(lock: &Path) -> Result<Option<Claim>> {
+    let deadline = Instant::now() + LOOK_WITHIN;
+    loop {
+        let claim = Claim::try_new(lock).at("cannot lock", lock)?;
+        if claim.is_some() || Instant::now() >= deadline {
+            return Ok(claim);
+        }
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -270,6 +288,26 @@ mod tests {
         for name in ["", "../x", "a b", &"x".repeat(65)] {
             assert!(check_name(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn those_who_look_do_not_keep_a_name_from_being_claimed() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = lock_path(folder.path(), "name");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        // Up without a file yet, or coming or going: not this test's matter.
+                        drop(claim::is_held(&lock));
+                    }
+                });
+            }
+            let claimed = (0..200).all(|_| claim(&lock).unwrap().is_some());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(claimed, "taken by somebody who only looked");
+        });
     }
 
     #[test]

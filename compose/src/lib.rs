@@ -3,7 +3,9 @@
 //! [`Environment::start`] takes a [`Request`] and returns when the brokers really serve: a produce is acknowledged,
 //! `PING` answers, sentinels agree, cluster slots are covered. [`Nodes`] starts chat-server processes on top of it.
 //! Every process belongs to the program that started it and dies with it: on drop, on panic, on Ctrl-C, and when the
-//! program is killed with -9. [`Process`] is the handle for faults: kill, stop, continue, terminate, restart on the same data.
+//! program is killed with -9. Their private folders go with them, except after a kill -9: then nobody is left to remove
+//! them, and the next start of anybody does. [`Process`] is the handle for faults: kill, stop, continue, terminate, restart
+//! in the same folder.
 //!
 //! What does not live here: the strategies (only their names and needs, in [`STRATEGIES`]), the server, and any load.
 

@@ -89,7 +89,8 @@ fn remembered() -> Vec<Weak<Inner>> {
 /// Kills every process that this program has started through this crate and removes their data.
 ///
 /// For the way out of a program that was asked to stop (Ctrl-C): call it, then exit. Whatever was waiting for one of
-/// those processes fails, and nothing can be started afterwards.
+/// those processes fails, and none of them can be started again. An environment that another thread starts meanwhile is not
+/// waited for: its processes die with the program, and its folder is removed by the next start.
 pub fn kill_all() {
     for process in remembered() {
         if let Some(process) = process.upgrade() {

@@ -141,7 +141,9 @@ impl Process {
         self.0.state().last_exit.ok_or_else(|| self.wrong_state("not running"))
     }
 
-    /// Starts it again on the same data and ports, killing it first where it runs, and waits until it is ready.
+    /// Starts it again in the same folder and on the same ports, killing it first where it runs, and waits until it is
+    /// ready. Kafka finds its log there. Redis runs without persistence, so it comes back empty; a replica or a member of a
+    /// cluster finds its configuration, and what the others still hold.
     ///
     /// # Errors
     /// [`Error::Exited`] or [`Error::NotReady`] with the end of its log; [`Error::ProcessState`] once its environment
