@@ -90,8 +90,8 @@ fn obstacle(run: &RunRecord, target_us: u64) -> Option<&'static str> {
     let gate = |objection: &Objection| match objection.gate {
         Gate::Samples => "too few samples",
         Gate::Conservation => "audit",
-        gate if matches!(gate, Gate::Offered | Gate::SendLag | Gate::Busy) => "generator",
-        _ => "not what the scenario is for",
+        Gate::Offered | Gate::SendLag | Gate::Busy => "generator",
+        Gate::Purpose => "not what the scenario is for",
     };
     match () {
         () if !run.validity.valid => Some(run.validity.objections.first().map_or("invalid", gate)),
