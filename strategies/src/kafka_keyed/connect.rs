@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::bell::{self, Bell, Heard};
-use super::keeper::{self, Commands, Keeper, Mode, Work};
+use super::keeper::{self, Commands, Mode, Work};
 use super::membership::Membership;
 use super::node::Node;
 use super::partitioner::RoomPartitioner;
@@ -64,7 +66,11 @@ async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Res
         name: rooms.clone(),
         partitions: settings.total_partitions(),
         replication: settings.replication,
-        config: vec![("retention.ms".into(), retention_ms.to_string())],
+        config: vec![
+            ("retention.ms".into(), retention_ms.to_string()),
+            // The broker's clock: a log that became shorter is found again by it.
+            ("message.timestamp.type".into(), "LogAppendTime".into()),
+        ],
     };
     let found = cluster.ensure_topic(&spec).await?;
     if found != spec.partitions {
@@ -137,8 +143,9 @@ async fn bring_up(
         waiting: Vec::new(),
         repair_at: None,
     };
-    keep(work, commands)?;
-    Ok(node(settings, topics, rooms, producer, consumer, keeper))
+    let thread = Mutex::new(Some(keep(work, commands)?));
+    let (closed, topic) = (AtomicBool::new(false), topics.rooms.into());
+    Ok(Arc::new(Node { settings, topic, rooms, producer, consumer, keeper, thread, closed }))
 }
 
 /// A node that connects can publish: the producer knows the topics, has its identity, and one write was
@@ -157,23 +164,9 @@ async fn warm_up(cluster: &Cluster, topics: &Topics, producer: &Sender) -> Resul
     publish::acknowledged(written).await.map(drop)
 }
 
-fn node(
-    settings: Settings,
-    topics: Topics,
-    rooms: Arc<Rooms>,
-    producer: Sender,
-    consumer: Consumer,
-    keeper: Keeper,
-) -> Arc<dyn Backplane> {
-    let closed = AtomicBool::new(false);
-    Arc::new(Node { settings, topic: topics.rooms.into(), rooms, producer, consumer, keeper, closed })
-}
-
-fn keep(work: Work, commands: Commands) -> Result<()> {
+fn keep(work: Work, commands: Commands) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name("kafka-keeper".into()).spawn(move || work.run(&commands));
-    thread
-        .map(drop)
-        .map_err(|source| Error::new(ErrorKind::Config, "connect", "no thread").with_source(source))
+    thread.map_err(|source| Error::new(ErrorKind::Config, "connect", "no thread").with_source(source))
 }
 
 async fn read_all(

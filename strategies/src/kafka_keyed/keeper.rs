@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::bell::Bell;
@@ -22,7 +23,6 @@ const IDLE: Duration = Duration::from_secs(1);
 
 enum Command {
     Join { partition: i32, done: oneshot::Sender<Result<()>> },
-    Leave { partition: i32 },
     Repair,
     Wake,
 }
@@ -31,20 +31,24 @@ enum Command {
 #[derive(Clone)]
 pub(super) struct Keeper {
     commands: SyncSender<Command>,
+    /// Partitions of rooms that were left. Apart from the bounded queue, because none may be lost; at most as many as
+    /// rooms were joined.
+    left: Arc<Mutex<Vec<i32>>>,
     stop: Arc<AtomicBool>,
 }
 
 /// The keeper's end of its handle.
 pub(super) struct Commands {
     queue: Receiver<Command>,
+    left: Arc<Mutex<Vec<i32>>>,
     stop: Arc<AtomicBool>,
 }
 
 /// A handle and its other end.
 pub(super) fn channel() -> (Keeper, Commands) {
     let (commands, queue) = sync_channel(COMMANDS_MAX);
-    let stop = Arc::new(AtomicBool::new(false));
-    (Keeper { commands, stop: Arc::clone(&stop) }, Commands { queue, stop })
+    let (left, stop) = (Arc::new(Mutex::default()), Arc::new(AtomicBool::new(false)));
+    (Keeper { commands, left: Arc::clone(&left), stop: Arc::clone(&stop) }, Commands { queue, left, stop })
 }
 
 impl Keeper {
@@ -55,9 +59,11 @@ impl Keeper {
         Ok(waiting)
     }
 
-    /// A room of the partition was left.
-    pub(super) fn leave(&self, partition: i32) -> Result<()> {
-        self.send("leave", Command::Leave { partition })
+    /// A room of the partition was left. Its `join` was answered before.
+    pub(super) fn leave(&self, partition: i32) {
+        self.left.lock().push(partition);
+        // A full queue means that the keeper is about to look anyway.
+        let _ = self.commands.try_send(Command::Wake);
     }
 
     /// Some partition stands still because its offset is not in the log.
@@ -75,8 +81,7 @@ impl Keeper {
     fn send(&self, operation: &'static str, command: Command) -> Result<()> {
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => {
-                let text =
-                    format!("{COMMANDS_MAX} joins and leaves are waiting: the broker is slow to answer");
+                let text = format!("{COMMANDS_MAX} joins are waiting: the broker is slow to answer");
                 Error::new(ErrorKind::Overloaded, operation, text)
             }
             TrySendError::Disconnected(_) => closed(operation),
@@ -118,6 +123,11 @@ impl Work {
                 self.take(command);
             }
             let now = Instant::now();
+            if let Mode::Demand(plan, _) = &mut self.mode {
+                std::mem::take(&mut *commands.left.lock())
+                    .into_iter()
+                    .for_each(|partition| plan.leave(partition, now));
+            }
             self.settle(now);
             if self.repair_at.is_some_and(|at| at <= now) {
                 self.repair_at = self.repair().err().map(|error| {
@@ -152,9 +162,8 @@ impl Work {
             }
             // Other modes read the partition already.
             (Command::Join { done, .. }, _) => drop(done.send(Ok(()))),
-            (Command::Leave { partition }, Mode::Demand(plan, _)) => plan.leave(partition, Instant::now()),
             (Command::Repair, _) => self.repair_at = Some(Instant::now()),
-            (Command::Leave { .. } | Command::Wake, _) => {}
+            (Command::Wake, _) => {}
         }
     }
 
@@ -211,7 +220,7 @@ impl Work {
         // Where offsets count anew the duplicate window removes what was delivered already.
         let at = |resume: &Resume| (resume.partition, resume.offset);
         let renumbered: Vec<_> = resumes.iter().filter(|resume| resume.renumbered).map(at).collect();
-        self.rooms.place(&renumbered);
+        self.rooms.renumber(&renumbered);
         let offsets: Vec<_> = resumes.iter().map(at).collect();
         match self.mode {
             Mode::Group => self.consumer.reassign_blocking(&self.topic, &offsets),

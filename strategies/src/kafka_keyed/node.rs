@@ -4,6 +4,9 @@ use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
 
 use super::keeper::Keeper;
 use super::publish::{self, Sender};
@@ -11,7 +14,7 @@ use super::rooms::Rooms;
 use super::settings::{Consume, Settings};
 use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
 use crate::clients::kafka::Consumer;
-use crate::clients::kafka::fault::closed;
+use crate::clients::kafka::fault::{closed, timed_out};
 use crate::error::Result;
 use crate::guarantees::Guarantees;
 use crate::stats::Stats;
@@ -24,6 +27,8 @@ pub(super) struct Node {
     pub(super) producer: Sender,
     pub(super) consumer: Consumer,
     pub(super) keeper: Keeper,
+    /// The keeper's thread, until a shutdown takes it.
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) closed: AtomicBool,
 }
 
@@ -61,11 +66,12 @@ impl Backplane for Node {
     }
 
     fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
-        let left = match self.rooms.unwant(room) {
-            Some(partition) if self.settings.consume == Consume::Demand => self.keeper.leave(partition),
-            _ => Ok(()),
-        };
-        Box::pin(ready(left))
+        if let Some(partition) = self.rooms.unwant(room)
+            && self.settings.consume == Consume::Demand
+        {
+            self.keeper.leave(partition);
+        }
+        Box::pin(ready(Ok(())))
     }
 
     fn stats(&self) -> &Stats {
@@ -76,10 +82,17 @@ impl Backplane for Node {
         self.closed.store(true, SeqCst);
         self.keeper.stop();
         let (producer, consumer) = (self.producer.clone(), self.consumer.clone());
-        let deadline = self.settings.shutdown_timeout();
+        let (deadline, thread) = (self.settings.shutdown_timeout(), self.thread.lock().take());
         Box::pin(async move {
-            let (flushed, ()) = tokio::join!(producer.close(deadline), consumer.stop());
-            flushed
+            let kept = async {
+                if let Some(thread) = thread {
+                    // A panic was reported by the panic hook already; the thread is gone either way.
+                    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+                }
+            };
+            let ended = async { tokio::join!(producer.close(deadline), consumer.stop(), kept).0 };
+            let late = |_| Err(timed_out("shutdown", "this node's threads still wait for Kafka"));
+            tokio::time::timeout(deadline, ended).await.unwrap_or_else(late)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What happens to a record on its way from the consumer to the node's entrance. Runs on the consumer's thread.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bell::Heard;
@@ -20,6 +21,8 @@ pub(super) struct Reader {
     keeper: Keeper,
     seen: DedupWindow,
     batch: Vec<Event>,
+    /// By partition: which of its numberings was declared last. Empty as long as no log began anew.
+    numberings: HashMap<i32, u64>,
 }
 
 impl Reader {
@@ -39,6 +42,7 @@ impl Reader {
             keeper,
             seen: DedupWindow::new(dedup_messages),
             batch: Vec::new(),
+            numberings: HashMap::new(),
         }
     }
 
@@ -61,7 +65,7 @@ impl Reader {
             });
         match verdict {
             Verdict::Stale => return,
-            Verdict::Next => {}
+            Verdict::Next => self.declare_numbering(record.partition, record.offset),
             Verdict::After(expected) => self.gap(record.partition, expected, record.offset),
         }
         rooms.stats.envelopes_received.add(1);
@@ -81,6 +85,19 @@ impl Reader {
         let envelope = Envelope { room, id: view.id, published_at_us: view.published_at_us, info, payload };
         let position = rooms.position(record.partition, record.offset);
         self.batch.push(Event::Message(Message { envelope, position }));
+    }
+
+    /// The first record after the log began anew: how much of it was lost before cannot be known.
+    fn declare_numbering(&mut self, partition: i32, offset: i64) {
+        let restarts = self.rooms.restarts(partition);
+        if restarts == 0 || self.numberings.insert(partition, restarts) == Some(restarts) {
+            return;
+        }
+        let to = self.rooms.position(partition, offset).offset;
+        for room in self.rooms.wanted_in(partition) {
+            self.rooms.stats.gaps.add(1);
+            self.batch.push(Event::Gap { room, from: 1, to });
+        }
     }
 
     /// Records `from..to` of a partition are gone: retention overtook this node, or a broker lost them.

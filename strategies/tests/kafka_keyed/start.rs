@@ -1,8 +1,8 @@
 //! Starting: absent brokers, disagreeing nodes, secrets.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use manifold_strategies::{ErrorKind, find};
+use manifold_strategies::{ErrorKind, RoomId, find};
 
 use crate::harness::{Node, namespace, own_broker, shared_broker, start};
 
@@ -58,5 +58,29 @@ async fn threads_end_with_their_node() {
             look.tick().await;
             assert!(std::time::Instant::now() < deadline, "the reading thread still runs");
         }
+    }
+}
+
+/// Whatever the node waits for, a shutdown does not wait longer than it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_is_bounded_while_the_broker_stands_still() {
+    let broker = own_broker();
+    let (kafka, namespace) = (broker.kafka().expect("an address"), namespace());
+    for consume in ["all", "demand", "group"] {
+        let settings = format!("consume = '{consume}'\npartitions = 8\nshutdown_timeout_ms = 1000");
+        let node = Node::connect(kafka, &namespace, consume, &settings).await;
+        let process = broker.process("kafka-1").expect("the broker's process");
+        process.stop().expect("stopped");
+        // On demand this makes the keeper ask the broker, which takes seconds to fail.
+        let joining = node.backplane.join(&RoomId::new("room"));
+        let joining = tokio::spawn(joining);
+        let begun = Instant::now();
+        let ended = node.backplane.shutdown().await;
+        let took = begun.elapsed();
+        process.cont().expect("continued");
+        println!("{consume}: shut down after {took:.2?}: {ended:?}");
+        assert!(took < Duration::from_millis(1_500), "{consume}: {took:?}");
+        // Answered either way.
+        let _ = joining.await.expect("a task");
     }
 }

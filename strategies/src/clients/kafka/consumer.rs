@@ -79,7 +79,8 @@ struct Handle {
 
 struct Shared {
     consumer: BaseConsumer<Health>,
-    stop: AtomicBool,
+    /// Shared with the client's callbacks, which may be at work when it is set.
+    stop: Arc<AtomicBool>,
 }
 
 impl Drop for Handle {
@@ -126,11 +127,12 @@ impl Consumer {
         hook: Option<Arc<dyn GroupHook>>,
         sink: impl RecordSink,
     ) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
         let consumer: BaseConsumer<Health> = connection
             .consumer_config(settings)
-            .create_with_context(Health::new(hook))
+            .create_with_context(Health::new(hook, Arc::clone(&stop)))
             .map_err(|source| from_kafka("connect", "Kafka consumer", source))?;
-        let shared = Arc::new(Shared { consumer, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { consumer, stop });
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".into())
@@ -234,8 +236,8 @@ impl Consumer {
         if self.handle.shared.stop.load(Relaxed) { Err(closed(operation)) } else { Ok(()) }
     }
 
-    /// Stops the thread after the batch at hand, leaves the group, and waits for both. A second call returns at
-    /// once.
+    /// Stops the thread after the batch at hand, leaves the group, and waits for both: as long as the sink takes, and
+    /// within a rebalance as long as the cluster takes to answer what was asked already. A second call returns at once.
     pub async fn stop(&self) {
         self.handle.shared.stop.store(true, Relaxed);
         let thread = self.handle.thread.lock().take();

@@ -4,6 +4,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::health::Health;
@@ -31,9 +32,10 @@ pub(super) fn rebalance(
     consumer: &BaseConsumer<Health>,
     code: RDKafkaRespErr,
     list: &TopicPartitionList,
+    stop: &AtomicBool,
 ) {
     let done = match code {
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => assign(hook, consumer, list),
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => assign(hook, consumer, list, stop),
         _ => revoke(hook, consumer, list),
     };
     if let Err(error) = done {
@@ -45,21 +47,34 @@ fn assign(
     hook: &dyn GroupHook,
     consumer: &BaseConsumer<Health>,
     list: &TopicPartitionList,
+    stop: &AtomicBool,
 ) -> crate::Result<()> {
     let map = |source| super::fault::from_kafka("rebalance", "consumer group", source);
-    let known = committed(consumer, list);
+    let known = if stop.load(Relaxed) { Vec::new() } else { committed(consumer, list) };
+    let offsets = ask(hook, &known, stop)?;
+    consumer.assign(&with_offsets(list, &offsets).map_err(map)?).map_err(map)
+}
+
+/// Asks where to start, again and again while the cluster does not answer.
+fn ask(
+    hook: &dyn GroupHook,
+    known: &[(i32, Option<i64>)],
+    stop: &AtomicBool,
+) -> crate::Result<Vec<(i32, i64)>> {
     let mut attempt = 1;
-    let offsets = loop {
-        match hook.assigned(&known) {
+    loop {
+        if stop.load(Relaxed) {
+            return Err(super::fault::closed("rebalance"));
+        }
+        match hook.assigned(known) {
             // Each attempt waits for the cluster itself. Giving up means reading nothing until the next rebalance.
             Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
                 tracing::warn!(%error, attempt, "where to start reading is not known yet");
                 attempt += 1;
             }
-            answer => break answer?,
+            answer => return answer,
         }
-    };
-    consumer.assign(&with_offsets(list, &offsets).map_err(map)?).map_err(map)
+    }
 }
 
 /// What the group committed. A coordinator that does not tell is taken to know nothing.
@@ -106,4 +121,40 @@ fn with_offsets(list: &TopicPartitionList, offsets: &[(i32, i64)]) -> KafkaResul
         }
     }
     Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::error::{Error, ErrorKind, Result};
+
+    /// A cluster that never answers, and a shutdown that comes while it is asked.
+    struct Silent {
+        asked: AtomicUsize,
+        stop: Arc<AtomicBool>,
+    }
+
+    impl GroupHook for Silent {
+        fn assigned(&self, _committed: &[(i32, Option<i64>)]) -> Result<Vec<(i32, i64)>> {
+            if self.asked.fetch_add(1, Relaxed) == 1 {
+                self.stop.store(true, Relaxed);
+            }
+            Err(Error::new(ErrorKind::Timeout, "offsets", "no answer"))
+        }
+
+        fn revoked(&self, _partitions: &[i32]) -> Vec<(i32, i64)> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_shutdown_ends_the_questions() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let hook = Silent { asked: AtomicUsize::new(0), stop: Arc::clone(&stop) };
+        assert_eq!(ask(&hook, &[], &stop).unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(hook.asked.load(Relaxed), 2);
+    }
 }

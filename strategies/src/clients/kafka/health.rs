@@ -56,17 +56,20 @@ pub struct Health {
     /// Disconnects so far, by broker id.
     disconnects: Mutex<HashMap<i64, i64>>,
     hook: Option<Arc<dyn GroupHook>>,
+    /// Set when the consumer is to stop.
+    stop: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// A context; `hook` for a member of a consumer group.
-    pub(super) fn new(hook: Option<Arc<dyn GroupHook>>) -> Self {
+    /// A context; `hook` for a member of a consumer group, `stop` says that the consumer is to end.
+    pub(super) fn new(hook: Option<Arc<dyn GroupHook>>, stop: Arc<AtomicBool>) -> Self {
         Self {
             lag_messages: AtomicI64::new(-1),
             links_up: AtomicBool::new(true),
             links_lost: AtomicU64::new(0),
             disconnects: Mutex::default(),
             hook,
+            stop,
         }
     }
 
@@ -130,7 +133,7 @@ impl ConsumerContext for Health {
     ) {
         // Without a hook nobody subscribed, and so nothing is ever rebalanced.
         if let Some(hook) = &self.hook {
-            group::rebalance(&**hook, consumer, code, partitions);
+            group::rebalance(&**hook, consumer, code, partitions, &self.stop);
         }
     }
 
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn lag_counts_active_partitions() {
-        let health = Health::new(None);
+        let health = Health::new(None, Arc::default());
         assert_eq!(health.lag_messages(), -1);
         health.stats_raw(SAMPLE.as_bytes());
         assert_eq!(health.lag_messages(), 7);
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn links_are_those_of_leaders_that_were_connected() {
-        let health = Health::new(None);
+        let health = Health::new(None, Arc::default());
         assert_eq!(see(&health, "\"CONNECT\"", 0), (true, 0), "not connected yet is not lost");
         assert_eq!(see(&health, "\"UP\"", 0), (true, 0));
         assert_eq!(see(&health, "\"CONNECT\"", 1), (false, 1));
