@@ -183,7 +183,7 @@ impl Plan {
     pub fn experiments(
         &self,
         experiments: &[Experiment],
-        scenario: impl Fn(&str) -> Option<Scenario>,
+        scenario: impl Fn(&str, &[&str]) -> Option<Scenario>,
     ) -> Vec<Cell> {
         experiments
             .iter()
@@ -192,7 +192,12 @@ impl Plan {
                     strategy: experiment.strategy.to_owned(),
                     options: experiment.options.iter().map(|option| (*option).to_owned()).collect(),
                 };
-                let cell = self.cell(&scenario(experiment.scenario)?, &entrant, 1);
+                let overrides = experiment.variant.map_or(&[] as &[&str], |variant| variant.overrides);
+                let mut scenario = scenario(experiment.scenario, overrides)?;
+                if let Some(variant) = experiment.variant {
+                    variant.name.clone_into(&mut scenario.name);
+                }
+                let cell = self.cell(&scenario, &entrant, 1);
                 Some(Cell { role: Role::Claim, ..cell })
             })
             .collect()

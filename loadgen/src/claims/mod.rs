@@ -7,6 +7,8 @@ mod experiments;
 mod order;
 mod plans;
 mod rules;
+#[cfg(test)]
+mod tests;
 
-pub use experiments::{COUNTER_EXAMPLES, Experiment, experiments};
+pub use experiments::{COUNTER_EXAMPLES, Experiment, Variant, experiments};
 pub use rules::{ClaimRow, Judgement, judge_claims};

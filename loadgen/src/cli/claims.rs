@@ -13,7 +13,7 @@ use crate::claims::{ClaimRow, Judgement, judge_claims};
 use crate::report::Style;
 
 /// The scenarios whose comparison the claims read.
-const SCENARIOS: [&str; 4] = ["small-rooms", "giant-room", "redis-restart", "broker-restart"];
+const SCENARIOS: [&str; 5] = ["small-rooms", "giant-room", "redis-restart", "broker-restart", "node-crash"];
 
 pub(super) fn execute(arguments: &ClaimsArguments) -> Result<Outcome> {
     if !arguments.folders.is_empty() {

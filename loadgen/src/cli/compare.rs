@@ -130,7 +130,9 @@ fn work(plan: &Plan, arguments: &CompareArguments, with_claims: bool) -> Vec<Cel
     let mut cells: Vec<Cell> = first.map(|scenario| null_cell(scenario, plan.seed)).into_iter().collect();
     cells.extend(plan.cells());
     if with_claims {
-        cells.extend(plan.experiments(experiments(), |name| paced(arguments, name).ok()));
+        cells.extend(
+            plan.experiments(experiments(), |name, overrides| varied(arguments, name, overrides).ok()),
+        );
     }
     cells
 }
@@ -236,7 +238,13 @@ fn rhythm(arguments: &CompareArguments) -> &'static Pace {
 }
 
 fn paced(arguments: &CompareArguments, name: &str) -> Result<Scenario> {
-    let scenario = Scenario::load(name, &arguments.overrides)?;
+    varied(arguments, name, &[])
+}
+
+/// A scenario with further overrides, which go before those of the person.
+fn varied(arguments: &CompareArguments, name: &str, further: &[&str]) -> Result<Scenario> {
+    let overrides = further.iter().copied().map(str::to_owned).chain(arguments.overrides.iter().cloned());
+    let scenario = Scenario::load(name, &overrides.collect::<Vec<_>>())?;
     let rhythm = rhythm(arguments);
     let window_s = arguments.duration.unwrap_or(rhythm.window_s);
     let timeline_s = arguments.duration.map_or(rhythm.timeline_s, |given| given.max(rhythm.timeline_s));
