@@ -10,7 +10,8 @@ use manifold_compose::{Environment, KafkaTopology, Process, Purpose, RedisTopolo
 use super::plan::Entrant;
 use crate::record::{Broker, ComponentKind};
 
-/// A JVM's tail settles only after a while: nothing that counts runs against a younger one.
+/// A JVM's tail settles only after a while: nothing that counts runs against younger shared brokers. Those of a run that
+/// strikes a broker are private and younger, which its report says.
 pub const AGE_MIN: Duration = Duration::from_secs(30);
 
 /// Brokers that are up.
@@ -37,7 +38,7 @@ impl Brokers {
         Self::start_request(request.with_environment())
     }
 
-    /// Brokers of its own for a run that will break them: never those that somebody else runs.
+    /// Brokers of its own for a run that will break them, cold: never those that somebody else runs.
     ///
     /// # Errors
     /// As for [`Brokers::start`].

@@ -50,8 +50,8 @@ fn absent(table: &ScenarioTable<'_>, records: &[RunRecord], failures: &[Failure]
     let runs = || table.cells.iter().flat_map(|cell| &cell.runs);
     let takes_part = |record: &&RunRecord| {
         runs().flat_map(|run| &run.measured.faults).all(|mark| match mark.fault.to {
-            Target::Kafka => uses(record, ComponentKind::Kafka, "kafka"),
-            Target::Redis => uses(record, ComponentKind::Redis, "redis"),
+            Target::Kafka => uses(record, "kafka"),
+            Target::Redis => uses(record, "redis"),
             Target::Node => true,
         })
     };
@@ -61,10 +61,8 @@ fn absent(table: &ScenarioTable<'_>, records: &[RunRecord], failures: &[Failure]
     labels.into_iter().filter(|label| table.cell(label).is_none()).cloned().collect()
 }
 
-/// Whether a run used a kind of broker. One that was given by address has no process whose cost is counted.
-fn uses(record: &RunRecord, kind: ComponentKind, name: &str) -> bool {
-    record.cost.components.iter().any(|component| component.kind == kind)
-        || record.setting.brokers.iter().any(|broker| broker.given && broker.name.starts_with(name))
+fn uses(record: &RunRecord, broker: &str) -> bool {
+    record.setting.brokers.iter().any(|used| used.name.starts_with(broker))
 }
 
 /// The runs of one role, by scenario and contender.

@@ -59,7 +59,7 @@ impl Sample {
                 parameters: json!({ "rooms": { "count": 200 } }),
             },
             contender: self.contender(guarantees),
-            setting: setting(),
+            setting: setting(self.strategy, self.fault),
             cost: self.cost(&measured),
             measured,
             validity,
@@ -236,7 +236,24 @@ pub(crate) fn guarantees(strategy: &str) -> serde_json::Value {
     })
 }
 
-fn setting() -> Setting {
+fn setting(strategy: &str, fault: bool) -> Setting {
+    let broker = |name: &str, version: &str, command: &str, configuration: &str| Broker {
+        name: name.into(),
+        version: version.into(),
+        command: command.into(),
+        configuration: configuration.into(),
+        age_s: if fault { 4.0 } else { 60.0 },
+        messages_before: if fault { 0 } else { 500_000 },
+        given: false,
+    };
+    let mut brokers = Vec::new();
+    if strategy.contains("kafka") || strategy == "hybrid" {
+        let command = "java -Xmx512m kafka.Kafka server.properties";
+        brokers.push(broker("kafka-1", "Apache Kafka 4.3.0", command, "num.partitions=16\nlog.dirs=data"));
+    }
+    if strategy.contains("redis") || strategy == "hybrid" {
+        brokers.push(broker("redis", "Redis 7.0.15", "redis-server redis.conf", "save"));
+    }
     Setting {
         hardware: Hardware {
             cpu: "Sample CPU 9000".into(),
@@ -248,15 +265,7 @@ fn setting() -> Setting {
             load_average_1m: 0.5,
             steal_share: 0.01,
         },
-        brokers: vec![Broker {
-            name: "kafka-1".into(),
-            version: "Apache Kafka 4.3.0".into(),
-            command: "java -Xmx512m kafka.Kafka server.properties".into(),
-            configuration: "num.partitions=16\nlog.dirs=data".into(),
-            age_s: 60.0,
-            messages_before: 500_000,
-            given: false,
-        }],
+        brokers,
         tool: Tool {
             version: "0.1.0".into(),
             commit: "0123abc".into(),

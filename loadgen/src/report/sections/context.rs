@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::campaign::Failure;
-use crate::record::{Role, RunRecord};
+use crate::record::{Role, RunRecord, Target};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::text::{bytes, count, ms, per_s, percent};
 use crate::stats::{ALPHA, BLOCKS_MIN};
@@ -25,7 +25,8 @@ fn method(records: &[RunRecord]) -> Vec<Block> {
          stall shows in full (no coordinated omission). Every delivery is timed and audited; nothing is sampled."
             .to_owned(),
         "**Blocks.** Each block runs every strategy once per scenario in a seeded random order, with topics and keys of its own and freshly \
-         started nodes. Brokers stay up across runs; Kafka is warmed before anything counts."
+         started nodes. Brokers stay up across runs, and Kafka is warmed before anything counts, except where a fault strikes a broker: those \
+         runs have brokers of their own, not warmed (“Threats to validity” has the ages)."
             .to_owned(),
         format!(
             "**Statistics.** The run is the sample. Medians with bootstrap intervals (95 %); differences paired by block: median ratio with \
@@ -247,12 +248,16 @@ fn null_run(record: &RunRecord) -> Block {
     };
     let text = format!(
         "**Null run** (a server that only echoes, no backplane): {} deliveries per second at {} busy, delivery p50 {}, p99 {}, send lag p99 {}. \
-         No figure in this report can be better than this one, and differences below it are noise.",
+         This is the noise floor of {} at {}: what differs by less there says nothing. Other scenarios load the generator otherwise; \
+         whether it could follow is judged in each run by its send lag and its busiest thread. Only the floor was measured here, not the \
+         generator's ceiling (`cargo run --release -p manifold-loadgen --example ceiling` measures that).",
         count(measured.load.delivered_per_s.round() as u64),
         percent(measured.generator.busy_share_max),
         quantile(0.5),
         quantile(0.99),
         measured.latencies.send_lag.quantile_us(0.99).map_or("–".to_owned(), |us| ms(us as f64 / 1e3)),
+        record.scenario.name,
+        per_s(measured.load.target_per_s),
     );
     Block::Note(if record.validity.valid { Tone::Good } else { Tone::Bad }, text)
 }
@@ -273,12 +278,47 @@ fn threats(records: &[RunRecord]) -> Vec<Block> {
         "**One broker of each kind**, not replicated: an acknowledgement means one log or one memory."
             .to_owned(),
     );
+    points.extend(warmth(records));
     if let Some(runs) = records.iter().map(|record| record.block).max() {
         points.push(format!(
             "**{runs} blocks.** Rare events (rebalances, long pauses) may not have occurred in any."
         ));
     }
     vec![Block::heading(2, "threats", "Threats to validity"), Block::List(points)]
+}
+
+/// How warm the JVM brokers really were.
+fn warmth(records: &[RunRecord]) -> Option<String> {
+    let struck = |record: &RunRecord| {
+        record.measured.faults.iter().any(|mark| mark.fault.to != Target::Node && !mark.whom.is_empty())
+    };
+    let least = |struck_too: bool| {
+        let runs = records.iter().filter(|record| struck(record) == struck_too);
+        let brokers = runs.flat_map(|record| &record.setting.brokers);
+        brokers
+            .filter(|broker| broker.name.starts_with("kafka"))
+            .map(|broker| (broker.age_s, broker.messages_before))
+            .reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)))
+    };
+    let words = |(age_s, messages): (f64, u64)| {
+        format!("at least {age_s:.0} s old and had carried {} messages", count(messages))
+    };
+    let texts = [
+        least(false).map(|warm| format!("where none was struck, Kafka was {} when a run began", words(warm))),
+        least(true).map(|cold| {
+            format!(
+                "where a fault strikes a broker it was {}: latencies and silences there include a cold JVM",
+                words(cold)
+            )
+        }),
+    ];
+    let texts: Vec<String> = texts.into_iter().flatten().collect();
+    (!texts.is_empty()).then(|| {
+        format!(
+            "**Warmth of brokers.** A JVM's tail settles only after some hundred thousand messages; {}.",
+            texts.join("; ")
+        )
+    })
 }
 
 fn raw(records: &[RunRecord], paths: &[String]) -> Vec<Block> {
