@@ -20,8 +20,10 @@ pub struct Diff {
     pub obstacles: Vec<String>,
     /// One per contender, scenario and figure that both sides have.
     pub lines: Vec<Line>,
-    /// Cells that only one side has.
-    pub unmatched: Vec<String>,
+    /// Cells that have a valid run before and none after: what became of them is not known.
+    pub only_before: Vec<String>,
+    /// Cells that are new.
+    pub only_after: Vec<String>,
 }
 
 /// One figure, before and after.
@@ -61,6 +63,11 @@ impl Diff {
     /// Whether anything got significantly worse.
     pub fn regressed(&self) -> bool {
         self.lines.iter().any(|line| line.verdict == Change::Regression)
+    }
+
+    /// Whether something that was there before has nothing to be compared with, or nothing was compared at all.
+    pub fn is_inconclusive(&self) -> bool {
+        !self.only_before.is_empty() || self.lines.is_empty()
     }
 }
 
@@ -109,11 +116,12 @@ pub fn diff(before: &[RunRecord], after: &[RunRecord], threshold: f64) -> Diff {
             line.difference.as_ref().map_or(Change::Same, |difference| change(difference, threshold));
     }
     let keys = |groups: &Groups<'_>| groups.keys().cloned().collect::<BTreeSet<_>>();
-    let unmatched = keys(&old)
-        .symmetric_difference(&keys(&new))
-        .map(|(scenario, label)| format!("{label} in {scenario}"))
-        .collect();
-    Diff { obstacles, lines, unmatched }
+    let missing = |from: &Groups<'_>, to: &Groups<'_>| {
+        let (from, to) = (keys(from), keys(to));
+        from.difference(&to).map(|(scenario, label)| format!("{label} in {scenario}")).collect()
+    };
+    let (only_before, only_after) = (missing(&old, &new), missing(&new, &old));
+    Diff { obstacles, lines, only_before, only_after }
 }
 
 fn groups(records: &[RunRecord]) -> Groups<'_> {
@@ -257,10 +265,20 @@ pub fn describe(diff: &Diff, threshold: f64, style: Style) -> String {
             line.figure, line.before, line.after
         );
     }
-    for cell in &diff.unmatched {
-        let _ = writeln!(out, "only on one side: {cell}");
+    for cell in &diff.only_before {
+        let _ = writeln!(out, "{} {cell}", style.paint("33", "no valid run after:"));
     }
-    let found = if diff.regressed() { "regressions" } else { "no significant regression" };
+    for cell in &diff.only_after {
+        let _ = writeln!(out, "no valid run before: {cell}");
+    }
+    let found = match () {
+        () if diff.regressed() => "regressions",
+        () if diff.lines.is_empty() => "nothing could be compared: inconclusive",
+        () if diff.is_inconclusive() => {
+            "inconclusive: not everything could be compared; in the rest no significant regression"
+        }
+        () => "no significant regression",
+    };
     let _ = writeln!(out, "\n{found} beyond {:.0} %", threshold * 100.0);
     out
 }
@@ -304,6 +322,24 @@ mod tests {
         assert!(obstacles.iter().any(|obstacle| obstacle.contains("kernel: 6.1.0 before, 7.0 after")));
         assert!(obstacles.iter().any(|obstacle| obstacle.contains("`rooms.count` (200 before, 100 after)")));
         assert!(!diff(&runs(1, 0.3), &[], 0.1).obstacles.is_empty());
+    }
+
+    #[test]
+    fn what_has_no_valid_run_any_more_is_inconclusive() {
+        let other = || (1..=5).map(|block| Sample::new("kafka-keyed", "small-rooms", block, 0.6).record());
+        let before: Vec<RunRecord> = runs(5, 0.3).into_iter().chain(other()).collect();
+        let gone = diff(&before, &runs(5, 0.3), 0.1);
+        assert_eq!((gone.is_inconclusive(), gone.regressed()), (true, false));
+        assert_eq!(gone.only_before, ["kafka-keyed in small-rooms"]);
+        let mut after = before.clone();
+        for record in after.iter_mut().filter(|record| record.contender.label == "kafka-keyed") {
+            record.validity.valid = false;
+        }
+        let invalid = diff(&before, &after, 0.1);
+        assert!(invalid.is_inconclusive());
+        assert!(describe(&invalid, 0.1, Style { colour: false }).contains("no valid run after: kafka-keyed"));
+        let more = diff(&runs(5, 0.3), &before, 0.1);
+        assert!(!more.is_inconclusive() && more.only_after.len() == 1, "what is new is no gap");
     }
 
     #[test]

@@ -174,6 +174,10 @@ pub(super) struct ReportArguments {
     /// Write the report here instead
     #[arg(short, long)]
     pub(super) output: Option<PathBuf>,
+    /// Put the headline chart and the decision table into this file as well, between its markers
+    /// `<!-- results:begin -->` and `<!-- results:end -->`; the report must lie below the file's folder
+    #[arg(long, value_name = "FILE")]
+    pub(super) readme: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -50,6 +50,12 @@ impl BaselineArguments {
             found.obstacles.is_empty(),
             "the baseline differs in what is named above: not compared (`loadgen diff --force` compares nevertheless)"
         );
-        Ok(if self.fail_on_regression.is_some() && found.regressed() { Outcome::Failed } else { outcome })
+        Ok(match outcome {
+            _ if self.fail_on_regression.is_some() && found.regressed() => Outcome::Failed,
+            Outcome::Pass if self.fail_on_regression.is_some() && found.is_inconclusive() => {
+                Outcome::Inconclusive
+            }
+            other => other,
+        })
     }
 }

@@ -22,6 +22,7 @@ mod claims;
 mod compare;
 mod interrupt;
 mod output;
+mod readme;
 mod report;
 mod run;
 

@@ -9,6 +9,7 @@ use manifold_compose::STRATEGIES;
 use super::Outcome;
 use super::arguments::{DiffArguments, Format, ReportArguments};
 use super::output::write_report;
+use super::readme;
 use crate::campaign::{Loaded, Store, StoreError, style};
 use crate::diff::{describe, diff as compare};
 use crate::report::gather::mixtures;
@@ -18,6 +19,10 @@ pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
     let target = arguments.output.as_ref().unwrap_or(&arguments.folders[0]);
     let loaded = load(&arguments.folders, target)?;
     write_report(target, &loaded)?;
+    if let Some(readme) = &arguments.readme {
+        readme::update(readme, target, &loaded)?;
+        outln!("{}", readme.display());
+    }
     outln!("{}", target.join("REPORT.md").display());
     outln!("{}", target.join("report.html").display());
     Ok(Outcome::Pass)
@@ -62,7 +67,11 @@ pub(super) fn diff(arguments: &DiffArguments) -> Result<Outcome> {
         arguments.force || found.obstacles.is_empty(),
         "scenario or environment differ as named above: the figures say nothing about each other (--force compares nevertheless)"
     );
-    Ok(if found.regressed() { Outcome::Failed } else { Outcome::Pass })
+    Ok(match () {
+        () if found.regressed() => Outcome::Failed,
+        () if found.is_inconclusive() => Outcome::Inconclusive,
+        () => Outcome::Pass,
+    })
 }
 
 pub(super) fn list() -> Result<Outcome> {

@@ -35,6 +35,8 @@ pub struct Rendered {
     pub html: String,
     /// Figures for `figures/NAME.svg`, which `REPORT.md` refers to.
     pub figures: Vec<(String, String)>,
+    /// The sentence under the title.
+    pub lead: String,
     /// The decision table alone, as Markdown, for the README.
     pub decision_table: String,
 }
@@ -55,6 +57,7 @@ pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> 
         markdown: markdown::markdown(title, &with_lead),
         figures: figures.collect(),
         html: html::html(title, &lead, &blocks),
+        lead,
         decision_table: markdown::markdown_table(&sections::decision_table(&decide::decide(
             &gather::tables(records, failures),
             failures,
