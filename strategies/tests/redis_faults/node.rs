@@ -115,15 +115,12 @@ pub(crate) fn audit(node: &Node, room: &str, first: Position) -> Result<Seen> {
         match event {
             Event::Message(message) if message.envelope.room.as_str() == room => {
                 let at = message.position;
-                if at.epoch == place.epoch && gap_to.is_none() {
-                    // A resent message that was removed as a duplicate leaves its offset unused.
-                    ensure!(at.offset > place.offset, "{at:?} after {place:?}");
-                } else {
-                    ensure!(at.epoch == place.epoch || gap_to.is_some(), "a new epoch was not declared");
-                }
-                place = at;
-                gap_to = None;
+                follows(&mut place, &mut gap_to, at)?;
                 seen.numbers.push(std::str::from_utf8(&message.envelope.payload)?.parse()?);
+            }
+            // A resent message that was removed as a duplicate.
+            Event::Skipped { room: of, position } if of.as_str() == room => {
+                follows(&mut place, &mut gap_to, position)?;
             }
             Event::Gap { room: of, from, to } if of.as_str() == room => {
                 seen.declared += to - from;
@@ -141,6 +138,15 @@ pub(crate) fn audit(node: &Node, room: &str, first: Position) -> Result<Seen> {
     }
     ensure!(counts.values().all(|count| *count == 1), "delivered twice");
     Ok(seen)
+}
+
+/// Positions rise by one, but for what was declared.
+fn follows(place: &mut Position, gap_to: &mut Option<u64>, at: Position) -> Result<()> {
+    ensure!(at.epoch == place.epoch || gap_to.is_some(), "a new epoch was not declared");
+    let expected = gap_to.take().unwrap_or(place.offset + 1);
+    ensure!(at.offset == expected, "{at:?} after {place:?}, not {expected}");
+    *place = at;
+    Ok(())
 }
 
 /// A connection for administration.
