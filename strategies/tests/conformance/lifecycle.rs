@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use manifold_strategies::ErrorKind;
+use manifold_strategies::{ErrorKind, Start};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -51,51 +51,46 @@ pub async fn a_node_that_leaves_does_not_disturb(cluster: Arc<Cluster>) -> Resul
     same("the member that stayed", &member.inbox.texts("room"), &numbered("m", 300))
 }
 
+/// Each broker in turn is absent, the others are there.
 pub async fn an_absent_broker_is_refused(cluster: Arc<Cluster>) -> Result<()> {
-    let (mut start, _) = cluster.start();
-    let nowhere = unused_port().await?;
-    start.kafka = start.kafka.map(|_| nowhere.clone());
-    start.redis = start.redis.map(|url| replace_hosts(&url, &nowhere));
-    let connect = cluster.connect(start);
-    match timeout(cluster.deadline, connect).await.context("connect to an absent broker did not end")? {
-        Ok(_) => bail!("an absent broker went unnoticed"),
-        Err(error) => {
-            ensure!(error.kind() == ErrorKind::Unreachable, "an absent broker is reported as {error}");
-            let port = nowhere.rsplit(':').next().unwrap_or_default();
-            ensure!(
-                error.to_string().contains(port),
-                "the error does not name the address {nowhere}: {error}"
-            );
-            Ok(())
-        }
+    for broker in Broker::of(&cluster.start().0)? {
+        let (mut start, _) = cluster.start();
+        let nowhere = unused_port().await?;
+        broker.replace(&mut start, &nowhere);
+        let connect = timeout(cluster.deadline, cluster.connect(start)).await;
+        let Err(error) = connect.with_context(|| format!("connect without {broker:?} did not end"))? else {
+            bail!("an absent broker went unnoticed: {broker:?}");
+        };
+        ensure!(error.kind() == ErrorKind::Unreachable, "an absent {broker:?} is reported as {error}");
+        let port = nowhere.rsplit(':').next().unwrap_or_default();
+        ensure!(error.to_string().contains(port), "the error does not name the address {nowhere}: {error}");
     }
+    Ok(())
 }
 
+/// Each broker in turn comes late.
 pub async fn an_absent_broker_is_retried(cluster: Arc<Cluster>) -> Result<()> {
-    let (mut start, _) = cluster.start();
-    let late = unused_port().await?;
-    let real = start.kafka.clone().or_else(|| start.redis.as_deref().map(first_host)).context("no broker")?;
-    if start.kafka.is_some() {
-        start.kafka = Some(late.clone());
-    } else {
-        start.redis = start.redis.map(|url| replace_hosts(&url, &late));
+    for broker in Broker::of(&cluster.start().0)? {
+        let (mut start, _) = cluster.start();
+        let late = unused_port().await?;
+        let real = broker.replace(&mut start, &late).context("no broker")?;
+        start.connect_retry = Some(cluster.deadline);
+        let began = Instant::now();
+        let connect = tokio::spawn({
+            let cluster = Arc::clone(&cluster);
+            async move { cluster.connect(start).await }
+        });
+        let opens_after = Duration::from_millis(1500);
+        let forwarder = tokio::spawn(async move {
+            tokio::time::sleep(opens_after).await;
+            forward(&late, real).await
+        });
+        let connected = timeout(cluster.deadline, connect).await.context("connect did not end")?;
+        forwarder.abort();
+        let backplane = connected?.with_context(|| format!("{broker:?} came late"))?;
+        ensure!(began.elapsed() >= opens_after, "connected before there was a broker: {broker:?}");
+        timeout(cluster.deadline, backplane.shutdown()).await.context("shutdown did not end")?.ok();
     }
-    start.connect_retry = Some(cluster.deadline);
-    let began = Instant::now();
-    let connect = tokio::spawn({
-        let cluster = Arc::clone(&cluster);
-        async move { cluster.connect(start).await }
-    });
-    let opens_after = Duration::from_millis(1500);
-    let forwarder = tokio::spawn(async move {
-        tokio::time::sleep(opens_after).await;
-        forward(&late, first_host(&real)).await
-    });
-    let connected = timeout(cluster.deadline, connect).await.context("connect did not end")?;
-    forwarder.abort();
-    let backplane = connected??;
-    ensure!(began.elapsed() >= opens_after, "connected before there was a broker");
-    timeout(cluster.deadline, backplane.shutdown()).await.context("shutdown did not end")?.ok();
     Ok(())
 }
 
@@ -108,6 +103,37 @@ pub async fn unknown_settings_are_refused(cluster: Arc<Cluster>) -> Result<()> {
     let error = cluster.connect(start).await.err().context("connect took a misspelt setting")?;
     ensure!(error.kind() == ErrorKind::Config, "a misspelt setting is reported as {error}");
     Ok(())
+}
+
+/// A kind of broker that a strategy needs.
+#[derive(Debug, Clone, Copy)]
+enum Broker {
+    Kafka,
+    Redis,
+}
+
+impl Broker {
+    /// Those that a node is started with.
+    fn of(start: &Start) -> Result<Vec<Self>> {
+        let kafka = start.kafka.as_ref().map(|_| Self::Kafka);
+        let brokers: Vec<Self> = kafka.into_iter().chain(start.redis.as_ref().map(|_| Self::Redis)).collect();
+        ensure!(!brokers.is_empty(), "no broker");
+        Ok(brokers)
+    }
+
+    /// Puts another host into the broker's address; returns the one that stood there first.
+    fn replace(self, start: &mut Start, host: &str) -> Option<String> {
+        let address = match self {
+            Self::Kafka => &mut start.kafka,
+            Self::Redis => &mut start.redis,
+        };
+        let real = address.as_deref().map(first_host);
+        *address = address.take().map(|old| match self {
+            Self::Kafka => host.to_owned(),
+            Self::Redis => replace_hosts(&old, host),
+        });
+        real
+    }
 }
 
 /// An address on which nothing listens.

@@ -71,6 +71,9 @@ fn trial(
     if !(case.applies)(&guarantees, strategy.needs.kafka || strategy.needs.redis) {
         return None;
     }
+    if !place.runs(case.name, settings.is_empty()) {
+        return None;
+    }
     let name = format!("{label}{}::{}", place.suffix(), case.name);
     let (settings, brokers) = (settings.clone(), Arc::clone(brokers));
     Some(Trial::test(name, move || {
