@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ use super::own::Own;
 use super::reading::{Reading, STEP_TIMEOUT, Turn, partitions_needed};
 use super::record::{Incarnation, Record};
 use super::settings::Settings;
+use super::status::{FULL, SHUT_DOWN, SUPERSEDED, Status, finished};
 use super::writer::Writer;
 use crate::backplane::{Entrance, Event};
 use crate::clients::kafka::Cluster;
@@ -31,23 +32,6 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Earlier lives that are remembered.
 const PAST_MAX: usize = 16;
-
-/// Where this node stands, for those who wait for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    /// Not yet, or not any more, a member whom every message reaches. `awaits` counts members that did not acknowledge.
-    Joining { awaits: usize },
-    /// Every message whose publish is called until then reaches this node; renewed with every confirmed sign of life.
-    Effective { until: Instant },
-    /// For good.
-    Ended { reason: &'static str },
-}
-
-/// Why a node may have to stop for good.
-pub(super) const SUPERSEDED: &str =
-    "another process joined the cluster under this node's name; give every node a name of its own";
-const FULL: &str = "the cluster has as many members as it can have";
-pub(super) const SHUT_DOWN: &str = "this node's backplane was shut down";
 
 /// What the keeper works with.
 pub(super) struct Parts {
@@ -412,14 +396,5 @@ impl Keeper {
         if let Err(error) = self.parts.appender.close(deadline).await {
             tracing::warn!(%error, "the others will notice by themselves that this node is gone");
         }
-    }
-}
-
-/// Resolves with what a task found, if there is one.
-async fn finished<T>(task: &mut Option<JoinHandle<Option<T>>>) -> Option<T> {
-    match task {
-        // A task that panicked found nothing.
-        Some(task) => task.await.unwrap_or_default(),
-        None => std::future::pending().await,
     }
 }

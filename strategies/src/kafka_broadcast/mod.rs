@@ -50,6 +50,7 @@ mod reading;
 mod record;
 mod rooms;
 mod settings;
+mod status;
 mod writer;
 
 use std::fmt;
@@ -60,12 +61,13 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use self::control::Appender;
-use self::keeper::{Keeper, Parts, SHUT_DOWN, Status};
+use self::keeper::{Keeper, Parts};
 use self::places::Places;
 use self::reader::{Reader, Standstill};
 use self::reading::Reading;
 use self::rooms::Rooms;
 pub use self::settings::Settings;
+use self::status::{SHUT_DOWN, Status};
 use self::writer::{Limits, Writer};
 use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
 use crate::clients::kafka::{Cluster, Connection, Consumer, ConsumerSettings, Producer, TopicSpec, fault};
