@@ -17,7 +17,7 @@ use crate::null_server::{NullServer, NullSettings};
 use crate::probe::{Info, Steal, hardware, info, tool};
 use crate::record::{
     ComponentKind, Contender, Cost, Measured, Role, Rules, RunRecord, SCHEMA_VERSION, ScenarioRecord,
-    Setting, judge,
+    Setting, Tool, judge,
 };
 use crate::scenario::Scenario;
 use crate::surroundings::Surroundings;
@@ -154,6 +154,8 @@ impl Runner {
         let scenario = scenario_record(&cell.scenario);
         let target_us = scenario.delivery_us_p99_target;
         let (validity, verdict) = judge(&measured, &contender.guarantees, target_us, Rules::default());
+        // Somebody else started the servers of a single run: nobody knows from what.
+        let build = if cell.role == Role::Single { String::new() } else { self.build.clone() };
         RunRecord {
             schema_version: SCHEMA_VERSION,
             cell: cell.digest(&self.build),
@@ -165,7 +167,7 @@ impl Runner {
             role: cell.role,
             scenario,
             contender,
-            setting: Setting { hardware: machine, brokers, tool: tool() },
+            setting: Setting { hardware: machine, brokers, tool: Tool { build, ..tool() } },
             measured,
             cost,
             validity,

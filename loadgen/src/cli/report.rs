@@ -119,10 +119,11 @@ mod tests {
         };
         let builds = refusal(|record| record.contender.commit = "another".into());
         assert!(builds.contains("several builds") && builds.contains("another"), "{builds}");
-        assert!(refusal(|record| record.setting.tool.dirty = true).contains("uncommitted"));
+        assert!(refusal(|record| record.setting.tool.build = "fedc".into()).contains("fedc"));
         let loads = refusal(|record| record.scenario.digest = "another".into());
         assert!(loads.contains("scenario small-rooms with 2 loads"), "{loads}");
-        let folder = folder(|_| {});
+        // The checkout may move on while a campaign runs: the programs don't.
+        let folder = folder(|record| record.setting.tool.commit = "a later one".into());
         assert_eq!(load(&[folder.path()], folder.path()).unwrap().records.len(), 2);
     }
 }

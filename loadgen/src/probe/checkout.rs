@@ -21,6 +21,7 @@ pub fn tool() -> Tool {
     Tool {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit,
+        build: String::new(),
         dirty: changes.is_some_and(|changes| !changes.is_empty()),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
     }

@@ -108,8 +108,11 @@ pub struct Broker {
 pub struct Tool {
     /// Its version.
     pub version: String,
-    /// Commit of the checkout it was built from.
+    /// Commit at which the checkout it was built from stood when the run began.
     pub commit: String,
+    /// Digest of the programs that made the run, generator and servers; empty where that is not known.
+    #[serde(default)]
+    pub build: String,
     /// Whether that checkout had uncommitted changes to code.
     pub dirty: bool,
     /// Build profile: `release` or `debug`.

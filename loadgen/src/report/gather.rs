@@ -203,26 +203,26 @@ impl<'a> Cell<'a> {
 
 /// What stands against reading these records as one campaign: builds or loads that differ. Empty where nothing does.
 pub fn mixtures(records: &[RunRecord]) -> Vec<String> {
-    let (mut servers, mut tools) = (BTreeSet::new(), BTreeSet::new());
+    let mut builds = BTreeSet::new();
     let mut loads: BTreeMap<(Role, &str), BTreeSet<&str>> = BTreeMap::new();
     for record in records {
         let (contender, tool, scenario) = (&record.contender, &record.setting.tool, &record.scenario);
-        let state = if tool.dirty { ", uncommitted changes" } else { "" };
-        tools.insert(format!("loadgen {} ({}, {}{state})", tool.version, tool.commit, tool.profile));
-        // The null server is part of the load generator.
+        // Where the checkout stands says nothing: it moves on while a campaign runs. The null server says nothing either:
+        // it is part of the load generator.
         if record.role != Role::Null {
-            servers.insert(format!("chat-server {} ({})", contender.version, contender.commit));
+            let (version, commit) = (&contender.version, &contender.commit);
+            builds.insert(format!("chat-server {version} ({commit}) {} {}", tool.profile, tool.build));
         }
         // The steps of a search and of a knee differ in rate on purpose.
         if matches!(record.role, Role::Comparison | Role::Claim) {
             loads.entry((record.role, &scenario.name)).or_default().insert(&scenario.digest);
         }
     }
-    let several = [servers, tools].into_iter().filter(|builds| builds.len() > 1);
-    let builds = several.map(|builds| format!("several builds: {}", Vec::from_iter(builds).join(", ")));
+    let builds = (builds.len() > 1)
+        .then(|| format!("several builds: {}", builds.into_iter().collect::<Vec<_>>().join(", ")));
     let differing = loads.into_iter().filter(|(_, digests)| digests.len() > 1);
     let loads = differing.map(|((_, name), digests)| format!("scenario {name} with {} loads", digests.len()));
-    builds.chain(loads).collect()
+    builds.into_iter().chain(loads).collect()
 }
 
 /// 99th percentile of delivery of a run, in milliseconds.

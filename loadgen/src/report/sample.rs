@@ -269,6 +269,7 @@ fn setting(strategy: &str, fault: bool) -> Setting {
         tool: Tool {
             version: "0.1.0".into(),
             commit: "0123abc".into(),
+            build: "89abcdef".into(),
             dirty: false,
             profile: "release".into(),
         },
