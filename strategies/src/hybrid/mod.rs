@@ -93,7 +93,7 @@ pub const GUARANTEES: Guarantees = Guarantees {
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
     name: "hybrid",
-    summary: "Redis for the live message, Kafka for the log, one sequence: Redis' speed, Kafka's safety",
+    summary: "Redis for the live message, Kafka for the durable log, one sequence over both",
     needs: Needs { kafka: true, redis: true },
     counter_example: false,
     variants: &[Variant { name: "durable-first", settings: "first = \"durable\"" }],

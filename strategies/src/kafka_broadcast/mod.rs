@@ -80,7 +80,7 @@ use crate::strategy::{Needs, Start, Strategy, Variant};
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
     name: "kafka-broadcast",
-    summary: "every message into every live partition; each node consumes exactly one",
+    summary: "Kafka, every message into every live partition; each node consumes exactly one",
     needs: Needs { kafka: true, redis: false },
     counter_example: false,
     variants: &[Variant { name: "hold-2", settings: "hold = 2" }],

@@ -37,7 +37,7 @@ pub const GUARANTEES: Guarantees = Guarantees {
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
     name: "memory",
-    summary: "one node's memory, no broker: the reference and the floor",
+    summary: "One node's memory, no broker: the reference and the floor",
     needs: Needs { kafka: false, redis: false },
     counter_example: false,
     variants: &[],

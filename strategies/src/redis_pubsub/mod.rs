@@ -66,7 +66,7 @@ pub const GUARANTEES: Guarantees = Guarantees {
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
     name: "redis-pubsub",
-    summary: "Redis Pub/Sub per room with a dense sequence: fastest, no log, every loss is noticed",
+    summary: "Redis Pub/Sub per room with a dense sequence: no log, loss is noticed and declared",
     needs: Needs { kafka: false, redis: true },
     counter_example: false,
     variants: &[],
