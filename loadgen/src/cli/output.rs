@@ -57,7 +57,7 @@ pub(super) fn last_word(outcome: Outcome) {
         Outcome::Pass | Outcome::Error => return,
         Outcome::Inconclusive => {
             "exit code 2: inconclusive, not broken. The report is written; some contender has no valid run, mostly because the machine was busy \
-             with something else (see “Validity” in it). The same command again, on a quiet machine, repeats them"
+             with something else (see “Validity” in it). Run it again on a quiet machine (with -o: into another folder)"
         }
         Outcome::Failed => {
             "exit code 99: a promise was broken or a threshold exceeded. The report is written and names it"
