@@ -21,7 +21,8 @@ help: ## this list
 compare: ## drive every strategy through the same short load, audit every delivery, write a report
 	@$(NEED) rust cc java maven
 	$(CARGO) build --release --workspace --bins
-	$(CARGO) run --release -p manifold-loadgen -- compare --quick
+	@# 2 = inconclusive on this machine just now: the report is written and says why, so the target is not an error.
+	target/release/loadgen compare --quick || [ $$? -eq 2 ]
 
 test: unit e2e ## every test, on real Kafka and Redis, with the official SDK and two browsers
 
