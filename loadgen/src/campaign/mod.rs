@@ -105,7 +105,7 @@ impl Campaign {
     /// Makes the runs that have no record yet, in order.
     ///
     /// # Errors
-    /// Cancelled, results that can't be written, or [`FAILURES_MAX`] failed runs in a row. Single failures are noted.
+    /// Cancelled, results that can't be written, or too many failed runs in a row. Single failures are noted.
     pub fn run_all(&mut self, cells: &[Cell]) -> Result<()> {
         let planned: f64 = cells.iter().map(Cell::planned_s).sum();
         self.runner.progress.expect(cells.len(), planned);

@@ -6,7 +6,7 @@
 //! acknowledged when the log has it. With `first = "durable"` the script only reserves the position, and the message is
 //! published live when the log has it.
 //!
-//! Every node listens to its rooms in Redis **and** reads the whole log. Both go through one [`merge`]: per room the
+//! Every node listens to its rooms in Redis **and** reads the whole log. Both go through one `merge`: per room the
 //! lowest position not yet seen is delivered, from whichever path brings it first, and the other copy is dropped. A hole is
 //! held until the log fills it, for `heal_timeout_ms` at most, and then declared as a gap. While Redis is healthy the log is
 //! read seldom and in bulk, for safety only.

@@ -1,6 +1,6 @@
 //! Plan 2: every room has one partition, every message is written once.
 //!
-//! A custom [partitioner](partitioner) maps the room id to a partition, so Kafka's order within a partition is the
+//! A custom [`partitioner`] maps the room id to a partition, so Kafka's order within a partition is the
 //! room's order, and the same for everybody. What differs is how a node reads, by the setting `consume`:
 //!
 //! | `consume` | reads | join |

@@ -1,6 +1,6 @@
 //! Redis Pub/Sub with a dense sequence per room (plan 3): lowest latency, at most once, and every loss is noticed.
 //!
-//! - One script per message assigns the room's next offset and publishes, atomically; see [`sequence`].
+//! - One script per message assigns the room's next offset and publishes, atomically; see `sequence`.
 //! - A node subscribes to the rooms that have local members, and lets go of them some seconds after the last one left.
 //! - Messages, confirmations and the tops of rooms arrive over one connection in one order, so a missing message is found
 //!   exactly: by the next message, by the heartbeat (a lost *last* message), or when a broken link is back. What Redis
