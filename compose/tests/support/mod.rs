@@ -26,7 +26,8 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn is_gone(pid: u32) -> bool {
     let answer = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8(answer.stdout).unwrap();
-    state.trim().is_empty() || state.trim().starts_with('Z')
+    // `Zl`: its first thread has ended and others have not yet, so its locks are still held.
+    state.trim().is_empty() || (state.trim().starts_with('Z') && !state.contains('l'))
 }
 
 /// The state letter of a process, e.g. `T` where it is stopped.
