@@ -34,7 +34,9 @@ pub enum Consume {
 pub struct Settings {
     /// How the node consumes: `all`, `demand`, `group` or `shared-group`. Default `all`.
     pub consume: Consume,
-    /// Partitions over which rooms are hashed, 1–1024. Default 64. Fixed once the topic exists.
+    /// Partitions over which rooms are hashed, 1–1024. Default 16. Fixed once the topic exists. Every fetch names every
+    /// partition that a node reads, so each costs latency and CPU on both sides: two nodes at 1,000 messages per second
+    /// on one small machine had a p99 of 18.5 ms with 64 and of 3.8 ms with 16. More pays with `demand` and many nodes.
     pub partitions: u32,
     /// Partitions reserved for rooms of the override table, 0–64. Default 4. Fixed once the topic exists.
     pub dedicated_partitions: u32,
@@ -77,7 +79,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             consume: Consume::All,
-            partitions: 64,
+            partitions: 16,
             dedicated_partitions: 4,
             overrides: BTreeMap::new(),
             replication: None,
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_shown() {
         let table = parse("").unwrap().effective().unwrap();
-        assert_eq!(table["partitions"].as_integer(), Some(64));
+        assert_eq!(table["partitions"].as_integer(), Some(16));
         assert_eq!(table["consume"].as_str(), Some("all"));
     }
 
