@@ -139,7 +139,7 @@ pub(super) struct CompareArguments {
     /// Blocks: every strategy runs once per block and scenario [default: quick 2, full 5]
     #[arg(long)]
     pub(super) blocks: Option<u32>,
-    /// Length of the counted window [default: quick 3.5s, full 5s]
+    /// Length of the counted window [default: quick 3s, full 5s]
     #[arg(short, long, value_parser = parse_seconds)]
     pub(super) duration: Option<f64>,
     /// Load before anything counts [default: quick 1s, full 1.5s]

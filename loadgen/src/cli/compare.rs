@@ -44,7 +44,7 @@ struct Pace {
     blocks: u32,
 }
 
-const QUICK_PACE: Pace = Pace { window_s: 3.5, warm_up_s: 1.0, timeline_s: 8.0, blocks: 2 };
+const QUICK_PACE: Pace = Pace { window_s: 3.0, warm_up_s: 1.0, timeline_s: 6.5, blocks: 2 };
 const FULL_PACE: Pace = Pace { window_s: 5.0, warm_up_s: 1.5, timeline_s: 12.0, blocks: 5 };
 
 const SEARCH_PACE: Pace = Pace { window_s: 3.0, warm_up_s: 1.0, timeline_s: 8.0, blocks: 1 };

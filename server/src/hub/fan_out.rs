@@ -117,7 +117,11 @@ impl Hub {
             }
             match state.advance(message.position) {
                 Advance::Next => {}
-                Advance::Jump => self.dismiss(&room, &mut state, "a message is missing"),
+                Advance::Jump => {
+                    // What shows the loss still reaches those who are told of it; its offset would look like the next one.
+                    let parting = frame_of(&mut scratch.frame, &room, message, 0);
+                    self.dismiss(&room, &mut state, parting, "a message is missing");
+                }
                 Advance::Stale => {
                     self.metrics.count_error("stale_position");
                     return;
@@ -133,9 +137,7 @@ impl Hub {
         }
         self.metrics.count_deliveries(members);
         let Scratch { frame, touched, appended_bytes, .. } = scratch;
-        frame.clear_within(FRAME_KEPT_BYTES);
-        room.prefix.append(frame.payload_mut(), &envelope.payload, &envelope.info, offset, "");
-        let frame = frame.finish(Opcode::Text);
+        let frame = frame_of(frame, &room, message, offset);
         if state.giant.is_some() || members >= self.settings.giant_members_min {
             self.enqueue(&room, state, frame, envelope.published_at_us);
             return;
@@ -189,7 +191,7 @@ impl Hub {
         let turn = room.turn.lock();
         let mut state = room.lock();
         if state.advance(position) == Advance::Jump {
-            self.dismiss(&room, &mut state, "a message is missing");
+            self.dismiss(&room, &mut state, &[], "a message is missing");
         }
         drop(turn);
         self.tend_if_unwanted(&room, state);
@@ -201,7 +203,7 @@ impl Hub {
         let Some(room) = self.find(room.as_str()) else { return };
         let turn = room.turn.lock();
         let mut state = room.lock();
-        self.dismiss(&room, &mut state, "a gap was declared");
+        self.dismiss(&room, &mut state, &[], "a gap was declared");
         if let Some(top) = &mut state.top {
             // What comes next is `to`, and no second reason to send anybody away.
             top.offset = top.offset.max(to.saturating_sub(1));
@@ -210,9 +212,9 @@ impl Hub {
         self.tend_if_unwanted(&room, state);
     }
 
-    /// The caller holds the room's turn.
-    fn dismiss(&self, room: &Room, state: &mut State, reason: &'static str) {
-        let members = state.dismiss_positioned(&room.id);
+    /// The caller holds the room's turn. `parting` are whole frames that go before the goodbye.
+    fn dismiss(&self, room: &Room, state: &mut State, parting: &[u8], reason: &'static str) {
+        let members = state.dismiss_positioned(&room.id, parting);
         if members > 0 {
             self.metrics.add_insufficient_state(members);
             tracing::debug!(room = %room.id, members, reason, "positioned members must subscribe again");
@@ -228,6 +230,14 @@ impl Hub {
             self.runtime.spawn(async move { hub.tend(&room) });
         }
     }
+}
+
+/// A message as its room's members get it; without a position if `offset` is 0.
+fn frame_of<'f>(frame: &'f mut FrameBuilder, room: &Room, message: &Message, offset: u64) -> &'f [u8] {
+    frame.clear_within(FRAME_KEPT_BYTES);
+    let envelope = &message.envelope;
+    room.prefix.append(frame.payload_mut(), &envelope.payload, &envelope.info, offset, "");
+    frame.finish(Opcode::Text)
 }
 
 impl Room {

@@ -129,15 +129,17 @@ impl State {
         }
     }
 
-    /// Sends away the members that asked to be told of losses; they subscribe again by themselves. Says how many.
-    pub(super) fn dismiss_positioned(&mut self, room: &RoomId) -> usize {
+    /// Sends away the members that asked to be told of losses, with `parting` frames before the goodbye; they subscribe
+    /// again by themselves. Says how many.
+    pub(super) fn dismiss_positioned(&mut self, room: &RoomId, parting: &[u8]) -> usize {
         let push = Push {
             id: 0,
             channel: room.as_str().into(),
             body: PushBody::Unsubscribe(UnsubscribeCode::INSUFFICIENT_STATE.into()),
         };
         let mut dismissed = 0;
-        let bytes = frame::text(|out| json::append_push(out, &push));
+        let goodbye = frame::text(|out| json::append_push(out, &push));
+        let bytes = [parting, &goodbye].concat();
         self.members.extract(
             |member| member.positioned,
             |Member { session, .. }| {

@@ -32,7 +32,8 @@ pub struct Settings {
     /// How long a hole in the sequence is held for the log to fill it before it is declared as a gap, in ms, 10–60,000.
     /// Default 1,000; five times as long while the log cannot be read.
     pub heal_timeout_ms: u64,
-    /// Partitions of the log, 1–1,024. Default 64. Fixed once the topic exists.
+    /// Partitions of the log, 1–1,024. Default 16: every node reads all of them, and each costs the broker work in every
+    /// fetch. Fixed once the topic exists.
     pub partitions: u32,
     /// Replicas of the topic if it is created now, 1–9. Default: as many as there are brokers, at most 3.
     pub replication: Option<u32>,
@@ -82,7 +83,7 @@ impl Default for Settings {
         Self {
             first: First::Fast,
             heal_timeout_ms: 1_000,
-            partitions: 64,
+            partitions: 16,
             replication: None,
             retention_minutes: 24 * 60,
             log_linger_ms: 1.0,
