@@ -104,6 +104,15 @@ pub enum Event {
         /// The position, with an offset above 0.
         position: Position,
     },
+    /// The room's numbering starts anew with offset 1 of `epoch`, and nothing was lost in between: positions of the epoch
+    /// before can't be compared with what follows. Only where positions are dense; a change of epoch that was not announced
+    /// like this may hide a loss.
+    Renumbered {
+        /// The room.
+        room: RoomId,
+        /// The epoch of what follows.
+        epoch: u64,
+    },
     /// The link to the broker broke and is back. Losses, if any, were declared as gaps.
     Reconnected,
 }

@@ -22,8 +22,7 @@ pub enum Closing {
     },
     /// The server told the client that it had missed messages: whatever is missing is a declared loss.
     Told,
-    /// As [`Closing::Told`] or [`Closing::Drained`], to a client that the scenario made too slow to keep up: what it had
-    /// waiting is not owed.
+    /// However it ended, for a client that the scenario made too slow to keep up: what it had waiting is not owed.
     Shed,
 }
 

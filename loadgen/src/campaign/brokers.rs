@@ -46,8 +46,13 @@ impl Brokers {
         Self::start_request(Request::for_strategy(&entrant.strategy)?.with_purpose(Purpose::Figures))
     }
 
+    /// Whether the environment names brokers that somebody else runs.
+    pub fn are_given() -> bool {
+        is_given(&Request::default().with_environment())
+    }
+
     fn start_request(request: Request) -> Result<Self> {
-        let given = request.kafka_given.is_some() || request.redis_given.is_some();
+        let given = is_given(&request);
         debug_assert!(!matches!(request.kafka, Some(KafkaTopology::Three)));
         debug_assert!(!matches!(request.redis, Some(RedisTopology::Cluster)));
         let environment = Environment::start(&request).context("brokers did not start")?;
@@ -144,6 +149,10 @@ impl Brokers {
             given: true,
         }
     }
+}
+
+fn is_given(request: &Request) -> bool {
+    request.kafka_given.is_some() || request.redis_given.is_some()
 }
 
 fn kind_of(name: &str) -> ComponentKind {

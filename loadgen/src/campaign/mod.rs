@@ -5,8 +5,9 @@
 //!
 //! Nodes are started fresh for each run, in a namespace of its own; brokers stay up across runs, because a JVM needs half
 //! a minute before its tail means anything, and are replaced when they have carried [`RUNS_PER_BROKERS`] runs' topics.
-//! A run whose timeline strikes a broker gets brokers of its own, which are *not* warmed: half a minute more for each
-//! such run would double a campaign. Records hold their age, and reports name it among the threats.
+//! A run whose timeline strikes Kafka gets brokers of its own, which are *not* warmed: the restarted JVM would be cold in
+//! any case, and half a minute more for each such run is long. Records hold their age, and reports name it among the
+//! threats. A Redis that was struck stays in use: after its restart it is as new as it was.
 
 mod brokers;
 mod capacity;
@@ -34,7 +35,7 @@ pub use stage::{Stage, Watched};
 pub use store::{Failure, Loaded, Store, StoreError, write_whole};
 
 use crate::engine::RunError;
-use crate::record::{Role, RunRecord};
+use crate::record::{Role, RunRecord, Target};
 use crate::scenario::Scenario;
 
 /// Brokers are replaced after this many runs: each run leaves topics behind, and a broker with thousands of partitions
@@ -189,7 +190,7 @@ impl Campaign {
     }
 
     fn attempt(&mut self, cell: &Cell) -> Result<RunRecord> {
-        let own = if cell.role != Role::Null && cell.strikes_broker() {
+        let own = if cell.role != Role::Null && needs_own_brokers(cell) {
             self.runner.progress.note(&format!("brokers of its own for {}", cell.scenario.name));
             Some(Brokers::start_private(&cell.entrant)?)
         } else {
@@ -283,6 +284,12 @@ impl Campaign {
         }
         Ok(())
     }
+}
+
+/// Whether a run gets brokers of its own: a JVM that was killed is cold afterwards, and brokers that somebody else runs are
+/// not ours to strike. A Redis of ours comes back as new as it was.
+fn needs_own_brokers(cell: &Cell) -> bool {
+    cell.strikes(Target::Kafka) || (cell.strikes(Target::Redis) && Brokers::are_given())
 }
 
 impl AtRate for Campaign {

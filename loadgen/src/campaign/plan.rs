@@ -99,12 +99,12 @@ impl Cell {
         self.scenario.warm_up_s
             + self.scenario.duration_s
             + 2.0
-            + if self.strikes_broker() { 6.0 } else { 0.0 }
+            + if self.strikes(Target::Kafka) { 6.0 } else { 0.0 }
     }
 
-    /// Whether its timeline strikes a broker: such a run gets brokers of its own, so that the warm ones stay warm.
-    pub fn strikes_broker(&self) -> bool {
-        self.scenario.faults.iter().any(|fault| fault.to != Target::Node)
+    /// Whether its timeline strikes `target`.
+    pub fn strikes(&self, target: Target) -> bool {
+        self.scenario.faults.iter().any(|fault| fault.to == target)
     }
 }
 

@@ -189,11 +189,9 @@ impl Client {
     pub(super) fn lost(&mut self, closing: Closing, books: &mut Books<'_>) {
         self.connected = false;
         let slow = self.slow;
-        // Whether it was told or the run ended first: what waited for a client that was made slow is not owed to it.
-        let closing = match closing {
-            Closing::Told | Closing::Drained if slow => Closing::Shed,
-            other => other,
-        };
+        // Whether it was told, or cut off because it did not read the goodbye either, or the run ended first: what waited
+        // for a client that was made slow is not owed to it.
+        let closing = if slow { Closing::Shed } else { closing };
         for one in &mut self.memberships {
             if one.standing == Standing::In {
                 books.closed(one.room, one.windows, slow, closing);

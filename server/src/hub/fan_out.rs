@@ -16,6 +16,7 @@ use manifold_strategies::{Entrance, Event, Message, Position, RoomId};
 use parking_lot::MutexGuard;
 
 use super::Hub;
+use super::members::Member;
 use super::room::{Advance, Room, State};
 use crate::clock::unix_us;
 use crate::session::Session;
@@ -34,6 +35,8 @@ thread_local! {
 #[derive(Default)]
 struct Scratch {
     frame: FrameBuilder,
+    /// The same message without a position, where a room has members whose position is void.
+    unplaced: FrameBuilder,
     touched: Vec<Arc<Session>>,
     appended_bytes: usize,
     corked: bool,
@@ -89,6 +92,7 @@ impl Entrance for Hub {
                     Event::Message(message) => self.deliver_message(scratch, &message, last),
                     Event::Gap { room, from, to } => self.declare_gap(&room, from, to),
                     Event::Skipped { room, position } => self.skip(&room, position),
+                    Event::Renumbered { room, epoch } => self.renumber(&room, epoch),
                     Event::Reconnected => tracing::info!("the link to the broker is back"),
                 }
             }
@@ -138,17 +142,32 @@ impl Hub {
         self.metrics.count_deliveries(members);
         let Scratch { frame, touched, appended_bytes, .. } = scratch;
         let frame = frame_of(frame, &room, message, offset);
+        let mut unplaced = frame;
+        if state.renumbered && offset > 0 {
+            unplaced = frame_of(&mut scratch.unplaced, &room, message, 0);
+            let some_are_void = state.members.iter().any(|member| member.void);
+            state.renumbered = some_are_void;
+        }
         if state.giant.is_some() || members >= self.settings.giant_members_min {
+            if state.renumbered {
+                // It has grown since, and a giant room has one frame for all.
+                drop(state);
+                let _turn = room.turn.lock();
+                state = room.lock();
+                state.renumbered = false;
+                self.dismiss(&room, &mut state, unplaced, "the numbering started anew");
+            }
             self.enqueue(&room, state, frame, envelope.published_at_us);
             return;
         }
+        let frame_for = |member: &Member| if member.void { unplaced } else { frame };
         if last && touched.is_empty() {
             for member in state.members.iter() {
-                member.session.send(frame);
+                member.session.send(frame_for(member));
             }
         } else {
             for member in state.members.iter() {
-                if member.session.append(frame) {
+                if member.session.append(frame_for(member)) {
                     touched.push(Arc::clone(&member.session));
                 }
             }
@@ -195,6 +214,17 @@ impl Hub {
         }
         drop(turn);
         self.tend_if_unwanted(&room, state);
+    }
+
+    /// The room's numbering starts anew, and nothing was lost by that. Who has a position of the old one stays, and gets what
+    /// follows without offsets, which it would take for the old numbering's. A giant room has one frame for all: there the
+    /// first message shows the jump, and members with a position subscribe again.
+    fn renumber(&self, room: &RoomId, epoch: u64) {
+        let Some(room) = self.find(room.as_str()) else { return };
+        let mut state = room.lock();
+        if state.giant.is_none() && state.members.len() < self.settings.giant_members_min {
+            state.renumber(epoch);
+        }
     }
 
     /// The backplane lost messages of a room on their way here.

@@ -14,6 +14,8 @@ pub(super) struct Member {
     pub(super) joined_serial: u64,
     /// It wants to be told of losses.
     pub(super) positioned: bool,
+    /// Its position is of a numbering that has ended: it gets no offsets.
+    pub(super) void: bool,
 }
 
 /// Slots of members, some of them free.
@@ -39,6 +41,10 @@ impl Members {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.slots.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.slots.iter_mut().flatten()
     }
 
     /// The members in a range of slots, clipped to what there is.

@@ -103,7 +103,8 @@ impl Hub {
         let room = Arc::clone(&ticket.room);
         let mut state = room.lock();
         reply(Room::position(&state));
-        let member = Member { session: Arc::clone(session), joined_serial: state.serial, positioned };
+        let member =
+            Member { session: Arc::clone(session), joined_serial: state.serial, positioned, void: false };
         let slot = state.members.insert(member);
         drop(state);
         // Hands the interest over. A gap may have ended the membership again by now: then this lets go of the room.

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) serial: u64,
     /// The last position seen, where positions are dense.
     pub(super) top: Option<Position>,
+    /// Some members may have a position of a numbering that has ended.
+    pub(super) renumbered: bool,
     pub(super) interest: Interest,
     /// Subscribers that wait for the join to resolve.
     pub(super) waiters: Vec<oneshot::Sender<Result<(), JoinFailed>>>,
@@ -117,6 +119,13 @@ impl State {
             Some(top) if top.epoch != position.epoch || position.offset != top.offset + 1 => Advance::Jump,
             _ => Advance::Next,
         }
+    }
+
+    /// The numbering starts anew at offset 1 of `epoch`; whoever is here has positions of an old one.
+    pub(super) fn renumber(&mut self, epoch: u64) {
+        self.top = Some(Position { epoch, offset: 0 });
+        self.members.iter_mut().for_each(|member| member.void = member.positioned);
+        self.renumbered = true;
     }
 
     /// The join resolved with `position`; messages after it may have arrived already.

@@ -59,7 +59,7 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
     // The same within one `attach`: the gap comes between the membership and the end of its ticket.
     let ticket = ticket(&hub);
     let room = Arc::clone(&ticket.room);
-    room.lock().members.insert(Member { session, joined_serial: 0, positioned: true });
+    room.lock().members.insert(Member { session, joined_serial: 0, positioned: true, void: false });
     hub.deliver(&mut gap());
     assert_eq!((room.len(), hub.room_count()), (0, 1));
     drop(ticket);

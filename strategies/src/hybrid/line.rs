@@ -107,8 +107,9 @@ impl Room {
         self.lines.front_mut()
     }
 
-    /// Ends lines before `generation`.
-    pub(super) fn advance_to(&mut self, generation: u32) {
+    /// Ends lines before `generation`. Says which epoch is current now, if another one was.
+    pub(super) fn advance_to(&mut self, generation: u32) -> Option<u64> {
+        let before = self.lines.front()?.generation;
         while self.lines.len() > 1
             && let Some(line) = self.lines.pop_front_if(|line| line.generation < generation)
         {
@@ -117,6 +118,7 @@ impl Room {
                 self.past.pop_front();
             }
         }
+        self.lines.front().filter(|line| line.generation != before).map(|line| line.epoch)
     }
 
     /// Holds a marker for `offset`.

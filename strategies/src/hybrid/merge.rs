@@ -267,7 +267,9 @@ impl Merge {
             && let Some(entry) = room.held.first_entry()
         {
             let (generation, offset, _) = *entry.key();
-            room.advance_to(generation);
+            if let Some(epoch) = room.advance_to(generation) {
+                self.out.push(Event::Renumbered { room: id.clone(), epoch });
+            }
             let tail = self.tail.get(room.partition).copied().unwrap_or(i64::MAX);
             let reached = room.current().map_or(0, |line| line.reached);
             let turn = match room.held.first_key_value().map(|(_, held)| &held.what) {
@@ -323,7 +325,9 @@ impl Merge {
             && let Some((key, _)) = room.held.first_key_value()
         {
             let (generation, ..): Key = *key;
-            room.advance_to(generation);
+            if let Some(epoch) = room.advance_to(generation) {
+                self.out.push(Event::Renumbered { room: id.clone(), epoch });
+            }
             self.take_first(id);
         }
     }

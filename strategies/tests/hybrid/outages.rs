@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use manifold_strategies::RoomId;
+use manifold_strategies::{Event, RoomId};
 use tokio::time::sleep;
 
 use crate::node::{BOTH, Node, ROOM, ask_redis, audit, brokers, shutdown, stream};
@@ -34,9 +34,34 @@ async fn redis_dies_and_returns_empty_while_messages_flow() -> Result<()> {
             // Offsets that the dying server assigned without telling anybody may be declared lost; messages are not.
             audit(node, "a", &a)?;
             audit(node, "c", &c)?;
+            announces_epochs(node)?;
         }
         shutdown(nodes).await?;
     }
+    Ok(())
+}
+
+/// Every change of epoch is announced before its first message, and nothing of the epoch before comes with a position after.
+fn announces_epochs(node: &Node) -> Result<()> {
+    let (mut current, mut changes) = (None, 0);
+    for event in node.inbox.all() {
+        match event {
+            Event::Message(message) if message.position.offset > 0 => {
+                let epoch = *current.get_or_insert(message.position.epoch);
+                ensure!(
+                    epoch == message.position.epoch,
+                    "epoch {epoch} became {} unannounced",
+                    message.position.epoch
+                );
+            }
+            Event::Renumbered { epoch, .. } => {
+                changes += 1;
+                current = Some(epoch);
+            }
+            _ => {}
+        }
+    }
+    ensure!(changes == 2, "{changes} changes of epoch in 2 outages");
     Ok(())
 }
 

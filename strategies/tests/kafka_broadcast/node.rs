@@ -43,7 +43,8 @@ impl Entrance for Inbox {
                 Event::Message(message) => {
                     self.messages.lock().push((now, number(&message.envelope.payload)))
                 }
-                Event::Reconnected | Event::Gap { .. } | Event::Skipped { .. } => {}
+                Event::Reconnected | Event::Gap { .. } | Event::Skipped { .. } | Event::Renumbered { .. } => {
+                }
             }
         }
         self.arrived.notify_waiters();

@@ -27,7 +27,7 @@ impl Entrance for Teller {
                 }
                 Event::Reconnected => eprintln!("reconnected"),
                 Event::Gap { .. } => eprintln!("gap"),
-                Event::Skipped { .. } => {}
+                Event::Skipped { .. } | Event::Renumbered { .. } => {}
             }
         }
     }
