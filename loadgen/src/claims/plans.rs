@@ -5,8 +5,8 @@ use super::rules::{Evidence, Found, Judgement, missing};
 use crate::record::{Amplification, ComponentKind, RunRecord};
 use crate::report::gather::{Cell, amplification, cpu_us_per_delivery_served, delivery_ms_p99};
 use crate::report::holds;
-use crate::report::text::{count, ms, per_s, ratio, significant};
-use crate::stats::{BLOCKS_MIN, Difference, compare_paired};
+use crate::report::text::{ms, per_s, ratio, share, significant};
+use crate::stats::{BLOCKS_MIN, Difference, compare_paired, correct};
 
 /// Broker writes per publish may be off by this much from a whole number: publishes under way at the window's edges.
 const WRITES_TOLERANCE: f64 = 0.05;
@@ -48,11 +48,14 @@ pub(super) fn broadcast_suits_giant(evidence: &Evidence<'_>) -> Found {
     else {
         return missing("needs valid runs of kafka-broadcast and kafka-keyed in giant-room");
     };
-    let (latency, cpu) =
-        (against(keyed, broadcast, delivery_ms_p99), against(keyed, broadcast, cpu_us_per_delivery_served));
+    let latency = against(keyed, broadcast, delivery_ms_p99);
+    let cpu = against(keyed, broadcast, cpu_us_per_delivery_served);
     let (Some(latency), Some(cpu)) = (latency, cpu) else {
         return missing("kafka-broadcast and kafka-keyed share no valid block in giant-room");
     };
+    let mut family = [latency, cpu];
+    correct(&mut family);
+    let [latency, cpu] = family;
     let target_us = broadcast.runs[0].scenario.delivery_us_p99_target as f64;
     let p99 = broadcast.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
     let figure = format!(
@@ -146,41 +149,46 @@ fn carries(cell: &Cell<'_>) -> bool {
 }
 
 pub(super) fn redis_better(evidence: &Evidence<'_>) -> Found {
-    let mut figures = Vec::new();
-    let (mut better, mut worse) = (0, 0);
+    let mut names = Vec::new();
+    let mut family = Vec::new();
     for table in evidence.healthy() {
         let (Some(redis), Some(keyed)) =
             (evidence.cell(&table.name, "redis-pubsub"), evidence.cell(&table.name, "kafka-keyed"))
         else {
             continue;
         };
-        let (Some(latency), Some(cpu)) =
-            (against(keyed, redis, delivery_ms_p99), against(keyed, redis, cpu_us_per_delivery_served))
-        else {
-            continue;
-        };
-        better += usize::from(latency.call.is_smaller());
-        worse += usize::from(latency.call.is_larger());
-        figures.push(format!(
-            "{}: p99 {}, CPU {} of Kafka's",
-            table.name,
-            ratio(latency.ratio.median),
-            ratio(cpu.ratio.median)
-        ));
+        let latency = against(keyed, redis, delivery_ms_p99);
+        let cpu = against(keyed, redis, cpu_us_per_delivery_served);
+        if let (Some(latency), Some(cpu)) = (latency, cpu) {
+            names.push(table.name.as_str());
+            family.extend([latency, cpu]);
+        }
     }
+    correct(&mut family);
+    let better = family.iter().step_by(2).filter(|latency| latency.call.is_smaller()).count();
+    let worse = family.iter().step_by(2).filter(|latency| latency.call.is_larger()).count();
+    let mut figures: Vec<String> = names
+        .iter()
+        .zip(family.chunks(2))
+        .map(|(name, pair)| {
+            let [p99, cpu] = [0, 1].map(|index: usize| ratio(pair[index].ratio.median));
+            format!("{name}: p99 {p99}, CPU {cpu} of Kafka's")
+        })
+        .collect();
     if figures.is_empty() {
         return missing("redis-pubsub and kafka-keyed share no valid block");
     }
-    let lost = |scenario, label| evidence.cell(scenario, label).map(|cell| cell.audit().lost());
+    let lost =
+        |scenario, label| evidence.cell(scenario, label).map(|cell| (cell.audit().lost(), lost_text(cell)));
     let (redis_lost, kafka_lost) =
         (lost("redis-restart", "redis-pubsub"), lost("broker-restart", "kafka-keyed"));
-    for (who, lost) in [("Redis", redis_lost), ("Kafka", kafka_lost)] {
-        figures.push(lost.map_or(format!("restart of {who} not measured"), |lost| {
-            format!("restart of {who}: {} deliveries lost", count(lost))
+    for (who, lost) in [("Redis", &redis_lost), ("Kafka", &kafka_lost)] {
+        figures.push(lost.as_ref().map_or(format!("restart of {who} not measured"), |(_, lost)| {
+            format!("restart of {who}: {lost}")
         }));
     }
     let scenarios = figures.len() - 2;
-    let (judgement, why) = match redis_lost {
+    let (judgement, why) = match redis_lost.map(|(lost, _)| lost) {
         Some(1..) if better > 0 => {
             (Judgement::Depends, "faster while healthy, but what is sent while Redis restarts is gone")
         }
@@ -215,7 +223,7 @@ pub(super) fn hybrid_has_both(evidence: &Evidence<'_>) -> Found {
         );
     };
     let lost = restart.audit().lost();
-    figure.push_str(&format!("; {} deliveries lost when Redis restarts", count(lost)));
+    figure.push_str(&format!("; when Redis restarts, {}", lost_text(restart)));
     let slower = latency.call.is_larger();
     let (judgement, why) = match (slower, lost) {
         (false, 0) if latency.ratio.samples < BLOCKS_MIN => (
@@ -235,6 +243,15 @@ pub(super) fn hybrid_has_both(evidence: &Evidence<'_>) -> Found {
         (true, _) => (Judgement::Refuted, "slower than Redis, and a restart of Redis cost messages"),
     };
     (figure, judgement, why.to_owned())
+}
+
+/// What a cell lost, as a share of what was expected.
+fn lost_text(cell: &Cell<'_>) -> String {
+    let (audit, runs) = (cell.audit(), cell.runs.len());
+    match audit.lost() {
+        0 => format!("nothing lost in {runs} runs"),
+        lost => format!("{} of deliveries lost in {runs} runs", share(lost, audit.expected)),
+    }
 }
 
 fn against(a: &Cell<'_>, b: &Cell<'_>, figure: fn(&RunRecord) -> Option<f64>) -> Option<Difference> {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{order, plans};
 use crate::record::{Role, RunRecord};
 use crate::report::gather::{Cell, ScenarioTable, by_scenario};
+use crate::stats::BLOCKS_MIN;
 
 /// A judged claim.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,6 +22,15 @@ pub struct ClaimRow {
     pub judgement: Judgement,
     /// Why it follows, or what is missing.
     pub why: String,
+    /// The fewest blocks that the figures rest on; 0 when there are none.
+    pub blocks: usize,
+}
+
+impl ClaimRow {
+    /// Whether it rests on too few blocks for a statement.
+    pub fn is_provisional(&self) -> bool {
+        self.judgement != Judgement::NotMeasured && self.blocks < BLOCKS_MIN
+    }
 }
 
 /// What follows for a claim.
@@ -59,17 +69,26 @@ type Rule = fn(&Evidence<'_>) -> Found;
 pub(super) struct Evidence<'a> {
     comparison: Vec<ScenarioTable<'a>>,
     claim: Vec<ScenarioTable<'a>>,
+    /// The fewest valid runs of a cell that the rule at hand has looked at.
+    fewest: std::cell::Cell<Option<usize>>,
 }
 
 impl<'a> Evidence<'a> {
     /// A contender's runs in a scenario of the comparison, if any is valid.
     pub(super) fn cell(&self, scenario: &str, label: &str) -> Option<&Cell<'a>> {
-        find(&self.comparison, scenario, label)
+        self.seen(find(&self.comparison, scenario, label))
     }
 
     /// The same among the experiments made for claims.
     pub(super) fn experiment(&self, scenario: &str, label: &str) -> Option<&Cell<'a>> {
-        find(&self.claim, scenario, label)
+        self.seen(find(&self.claim, scenario, label))
+    }
+
+    fn seen<'t>(&self, cell: Option<&'t Cell<'a>>) -> Option<&'t Cell<'a>> {
+        if let Some(runs) = cell.map(Cell::valid_count) {
+            self.fewest.set(Some(self.fewest.get().map_or(runs, |fewest| fewest.min(runs))));
+        }
+        cell
     }
 
     /// All undisturbed scenarios of the comparison.
@@ -146,13 +165,17 @@ pub fn judge_claims(records: &[RunRecord]) -> Vec<ClaimRow> {
     let evidence = Evidence {
         comparison: by_scenario(records, Role::Comparison),
         claim: by_scenario(records, Role::Claim),
+        fewest: std::cell::Cell::new(None),
     };
     CLAIMS
         .iter()
         .zip(1..)
         .map(|((claim, experiment, rule), number)| {
+            evidence.fewest.set(None);
             let (figure, judgement, why) = rule(&evidence);
-            ClaimRow { number, claim, experiment, figure, judgement, why }
+            let fewest = evidence.fewest.get().unwrap_or(0);
+            let blocks = if judgement == Judgement::NotMeasured { 0 } else { fewest };
+            ClaimRow { number, claim, experiment, figure, judgement, why, blocks }
         })
         .collect()
 }

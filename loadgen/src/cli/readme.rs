@@ -39,9 +39,13 @@ fn answer(rendered: &Rendered, link: &str) -> Result<String> {
         "the report has no headline chart: no valid run of a comparison without faults"
     );
     Ok(format!(
-        "[![Delivery latency p99 by job and strategy]({link}/figures/{HEADLINE}.svg)]({link}/REPORT.md)\n\n{}\n{} \
+        "[![Delivery latency p99 by job and strategy]({link}/figures/{HEADLINE}.svg)]({link}/REPORT.md)\n\n\
+         Delivery p99 in milliseconds on a logarithmic axis, from the intended send to each member: median over runs with whiskers; further \
+         left is better. Dashed: the job's target. Hollow: a promise was broken, so not ranked. `memory` is one node, the reference.\n\n{}{}\n{} \
          [Report]({link}/REPORT.md) · [as one page]({link}/report.html)\n",
-        rendered.decision_table, rendered.lead
+        rendered.note.as_ref().map_or_else(String::new, |note| format!("> {note}\n\n")),
+        rendered.decision_table,
+        rendered.lead
     ))
 }
 

@@ -1,19 +1,20 @@
 //! The decision table, computed from the data by the rules below. Nobody writes verdicts by hand.
 //!
-//! For a scenario without faults:
+//! Scenarios without faults alone are decided; what a fault costs is shown for everyone and crowns nobody
+//! ([`super::sections`]).
 //! 1. Floors and counter-examples are no candidates. A candidate without a valid run is *not measured*, and while there
 //!    is one, the best of the others is named but nobody wins.
-//! 2. A candidate qualifies if it kept every promise, its audit is clean, and its median p99 meets the target.
+//! 2. A candidate qualifies if it kept every promise, its audit is clean, and its median p99 meets the target. Where the
+//!    one-node reference fails likewise, the failure says nothing about backplanes, and the row says so.
 //! 3. Of those, the lowest p99 wins. Whoever can't be told from it (paired by block, bootstrap interval, Mann–Whitney
-//!    with Holm's correction) is tied with it.
+//!    with Holm's correction) is tied with it; who shares fewer than two blocks with it leaves the row undecided.
 //! 4. Ties go to the lowest CPU per delivery of nodes and brokers, told apart in the same way; what then is tied, is a tie.
-//!
-//! For a scenario with faults: promises kept, then fewest deliveries lost, then the shortest silence, then CPU.
 
 use serde::Serialize;
 
-use super::gather::{Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99, silence_ms};
-use super::text::{count, ms, ratio, with_interval};
+use super::gather::{Cell, ScenarioTable, cpu_us_per_delivery_served, delivery_ms_p99};
+use super::reasons::{because, broken, broken_promises, reasons_against};
+use super::text::ms;
 use crate::campaign::Failure;
 use crate::record::RunRecord;
 use crate::stats::{BLOCKS_MIN, Difference, compare_paired, correct};
@@ -29,10 +30,10 @@ pub struct Decision {
     pub outcome: Outcome,
     /// Fewer blocks than a statement needs: an indication.
     pub provisional: bool,
-    /// The figures behind it.
-    pub because: String,
-    /// Measured or declared reasons against it.
-    pub not_when: String,
+    /// The figures behind it, the most telling first.
+    pub because: Vec<String>,
+    /// Measured or declared reasons against it, the most telling first.
+    pub not_when: Vec<String>,
 }
 
 /// What the rules came to.
@@ -43,7 +44,7 @@ pub enum Outcome {
     Winner(String),
     /// Several that can't be told apart.
     Tie(Vec<String>),
-    /// The best of those measured, while others have no valid run.
+    /// The best so far, while others have no valid run or there are too few blocks to tell.
     Undecided(Vec<String>),
     /// None qualifies.
     Nobody,
@@ -51,20 +52,23 @@ pub enum Outcome {
     NotMeasured,
 }
 
-type Figure = fn(&RunRecord) -> Option<f64>;
+pub(super) type Figure = fn(&RunRecord) -> Option<f64>;
 
-/// Decides every scenario, also those of which there are nothing but `failures`.
+/// Decides every scenario without faults, also those of which there are nothing but `failures`.
 pub fn decide(tables: &[ScenarioTable<'_>], failures: &[Failure]) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = tables.iter().map(|table| decide_one(table, tables)).collect();
+    let undisturbed = tables.iter().filter(|table| !table.is_disturbed());
+    let mut decisions: Vec<Decision> = undisturbed.map(|table| decide_one(table, tables)).collect();
     for failure in failures.iter().filter(|failure| failure.is_ranked()) {
-        if decisions.iter().all(|decision| decision.scenario != failure.scenario) {
+        let seen = decisions.iter().any(|decision| decision.scenario == failure.scenario)
+            || tables.iter().any(|table| table.name == failure.scenario);
+        if !seen {
             decisions.push(Decision {
                 scenario: failure.scenario.clone(),
                 job: failure.stands_for.clone(),
                 outcome: Outcome::NotMeasured,
                 provisional: true,
-                because: "no run could be made: see “Validity”".to_owned(),
-                not_when: String::new(),
+                because: vec!["no run could be made: see “Validity”".to_owned()],
+                not_when: Vec::new(),
             });
         }
     }
@@ -72,11 +76,7 @@ pub fn decide(tables: &[ScenarioTable<'_>], failures: &[Failure]) -> Vec<Decisio
 }
 
 fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision {
-    let disturbed = table.is_disturbed();
-    let measured: Vec<&Cell<'_>> = table
-        .contenders()
-        .filter(|cell| cell.valid_count() > 0 && (!disturbed || cell.is_disturbed()))
-        .collect();
+    let measured: Vec<&Cell<'_>> = table.contenders().filter(|cell| cell.valid_count() > 0).collect();
     let blocks = measured.iter().map(|cell| cell.valid_count()).min().unwrap_or(0);
     let decision = |outcome, because, not_when| Decision {
         scenario: table.name.clone(),
@@ -87,117 +87,113 @@ fn decide_one(table: &ScenarioTable<'_>, all: &[ScenarioTable<'_>]) -> Decision 
         not_when,
     };
     if measured.is_empty() {
-        let because = "no valid run: see “Validity”".to_owned();
-        return decision(Outcome::NotMeasured, because, String::new());
+        let because = vec!["no valid run: see “Validity”".to_owned()];
+        return decision(Outcome::NotMeasured, because, Vec::new());
     }
-    let (qualified, excluded) = qualify(&measured, table, disturbed);
+    let (qualified, excluded) = qualify(&measured, table);
     if qualified.is_empty() {
-        return decision(Outcome::Nobody, excluded.join("; "), String::new());
+        return decision(Outcome::Nobody, excluded, Vec::new());
     }
-    let order: [Figure; 2] =
-        [if disturbed { silence_ms } else { delivery_ms_p99 }, cpu_us_per_delivery_served];
-    let narrowed = narrow(&qualified, &order);
-    let because = because(&narrowed, qualified.len(), &excluded, disturbed);
-    let best = narrowed.best;
-    let not_when =
-        best.iter().map(|cell| reasons_against(cell, table, all, best.len() > 1)).collect::<Vec<_>>();
+    let narrowed = narrow(&qualified);
+    let mut because = because(&narrowed, qualified.len(), excluded);
+    let best = &narrowed.best;
+    let not_when = best.iter().flat_map(|cell| reasons_against(cell, table, all, best.len() > 1)).collect();
     let labels: Vec<String> = best.iter().map(|cell| cell.label.clone()).collect();
-    let unmeasured = unmeasured(table, disturbed);
+    let unmeasured = unmeasured(table);
     let outcome = match labels.as_slice() {
-        _ if !unmeasured.is_empty() => Outcome::Undecided(labels),
+        _ if !unmeasured.is_empty() || narrowed.blocks_shared().is_some_and(|shared| shared < 2) => {
+            Outcome::Undecided(labels)
+        }
         [only] => Outcome::Winner(only.clone()),
         _ => Outcome::Tie(labels),
     };
-    let because = match unmeasured.is_empty() {
-        true => because,
-        false => format!("{because}; no valid run of {}", unmeasured.join(", ")),
-    };
-    decision(
-        outcome,
-        because,
-        not_when.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
-    )
+    if !unmeasured.is_empty() {
+        because.insert(0, format!("no valid run of {}", unmeasured.join(", ")));
+    }
+    decision(outcome, because, not_when)
 }
 
 /// Candidates without a valid run: invalid ones, failed ones, and those that were not made.
-fn unmeasured<'t>(table: &'t ScenarioTable<'_>, disturbed: bool) -> Vec<&'t str> {
-    let concerned = table.contenders().filter(|cell| !disturbed || cell.is_disturbed());
-    let invalid = concerned.filter(|cell| cell.valid_count() == 0).map(|cell| cell.label.as_str());
+fn unmeasured<'t>(table: &'t ScenarioTable<'_>) -> Vec<&'t str> {
+    let invalid = table.contenders().filter(|cell| cell.valid_count() == 0).map(|cell| cell.label.as_str());
     invalid.chain(table.absent.iter().map(String::as_str)).collect()
 }
 
 /// Splits into those that qualify and the reasons against the others.
-fn qualify<'c, 'a>(
-    measured: &[&'c Cell<'a>],
-    table: &ScenarioTable<'_>,
-    disturbed: bool,
-) -> (Vec<&'c Cell<'a>>, Vec<String>) {
-    let kept = || measured.iter().filter(|cell| cell.kept());
+fn qualify<'c, 'a>(measured: &[&'c Cell<'a>], table: &ScenarioTable<'_>) -> (Vec<&'c Cell<'a>>, Vec<String>) {
+    let floor = table.cells.iter().find(|cell| cell.is_floor() && cell.valid_count() > 0);
+    let target_ms = table.target_us as f64 / 1e3;
+    let p99_ms = |cell: &Cell<'_>| cell.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
     let (mut qualified, mut excluded) = (Vec::new(), Vec::new());
+    // Whether the one-node reference fails in every way in which a candidate does.
+    let mut floor_too = true;
     for &cell in measured {
-        let audit = cell.audit();
-        let p99_ms = cell.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
-        let target_ms = table.target_us as f64 / 1e3;
-        let objection = match () {
-            () if !cell.kept() => Some(broken_promises(cell)),
-            () if disturbed && kept().any(|other| loses_more(cell, other)) => {
-                Some(format!("lost {} deliveries", count(audit.lost())))
+        let (objection, likewise) = match () {
+            () if !cell.kept() => {
+                let too = floor.is_some_and(|floor| {
+                    let there = broken(floor);
+                    broken(cell).iter().all(|about| there.contains(about))
+                });
+                (broken_promises(cell), too)
             }
-            () if disturbed => None,
-            () if !audit.is_clean() => Some("its audit is not clean".to_owned()),
-            () if p99_ms > target_ms => {
-                Some(format!("p99 {} misses the target of {}", ms(p99_ms), ms(target_ms)))
+            () if !cell.audit().is_clean() => {
+                let too = floor.is_some_and(|floor| !floor.audit().is_clean());
+                ("its audit is not clean".to_owned(), too)
             }
-            () => None,
+            () if p99_ms(cell) > target_ms => {
+                let too = floor.is_some_and(|floor| p99_ms(floor) > target_ms);
+                (format!("p99 {} misses the target of {}", ms(p99_ms(cell)), ms(target_ms)), too)
+            }
+            () => {
+                qualified.push(cell);
+                continue;
+            }
         };
-        match objection {
-            Some(objection) => excluded.push(format!("{}: {objection}", cell.label)),
-            None => qualified.push(cell),
-        }
+        floor_too &= likewise;
+        excluded.push(format!("{}: {objection}", cell.label));
+    }
+    if !excluded.is_empty() && floor_too {
+        let note = "the one-node reference fails too: says nothing about backplanes";
+        excluded.insert(0, note.to_owned());
     }
     (qualified, excluded)
 }
 
-/// Whether `cell` lost more per run than `other`; exactly, because one delivery more is one too many.
-fn loses_more(cell: &Cell<'_>, other: &Cell<'_>) -> bool {
-    let weighed =
-        |one: &Cell<'_>, by: &Cell<'_>| u128::from(one.audit().lost()) * by.runs.len().max(1) as u128;
-    weighed(cell, other) > weighed(other, cell)
-}
-
-fn broken_promises(cell: &Cell<'_>) -> String {
-    let broken = cell.valid().flat_map(|run| &run.verdict.promises).find(|promise| !promise.kept);
-    broken.map_or_else(String::new, |promise| {
-        format!(
-            "broke its promise on {} ({}; declared: {})",
-            promise.about, promise.observed, promise.declared
-        )
-    })
-}
-
 /// Who is left once the figures have been applied in turn.
-struct Narrowed<'c, 'a> {
-    /// The lowest, and whoever can't be told from it.
-    best: Vec<&'c Cell<'a>>,
+pub(super) struct Narrowed<'c, 'a> {
+    /// The lowest, and whoever can't be told from it; the lowest first.
+    pub(super) best: Vec<&'c Cell<'a>>,
     /// Those whom the last figure put out: they had been level with the best in every figure before it.
-    beaten: Vec<&'c Cell<'a>>,
+    pub(super) beaten: Vec<&'c Cell<'a>>,
     /// How many figures it took; 0 when there was but one to begin with.
-    figures: usize,
+    pub(super) figures: usize,
+}
+
+impl Narrowed<'_, '_> {
+    /// The fewest blocks that one of the best shares with the lowest; `None` where there is but one.
+    pub(super) fn blocks_shared(&self) -> Option<usize> {
+        let (leader, others) = self.best.split_first()?;
+        others.iter().map(|other| leader.pairs(other, delivery_ms_p99).len()).min()
+    }
 }
 
 /// Keeps the lowest by each figure in turn until one is left.
-fn narrow<'c, 'a>(cells: &[&'c Cell<'a>], order: &[Figure]) -> Narrowed<'c, 'a> {
+fn narrow<'c, 'a>(cells: &[&'c Cell<'a>]) -> Narrowed<'c, 'a> {
+    let order: [Figure; 2] = [delivery_ms_p99, cpu_us_per_delivery_served];
     let mut narrowed = Narrowed { best: cells.to_vec(), beaten: Vec::new(), figures: 0 };
     for figure in order {
         if narrowed.best.len() < 2 {
             break;
         }
         narrowed.figures += 1;
-        let best = lowest(&narrowed.best, *figure);
+        let best = lowest(&narrowed.best, figure);
         let left = |cell: &&Cell<'_>| best.iter().all(|one| one.label != cell.label);
         narrowed.beaten = narrowed.best.iter().copied().filter(left).collect();
         narrowed.best = best;
     }
+    // Among those that are level the order means nothing; readers expect the lower latency first.
+    let p99 = |cell: &Cell<'_>| cell.median(delivery_ms_p99).unwrap_or(f64::INFINITY);
+    narrowed.best.sort_by(|a, b| p99(a).total_cmp(&p99(b)));
     narrowed
 }
 
@@ -228,101 +224,4 @@ pub(super) fn differences(
     correct(&mut family);
     let mut corrected = family.into_iter();
     raw.into_iter().map(|difference| difference.and_then(|_| corrected.next())).collect()
-}
-
-fn because(narrowed: &Narrowed<'_, '_>, candidates: usize, excluded: &[String], disturbed: bool) -> String {
-    let leader = narrowed.best[0];
-    let mut parts = Vec::new();
-    let figure: Figure = if disturbed { silence_ms } else { delivery_ms_p99 };
-    let name = if disturbed { "silence after the fault" } else { "p99" };
-    if let Some(interval) = leader.interval(figure) {
-        parts.push(format!("{name} {}", with_interval(&interval, ms)));
-    }
-    let by_cpu = narrowed.figures == 2;
-    let by: Figure = if by_cpu { cpu_us_per_delivery_served } else { figure };
-    let next = narrowed
-        .beaten
-        .iter()
-        .zip(differences(leader, &narrowed.beaten, by))
-        .filter_map(|(cell, difference)| Some((cell, difference?)))
-        .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median));
-    match next {
-        Some((cell, difference)) if by_cpu => parts.push(format!(
-            "{} can't be told from it in {name}, but needs {} the CPU per delivery",
-            cell.label,
-            ratio(difference.ratio.median)
-        )),
-        Some((cell, difference)) => {
-            parts.push(format!("next is {} with {} that", cell.label, ratio(difference.ratio.median)));
-        }
-        None if narrowed.best.len() > 1 => parts.push("intervals overlap in latency and in CPU".to_owned()),
-        None if candidates == 1 => parts.push("the only one that qualifies".to_owned()),
-        None => {}
-    }
-    let audit = leader.audit();
-    parts.push(match audit.lost() {
-        0 => format!("nothing lost of {} deliveries", count(audit.expected)),
-        lost => format!("{} of {} deliveries lost", count(lost), count(audit.expected)),
-    });
-    parts.extend(excluded.iter().map(|reason| format!("out: {reason}")));
-    parts.join("; ")
-}
-
-/// What speaks against a strategy elsewhere: measured failures first, then what it declares, then its price.
-fn reasons_against(
-    cell: &Cell<'_>,
-    here: &ScenarioTable<'_>,
-    all: &[ScenarioTable<'_>],
-    name_it: bool,
-) -> String {
-    let mut reasons = Vec::new();
-    for table in all.iter().filter(|table| table.name != here.name) {
-        let Some(there) = table.cell(&cell.label).filter(|there| there.valid_count() > 0) else { continue };
-        let (audit, p99_ms) = (there.audit(), there.median(delivery_ms_p99).unwrap_or(0.0));
-        if table.is_disturbed() {
-            if audit.lost() > 0 {
-                let told = if audit.lost_silent == 0 { ", all of them declared" } else { "" };
-                reasons.push(format!("{}: it lost {} deliveries{told}", table.name, count(audit.lost())));
-            }
-        } else if !there.kept() {
-            reasons.push(format!("{}: it {}", table.name, broken_promises(there)));
-        } else if p99_ms * 1e3 > table.target_us as f64 {
-            reasons.push(format!("{}: p99 {} misses the target", table.name, ms(p99_ms)));
-        }
-    }
-    reasons.extend(declared_against(cell));
-    if let Some(cheaper) = cheaper(cell, here) {
-        reasons.push(cheaper);
-    }
-    match (reasons.is_empty(), name_it) {
-        (true, _) => String::new(),
-        (false, true) => format!("{}: {}", cell.label, reasons.join(", ")),
-        (false, false) => reasons.join("; "),
-    }
-}
-
-fn declared_against(cell: &Cell<'_>) -> Option<String> {
-    let guarantees = &cell.runs.first()?.contender.guarantees;
-    let is = |key: &str, value: &str| guarantees.get(key).and_then(serde_json::Value::as_str) == Some(value);
-    let mut declared = Vec::new();
-    if is("replay", "none") {
-        declared.push("history must survive (it keeps no log)");
-    }
-    if is("delivery", "at-most-once") && is("replay", "none") {
-        declared.push("no message may be lost when a broker fails (at most once)");
-    }
-    (!declared.is_empty()).then(|| declared.join("; "))
-}
-
-/// Another contender that does the same job for clearly less CPU.
-fn cheaper(cell: &Cell<'_>, here: &ScenarioTable<'_>) -> Option<String> {
-    let others: Vec<&Cell<'_>> =
-        here.contenders().filter(|other| other.label != cell.label && other.kept()).collect();
-    let found = others
-        .iter()
-        .zip(differences(cell, &others, cpu_us_per_delivery_served))
-        .filter_map(|(other, difference)| Some((other, difference?)))
-        .filter(|(_, difference)| difference.call.is_smaller() && difference.ratio.median < 0.75)
-        .min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median))?;
-    Some(format!("CPU is scarce ({} needs {} of it)", found.0.label, ratio(found.1.ratio.median)))
 }

@@ -225,14 +225,26 @@ pub fn mixtures(records: &[RunRecord]) -> Vec<String> {
     builds.into_iter().chain(loads).collect()
 }
 
+/// Samples that must lie beyond a percentile for it to be quoted.
+pub const SAMPLES_BEYOND_MIN: f64 = 10.0;
+
+/// A percentile in milliseconds, if enough samples lie beyond it.
+pub fn reliable_ms(histogram: &Histogram, quantile: f64) -> Option<f64> {
+    // A little slack: 1 − 0.999 is a little less than a thousandth.
+    if histogram.count() as f64 * (1.0 - quantile) < SAMPLES_BEYOND_MIN - 1e-6 {
+        return None;
+    }
+    histogram.quantile_us(quantile).map(|value_us| value_us as f64 / 1e3)
+}
+
 /// 99th percentile of delivery of a run, in milliseconds.
 pub fn delivery_ms_p99(run: &RunRecord) -> Option<f64> {
     quantile_ms(run, 0.99)
 }
 
-/// A percentile of delivery of a run, in milliseconds.
+/// A percentile of delivery of a run, in milliseconds; absent where too few samples lie beyond it.
 pub fn quantile_ms(run: &RunRecord, quantile: f64) -> Option<f64> {
-    run.measured.latencies.delivery.quantile_us(quantile).map(|value_us| value_us as f64 / 1e3)
+    reliable_ms(&run.measured.latencies.delivery, quantile)
 }
 
 /// CPU of a kind of component per delivery, in microseconds.
@@ -259,6 +271,18 @@ pub fn broker_bytes_per_delivery(run: &RunRecord) -> Option<f64> {
     let brokers = run.cost.components.iter().filter(|component| is_broker(component.kind));
     let bytes: Option<u64> = brokers.map(|component| component.written_bytes).sum();
     bytes.filter(|bytes| deliveries > 0.0 && *bytes > 0).map(|bytes| bytes as f64 / deliveries)
+}
+
+/// Share of the expected deliveries that a run lost, told or not.
+pub fn lost_share(run: &RunRecord) -> Option<f64> {
+    let audit = &run.measured.audit;
+    (audit.expected > 0).then(|| audit.lost() as f64 / audit.expected as f64)
+}
+
+/// Longest stretch after a fault that struck in which nobody received anything, in milliseconds.
+pub fn all_silence_ms(run: &RunRecord) -> Option<f64> {
+    let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
+    struck.map(|mark| mark.silence_ms).reduce(f64::max)
 }
 
 /// Longest silence of any one room after a fault that struck, in milliseconds.

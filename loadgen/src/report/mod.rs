@@ -9,6 +9,7 @@ pub mod document;
 pub mod gather;
 pub mod html;
 pub mod markdown;
+mod reasons;
 pub mod recovery;
 mod sections;
 mod terminal;
@@ -37,7 +38,9 @@ pub struct Rendered {
     pub figures: Vec<(String, String)>,
     /// The sentence under the title.
     pub lead: String,
-    /// The decision table alone, as Markdown, for the README.
+    /// What stands over a decision table from too few blocks.
+    pub note: Option<String>,
+    /// The decision table alone, in brief, as Markdown, for the README.
     pub decision_table: String,
 }
 
@@ -51,6 +54,7 @@ pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> 
         _ => None,
     });
     let lead = sections::lead(records);
+    let decisions = decide::decide(&gather::tables(records, failures), failures);
     let mut with_lead = vec![Block::Text(lead.clone())];
     with_lead.extend(blocks.iter().cloned());
     Rendered {
@@ -58,9 +62,7 @@ pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> 
         figures: figures.collect(),
         html: html::html(title, &lead, &blocks),
         lead,
-        decision_table: markdown::markdown_table(&sections::decision_table(&decide::decide(
-            &gather::tables(records, failures),
-            failures,
-        ))),
+        note: sections::provisional(records, &decisions),
+        decision_table: markdown::markdown_table(&sections::decision_table(&decisions, sections::BRIEF)),
     }
 }

@@ -4,13 +4,13 @@ use crate::record::{Deed, FaultMark, Measured, Target};
 use crate::stats::median;
 
 /// A run counts as recovered once this many intervals in a row are as before.
-const CALM_INTERVALS: usize = 3;
+pub(super) const CALM_INTERVALS: usize = 3;
 
 /// As before: at least this share of the deliveries before the fault…
-const RATE_SHARE_MIN: f64 = 0.8;
+pub(super) const RATE_SHARE_MIN: f64 = 0.8;
 
 /// …at no more than this multiple of their p99 (or within the target, if that is larger).
-const LATENCY_FACTOR_MAX: f64 = 2.0;
+pub(super) const LATENCY_FACTOR_MAX: f64 = 2.0;
 
 /// What came of one fault.
 #[derive(Debug, Clone, PartialEq)]

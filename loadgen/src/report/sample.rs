@@ -221,18 +221,20 @@ fn stands_for(scenario: &str) -> &'static str {
     }
 }
 
+/// What the strategies declare.
 pub(crate) fn guarantees(strategy: &str) -> serde_json::Value {
-    let (delivery, ordering, replay, positions) = match strategy {
-        "redis-pubsub" => ("at-most-once", "per-room", "none", "dense"),
-        "memory" => ("at-most-once", "per-room", "none", "dense"),
-        "kafka-broadcast" => ("at-least-once-deduplicated", "per-publisher", "log", "none"),
-        "hybrid" => ("at-least-once-deduplicated", "per-room", "log", "dense"),
-        _ => ("at-least-once", "per-room", "log", "rising"),
+    let (ack, delivery, interest, ordering, positions) = match strategy {
+        "memory" => ("node", "at-most-once", "rooms", "per-room", "dense"),
+        "redis-pubsub" => ("broker", "at-most-once", "rooms", "per-room", "dense"),
+        "hybrid" => ("log", "at-least-once-deduplicated", "everything", "per-room", "dense"),
+        "kafka-broadcast" => ("log", "at-least-once-deduplicated", "everything", "per-publisher", "none"),
+        "kafka-shared-group" => ("log", "at-most-once", "partitions", "per-room", "rising"),
+        _ => ("log", "at-least-once-deduplicated", "everything", "per-room", "rising"),
     };
     json!({
-        "delivery": delivery, "ordering": ordering, "ack": "log", "interest": "rooms", "replay": replay,
-        "positions": positions, "idempotent_retry": true, "spans_nodes": strategy != "memory",
-        "whole_rooms": strategy != "kafka-shared-group",
+        "ack": ack, "delivery": delivery, "interest": interest, "ordering": ordering, "positions": positions,
+        "replay": "none", "idempotent-retry": strategy != "kafka-shared-group", "spans-nodes": strategy != "memory",
+        "whole-rooms": strategy != "kafka-shared-group",
     })
 }
 

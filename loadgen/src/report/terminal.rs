@@ -59,7 +59,7 @@ pub fn terminal(records: &[RunRecord], failures: &[Failure], style: Style) -> St
             Outcome::Winner(label) => style.good(label),
             Outcome::Tie(labels) => style.good(&format!("tie: {}", labels.join(", "))),
             Outcome::Undecided(labels) => {
-                style.paint("33", &format!("undecided; best of those measured: {}", labels.join(", ")))
+                style.paint("33", &format!("undecided; best so far: {}", labels.join(", ")))
             }
             Outcome::Nobody => style.bad("none qualifies"),
             Outcome::NotMeasured => style.soft("not measured"),
@@ -70,6 +70,10 @@ pub fn terminal(records: &[RunRecord], failures: &[Failure], style: Style) -> St
         if let Some(table) = tables.iter().find(|table| table.name == decision.scenario) {
             table_of(&mut out, table, style);
         }
+    }
+    for table in tables.iter().filter(|table| table.is_disturbed()) {
+        let _ = writeln!(out, "\n{}  {}", style.bold(&table.name), style.soft(&table.stands_for));
+        table_of(&mut out, table, style);
     }
     for failure in failures {
         let run = format!("{} · {} · block {}", failure.scenario, failure.label, failure.block);

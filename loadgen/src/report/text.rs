@@ -34,6 +34,16 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A part of a whole in percent, with enough digits that some is never shown as none.
+pub fn share(part: u64, whole: u64) -> String {
+    let percent = part as f64 / whole.max(1) as f64 * 100.0;
+    match part {
+        0 => "0 %".to_owned(),
+        _ if percent < 0.001 => "under 0.001 %".to_owned(),
+        _ => format!("{} %", significant(percent)),
+    }
+}
+
 /// A whole number with thin groups: `1,234,567`.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();

@@ -19,7 +19,7 @@ pub(super) fn section(records: &[RunRecord], paths: &[String], failures: &[Failu
 }
 
 fn method(records: &[RunRecord]) -> Vec<Block> {
-    let commands: BTreeSet<&str> = records.iter().map(|record| record.command.as_str()).collect();
+    let commands: BTreeSet<String> = records.iter().map(reproduce).collect();
     let mut points = vec![
         "**Load.** Open loop: each message has an intended send time on a seeded, precomputed schedule. Latency runs from *intended*, so a \
          stall shows in full (no coordinated omission). Every delivery is timed and audited; nothing is sampled."
@@ -29,20 +29,24 @@ fn method(records: &[RunRecord]) -> Vec<Block> {
          runs have brokers of their own, not warmed (“Threats to validity” has the ages)."
             .to_owned(),
         format!(
-            "**Statistics.** The run is the sample. Medians with bootstrap intervals (95 %); differences paired by block: median ratio with \
+            "**Statistics.** The run is the sample. Medians with bootstrap intervals (95 %), or with the range below {BLOCKS_MIN} runs; differences paired by block: median ratio with \
              interval, Mann–Whitney corrected by Holm's method at {ALPHA}. Whatever can't be told apart is a tie. Fewer than {BLOCKS_MIN} blocks \
              give an indication at most."
         ),
-        "**Decision rule, healthy.** Candidates kept every promise, have a clean audit and meet the p99 target. The lowest p99 wins; who can't \
-         be told from it is tied with it; ties go to the lower CPU per delivery of nodes and brokers; what is tied then is a tie. The \
-         one-node floor and counter-examples are no candidates."
+        "**Decision rule.** Candidates kept every promise, have a clean audit and meet the p99 target. The lowest p99 wins; who can't \
+         be told from it is tied with it; ties go to the lower CPU per delivery of nodes and brokers; what is tied then is a tie. Fewer than two \
+         shared blocks leave it undecided. The one-node reference and counter-examples are no candidates."
             .to_owned(),
-        "**Decision rule, faults.** Promises kept, then fewest deliveries lost, then the shortest silence, then CPU.".to_owned(),
+        "**Faults.** Nobody wins a scenario with a fault: “What a failure costs” shows what each strategy lost, told and silent, beside those \
+         that the fault can't touch. Elsewhere a strategy is said to lose more than another only where the other lost nothing, or where \
+         the shares lost, paired by block, differ by the rules above."
+            .to_owned(),
     ];
     if let Some(rules) = records.first().map(|record| record.validity.rules) {
         points.push(format!(
             "**Validity.** A run counts only if it offered at least {} of its target, send lag p99 stayed within {} of the latency target, no \
-             generator thread was more than {} busy, at least {} samples lie beyond each percentile, and the audit's columns add up. An invalid \
+             generator thread was on a core or waiting for one for more than {} of the time, at least {} deliveries lie beyond p99, the audit's \
+             columns add up, and what the scenario is for took place. Deeper percentiles with fewer samples beyond them are shown as a dash. An invalid \
              run is repeated once at the end of its block; both are kept and listed.",
             percent(rules.offered_share_min),
             percent(rules.send_lag_share_max),
@@ -57,6 +61,13 @@ fn method(records: &[RunRecord]) -> Vec<Block> {
     }
     blocks.push(Block::Table(scenarios(records)));
     blocks
+}
+
+/// A run's command with the commit that it ran at; it names its own seed where that was given.
+fn reproduce(record: &RunRecord) -> String {
+    let tool = &record.setting.tool;
+    let dirty = if tool.dirty { ", with uncommitted changes" } else { "" };
+    format!("{}  # at commit {}{dirty}", record.command, tool.commit)
 }
 
 fn scenarios(records: &[RunRecord]) -> Table {
@@ -190,7 +201,7 @@ fn validity(records: &[RunRecord]) -> Vec<Block> {
     if records.iter().all(|record| record.role != Role::Null) {
         blocks.push(Block::Note(
             Tone::Warn,
-            "No null run: the generator's own ceiling and noise are not known.".to_owned(),
+            "No null run: the generator's own share of the latencies is not known.".to_owned(),
         ));
     }
     let invalid: Vec<&RunRecord> = records.iter().filter(|record| !record.validity.valid).collect();
@@ -248,9 +259,9 @@ fn null_run(record: &RunRecord) -> Block {
     };
     let text = format!(
         "**Null run** (a server that only echoes, no backplane): {} deliveries per second at {} busy, delivery p50 {}, p99 {}, send lag p99 {}. \
-         This is the noise floor of {} at {}: what differs by less there says nothing. Other scenarios load the generator otherwise; \
-         whether it could follow is judged in each run by its send lag and its busiest thread. Only the floor was measured here, not the \
-         generator's ceiling (`cargo run --release -p manifold-loadgen --example ceiling` measures that).",
+         That is the generator's own share of every latency in {} at {}. Other scenarios load the generator otherwise; \
+         whether it could follow is judged in each run by its send lag and its busiest thread. The generator's ceiling was not measured here \
+          (`cargo run --release -p manifold-loadgen --example ceiling` measures that).",
         count(measured.load.delivered_per_s.round() as u64),
         percent(measured.generator.busy_share_max),
         quantile(0.5),

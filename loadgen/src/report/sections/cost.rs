@@ -61,7 +61,10 @@ fn figure(table: &ScenarioTable<'_>) -> Option<Figure> {
 fn table(tables: &[&ScenarioTable<'_>]) -> Table {
     let rows = tables.iter().flat_map(|table| table.cells.iter().map(|cell| row(&table.name, cell)));
     Table {
-        caption: "Median over valid runs; for the total with its 95 % interval.".to_owned(),
+        caption: format!(
+            "Median over valid runs; for the total, in brackets: {}. The lag is the worst of any run.",
+            super::answer::spread(&tables.iter().map(|table| (*table).clone()).collect::<Vec<_>>())
+        ),
         head: [
             "Scenario",
             "Strategy",
@@ -74,8 +77,8 @@ fn table(tables: &[&ScenarioTable<'_>]) -> Table {
             "Peak memory, nodes",
             "Peak memory, brokers",
             "Writes per publish",
-            "Reads per wanted",
-            "Lag, messages",
+            "Decoded per needed message",
+            "Worst lag, messages",
         ]
         .map(str::to_owned)
         .to_vec(),
@@ -107,7 +110,7 @@ fn row(scenario: &str, cell: &Cell<'_>) -> Vec<Entry> {
         Entry::number(cpu(ComponentKind::Redis)),
         Entry::number(cpu(ComponentKind::Generator)),
         Entry::number(
-            cell.median(broker_bytes_per_delivery).map_or_else(absent, |value| bytes(value as u64)),
+            cell.median(broker_bytes_per_delivery).map_or_else(absent, |value| format!("{value:.1} B")),
         ),
         Entry::number(memory(&[ComponentKind::Node])),
         Entry::number(memory(&[ComponentKind::Kafka, ComponentKind::Redis])),

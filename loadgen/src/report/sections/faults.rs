@@ -1,12 +1,13 @@
 //! Faults: what was done, how long it took until things were as before, and what was lost.
 
 use super::key_of;
+use super::toll::{faults, per_run, share_lost};
 use crate::record::RunRecord;
 use crate::report::chart::{Key, Mark, Timeline, timeline};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
-use crate::report::gather::{Cell, ScenarioTable, silence_ms};
-use crate::report::recovery::{describe, recoveries};
-use crate::report::text::{count, ms, with_interval};
+use crate::report::gather::{Cell, ScenarioTable, all_silence_ms, reliable_ms, silence_ms};
+use crate::report::recovery::{CALM_INTERVALS, LATENCY_FACTOR_MAX, RATE_SHARE_MIN, describe, recoveries};
+use crate::report::text::{count, ms, percent, with_interval};
 use crate::stats::median;
 
 pub(super) fn section(tables: &[ScenarioTable<'_>], keys: &[Key]) -> Vec<Block> {
@@ -41,25 +42,41 @@ fn table(tables: &[&ScenarioTable<'_>]) -> Table {
         .iter()
         .flat_map(|table| table.cells.iter().filter(|cell| cell.is_disturbed()).map(|cell| row(table, cell)));
     Table {
-        caption: "*Silence*: longest stretch in which nobody received anything. *As before*: rate and p99 back to what they were, for three \
-                  intervals in a row."
-            .to_owned(),
-        head: ["Scenario", "Strategy", "Fault", "Silence", "As before after", "Lost, declared", "Lost, silent", "Twice", "Reconnects", "Runs"]
-            .map(str::to_owned)
-            .to_vec(),
+        caption: format!(
+            "How a fault went. *Room silence*: longest stretch in which some one room received nothing that was due. *All-room silence*: longest stretch in \
+             which nobody received anything. *As before after*: time from the last fault until {} intervals in a row had at least {} of the deliveries of \
+             the time before the first fault and a p99 of at most {LATENCY_FACTOR_MAX:.0} times the one then (or within the target, if that is more). \
+             Losses and duplicates: median per run, with the worst in brackets where runs differ. Brokers that a fault strikes are started \
+             for the run: latencies include a cold JVM. The ack p99 is over the whole run, the fault included.",
+            CALM_INTERVALS,
+            percent(RATE_SHARE_MIN),
+        ),
+        head: [
+            "Scenario",
+            "Strategy",
+            "Fault",
+            "Room silence",
+            "All-room silence",
+            "As before after",
+            "Ack p99",
+            "Share lost per run",
+            "Told per run",
+            "Silent per run",
+            "Duplicates per run",
+            "Reconnects",
+            "Runs",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         rows: rows.collect(),
     }
 }
 
 fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
-    let audit = cell.audit();
-    let faults = cell.runs.first().map(|run| {
-        let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
-        struck.map(describe).collect::<Vec<_>>().join(", then ")
-    });
     let kept = cell.runs.iter().all(|run| run.verdict.kept);
-    let toned = |value: u64| {
-        Entry::number(count(value)).toned(match (value, kept) {
+    let toned = |figure: fn(&RunRecord) -> u64| {
+        let sum: u64 = cell.runs.iter().map(|run| figure(run)).sum();
+        Entry::number(per_run(cell, figure)).toned(match (sum, kept) {
             (0, _) => Tone::Good,
             (_, true) => Tone::Warn,
             (_, false) => Tone::Bad,
@@ -68,14 +85,19 @@ fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
     vec![
         Entry::text(&*table.name),
         Entry::text(&*cell.label).toned(Tone::Strong),
-        Entry::text(faults.unwrap_or_default()),
+        Entry::text(faults(cell)),
         Entry::number(
             cell.interval(silence_ms).map_or("–".to_owned(), |interval| with_interval(&interval, ms)),
         ),
+        Entry::number(cell.median(all_silence_ms).map_or("–".to_owned(), ms)),
         Entry::number(back(table, cell)),
-        toned(audit.lost_declared),
-        toned(audit.lost_silent),
-        toned(audit.duplicates),
+        Entry::number(
+            cell.median(|run| reliable_ms(&run.measured.latencies.ack, 0.99)).map_or("–".to_owned(), ms),
+        ),
+        Entry::number(share_lost(cell)),
+        toned(|run| run.measured.audit.lost_declared),
+        toned(|run| run.measured.audit.lost_silent),
+        toned(|run| run.measured.audit.duplicates),
         Entry::number(
             cell.median(|run| Some(run.measured.load.reconnects as f64))
                 .map_or("–".to_owned(), |value| count(value as u64)),
@@ -128,7 +150,7 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Bl
     };
     let audit = &run.measured.audit;
     let reading = format!(
-        "Block {}: silence {}, {} lost and declared, {} lost silently. The shaded start is warm-up; the load ends at the dashed line.",
+        "Block {}: longest silence of a room {}; {} lost and told, {} lost silently. The shaded start is warm-up; the load ends at the dashed line.",
         run.block,
         silence_ms(run).map_or("none".to_owned(), ms),
         count(audit.lost_declared),

@@ -6,7 +6,9 @@ use super::key_of;
 use crate::record::{Gate, Histogram, Objection, RunRecord};
 use crate::report::chart::{Curve, CurveAxes, Key, curves};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
-use crate::report::gather::{Cell, ScenarioTable, delivery_ms_p99, quantile_ms};
+use crate::report::gather::{
+    Cell, SAMPLES_BEYOND_MIN, ScenarioTable, delivery_ms_p99, quantile_ms, reliable_ms,
+};
 use crate::report::text::{count, ms, per_s, with_interval};
 use crate::stats::median_interval;
 
@@ -183,7 +185,7 @@ fn percentiles(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
     let deepest = pooled.iter().map(|(_, histogram)| histogram.count()).min()?;
     let ticks: Vec<(f64, String)> = PERCENTILES
         .iter()
-        .filter(|(quantile, _)| deepest as f64 * (1.0 - quantile) >= 10.0)
+        .filter(|(quantile, _)| deepest as f64 * (1.0 - quantile) >= SAMPLES_BEYOND_MIN - 1e-6)
         .map(|(quantile, text)| (nines(*quantile), (*text).to_owned()))
         .collect();
     let (first, last) = (ticks.first()?.0, ticks.last()?.0);
@@ -207,7 +209,9 @@ fn percentiles(table: &ScenarioTable<'_>, keys: &[Key]) -> Option<Figure> {
         id: format!("percentiles-{}", table.name),
         svg: curves(&title, &axes, &legend, &lines.collect::<Vec<_>>()),
         title,
-        reading: "The table “Latencies” has the same figures per run.".to_owned(),
+        reading: "Deliveries of all valid runs pooled, each line as far as the strategy with the fewest allows. The table “Latencies” takes \
+                  percentiles per run instead, so its figures differ a little."
+            .to_owned(),
     })
 }
 
@@ -225,14 +229,16 @@ fn latencies(tables: &[ScenarioTable<'_>]) -> Table {
             };
             let p99 = cell.interval(delivery_ms_p99);
             let p99 = Entry::number(p99.map_or("–".to_owned(), |interval| with_interval(&interval, ms)));
-            let of = |pick: fn(&RunRecord) -> &Histogram| {
-                move |run: &RunRecord| pick(run).quantile_us(0.99).map(|us| us as f64 / 1e3)
-            };
+            let of = |pick: fn(&RunRecord) -> &Histogram| move |run: &RunRecord| reliable_ms(pick(run), 0.99);
             let rate = cell.median(|run| Some(run.measured.load.delivered_per_s));
             rows.push(vec![
                 Entry::text(&*table.name),
                 Entry::text(&*cell.label).toned(Tone::Strong),
                 Entry::number(format!("{}/{}", cell.valid_count(), cell.runs.len())),
+                Entry::number(
+                    cell.median(|run| Some(run.measured.load.sent as f64))
+                        .map_or("–".to_owned(), |sent| count(sent.round() as u64)),
+                ),
                 Entry::number(rate.map_or("–".to_owned(), |rate| count(rate.round() as u64))),
                 median(&|run| quantile_ms(run, 0.5)),
                 p99,
@@ -244,13 +250,17 @@ fn latencies(tables: &[ScenarioTable<'_>]) -> Table {
         }
     }
     Table {
-        caption: "Latencies: median over valid runs, for delivery p99 with its 95 % interval, from the *intended* send time, so that a stall of the system or of \
-                  the generator shows. Percentiles are taken per run."
-            .to_owned(),
+        caption: format!(
+            "Latencies: median over valid runs of each run's own percentile; for delivery p99, in brackets: {}. From the *intended* \
+             send time, so that a stall of the system or of the generator shows. A dash: fewer than {SAMPLES_BEYOND_MIN:.0} samples lie beyond the percentile, \
+             or nothing was measured. Send lag is the generator's own.",
+            super::answer::spread(tables)
+        ),
         head: [
             "Scenario",
             "Strategy",
             "Valid runs",
+            "Messages per run",
             "Deliveries/s",
             "Delivery p50",
             "Delivery p99",

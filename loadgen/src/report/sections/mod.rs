@@ -6,6 +6,7 @@ mod context;
 mod cost;
 mod faults;
 mod latency;
+mod toll;
 
 use super::chart::{Key, Standing};
 use super::decide::decide;
@@ -15,7 +16,7 @@ use crate::campaign::Failure;
 use crate::claims::judge_claims;
 use crate::record::{Role, RunRecord};
 
-pub(super) use answer::{decision_table, lead};
+pub(super) use answer::{BRIEF, decision_table, lead, provisional};
 pub use latency::holds;
 
 /// Every section, in the order in which people ask.
@@ -26,6 +27,7 @@ pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure])
     let decisions = decide(&tables, failures);
     let mut blocks = Vec::new();
     blocks.extend(answer::section(records, &tables, &keys, &decisions));
+    blocks.extend(toll::section(&tables));
     blocks.extend(latency::section(&tables, &knees, &searches, &keys));
     blocks.extend(audit::section(&tables));
     blocks.extend(cost::section(&tables));
