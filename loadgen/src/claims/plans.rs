@@ -248,9 +248,10 @@ pub(super) fn hybrid_has_both(evidence: &Evidence<'_>) -> Found {
 /// What a cell lost, as a share of what was expected.
 fn lost_text(cell: &Cell<'_>) -> String {
     let (audit, runs) = (cell.audit(), cell.runs.len());
+    let word = if runs == 1 { "run" } else { "runs" };
     match audit.lost() {
-        0 => format!("nothing lost in {runs} runs"),
-        lost => format!("{} of deliveries lost in {runs} runs", share(lost, audit.expected)),
+        0 => format!("nothing lost in {runs} {word}"),
+        lost => format!("{} of deliveries lost in {runs} {word}", share(lost, audit.expected)),
     }
 }
 

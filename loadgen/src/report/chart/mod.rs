@@ -15,7 +15,7 @@ pub use dots::{Dot, DotRow, dots};
 pub use stack::{Stack, stacks};
 pub(super) use svg::escape;
 pub use svg::{STYLE, standalone};
-pub use timeline::{Mark, Timeline, timeline};
+pub use timeline::{Frame, Mark, Timeline, timeline};
 
 /// A series of a figure: who, and in which colour and shape.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,6 +21,33 @@ pub struct Timeline {
     pub marks: Vec<Mark>,
 }
 
+/// The axes that several timelines share, so that one can be held against another.
+#[derive(Debug, Clone, Default)]
+pub struct Frame {
+    /// Where the clock ends, seconds.
+    pub end_s: f64,
+    /// Highest rate, deliveries per second.
+    pub rate_max: f64,
+    /// Lowest and highest 99th percentile, milliseconds.
+    pub p99_ms: Option<(f64, f64)>,
+}
+
+impl Frame {
+    /// The frame in which every one of `runs` fits.
+    pub fn around(runs: &[Timeline]) -> Self {
+        let mut frame = Self { end_s: 1.0, ..Self::default() };
+        for (at_s, rate, p99_ms) in runs.iter().flat_map(|run| &run.points) {
+            frame.end_s = frame.end_s.max(*at_s);
+            frame.rate_max = frame.rate_max.max(*rate);
+            if let Some(p99) = p99_ms {
+                let (low, high) = frame.p99_ms.unwrap_or((*p99, *p99));
+                frame.p99_ms = Some((low.min(*p99), high.max(*p99)));
+            }
+        }
+        frame
+    }
+}
+
 /// A fault in a timeline.
 #[derive(Debug, Clone)]
 pub struct Mark {
@@ -37,19 +64,19 @@ const PANE: f64 = 70.0;
 const GAP: f64 = 22.0;
 
 /// Draws two panes over one clock: rate above, latency below.
-pub fn timeline(title: &str, run: &Timeline) -> String {
+pub fn timeline(title: &str, run: &Timeline, frame: &Frame) -> String {
     let mut svg = Svg::default();
     let right = WIDTH - RIGHT;
-    let end_s = run.points.last().map_or(1.0, |point| point.0).max(1.0);
-    let x = Scale::exact((0.0, end_s), (LEFT, right));
+    let x = Scale::exact((0.0, frame.end_s), (LEFT, right));
     let (top, below) = (40.0, 40.0 + PANE + GAP);
     let bottom = below + PANE;
-    let rate = Scale::linear(run.points.iter().map(|point| point.1), (top + PANE, top));
-    let latency = Scale::logarithmic(run.points.iter().filter_map(|point| point.2), (bottom, below));
+    let rate = Scale::linear([0.0, frame.rate_max], (top + PANE, top));
+    let latency =
+        Scale::logarithmic(frame.p99_ms.into_iter().flat_map(|(low, high)| [low, high]), (bottom, below));
     svg.rect("var(--grid)", (LEFT, top), (x.at(run.window_s) - LEFT, bottom - top));
     svg.line("target", (x.at(run.end_s), top), (x.at(run.end_s), bottom));
     svg.text("strong", "start", (0.0, 12.0), &run.name);
-    for (scale, y, label) in [(&rate, top, "deliveries/s"), (&latency, below, "p99, ms")] {
+    for (scale, y, label) in [(&rate, top, "deliveries/s"), (&latency, below, "p99, ms (logarithmic)")] {
         svg.text("soft small", "start", (LEFT, y - 5.0), label);
         let ticks = scale.ticks();
         let every = ticks.len().div_ceil(4).max(1);

@@ -1,7 +1,7 @@
 //! The answer: decision table, headline figure, claims.
 
 use crate::claims::{ClaimRow, Judgement};
-use crate::record::RunRecord;
+use crate::record::{Role, RunRecord};
 use crate::report::chart::{Dot, DotRow, Key, dots};
 use crate::report::decide::{Decision, Outcome};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
@@ -59,7 +59,8 @@ pub(super) fn section(
 
 /// What stands over decisions from too few blocks.
 pub(in crate::report) fn provisional(records: &[RunRecord], decisions: &[Decision]) -> Option<String> {
-    let blocks_seen = records.iter().map(|record| record.block).max().unwrap_or(0);
+    let compared = records.iter().filter(|record| record.role == Role::Comparison);
+    let blocks_seen = compared.map(|record| record.block).max().unwrap_or(0);
     decisions.iter().any(|decision| decision.provisional).then(|| {
         format!(
             "**An indication, not evidence.** Up to {blocks_seen} {} run; a statement needs {BLOCKS_MIN}. Rows from fewer are marked \

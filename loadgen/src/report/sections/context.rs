@@ -149,48 +149,85 @@ fn environment(records: &[RunRecord]) -> Vec<Block> {
         points.push(format!("**Server.** {}.", servers.into_iter().collect::<Vec<_>>().join(", ")));
     }
     let mut blocks = vec![Block::heading(2, "environment", "Environment")];
-    let mut configurations: BTreeMap<&str, String> = BTreeMap::new();
+    let mut configurations: BTreeMap<&str, BTreeMap<Vec<&str>, String>> = BTreeMap::new();
     for broker in records.iter().flat_map(|record| &record.setting.brokers) {
-        let text = format!("{}\n\n{}", broker.command, broker.configuration);
-        configurations.entry(&broker.name).or_insert_with(|| {
+        let known = configurations.entry(&broker.name).or_insert_with(|| {
             points.push(format!("**{}.** {}.", broker.name, broker.version));
-            text
+            BTreeMap::new()
         });
+        known
+            .entry(essence(&broker.configuration))
+            .or_insert_with(|| format!("{}\n\n{}", broker.command, broker.configuration));
     }
     blocks.push(Block::List(points));
-    for (name, text) in configurations {
-        blocks.push(Block::Verbatim { summary: format!("{name}: command line and configuration"), text });
+    for (name, variants) in configurations {
+        let of = variants.len();
+        for (text, number) in variants.into_values().zip(1..) {
+            let which = if of > 1 { format!(" ({number} of {of} that were used)") } else { String::new() };
+            let summary = format!("{name}: command line and configuration{which}");
+            blocks.push(Block::Verbatim { summary, text });
+        }
     }
+    blocks.extend(common(records));
     blocks.push(Block::Table(settings(records)));
     blocks
 }
 
-fn settings(records: &[RunRecord]) -> Table {
+/// The lines of a configuration that are the same in every run: those with addresses and folders never are.
+fn essence(configuration: &str) -> Vec<&str> {
+    configuration.lines().filter(|line| !line.contains("127.0.0.1") && !line.contains('/')).collect()
+}
+
+/// Settings that name a run's own places and say nothing of the strategy.
+const PLACES: [&str; 5] = ["kafka", "listen", "namespace", "node", "redis"];
+
+/// One run of each contender, for its settings.
+fn contenders(records: &[RunRecord]) -> Vec<&RunRecord> {
     let mut seen: BTreeMap<&str, &RunRecord> = BTreeMap::new();
     for record in records.iter().filter(|record| record.role != Role::Null) {
         seen.entry(&record.contender.label).or_insert(record);
     }
-    let rows = seen.into_values().map(|record| {
+    seen.into_values().collect()
+}
+
+/// A contender's settings as `key=value`, but for places.
+fn pairs(record: &RunRecord) -> BTreeSet<String> {
+    let object = record.contender.settings.as_object().into_iter().flatten();
+    let kept = object.filter(|(key, _)| !PLACES.contains(&key.as_str()));
+    kept.map(|(key, value)| format!("`{key}={value}`")).collect()
+}
+
+/// The settings that all contenders have in common.
+fn shared(contenders: &[&RunRecord]) -> BTreeSet<String> {
+    let all = contenders.iter().map(|record| pairs(record));
+    all.reduce(|a, b| a.intersection(&b).cloned().collect()).unwrap_or_default()
+}
+
+fn common(records: &[RunRecord]) -> Option<Block> {
+    let shared = shared(&contenders(records));
+    let text = shared.into_iter().collect::<Vec<_>>().join(" ");
+    (!text.is_empty()).then(|| Block::Text(format!("Settings that every strategy ran with: {text}.")))
+}
+
+fn settings(records: &[RunRecord]) -> Table {
+    let contenders = contenders(records);
+    let shared = shared(&contenders);
+    let rows = contenders.iter().map(|record| {
         let contender = &record.contender;
+        let own: Vec<String> = pairs(record).difference(&shared).cloned().collect();
         vec![
             Entry::text(&*contender.label).toned(Tone::Strong),
             Entry::text(&*contender.summary),
             Entry::number(contender.nodes.to_string()),
-            Entry::text(pairs(&contender.settings)),
+            Entry::text(if own.is_empty() { "–".to_owned() } else { own.join(" ") }),
         ]
     });
     Table {
-        caption: "Strategies with their effective settings, from `/info`.".to_owned(),
+        caption: "Strategies with the effective settings of their own, from `/info`; addresses and names of single runs are left out."
+            .to_owned(),
         head: ["Strategy", "How", "Nodes", "Settings"].map(str::to_owned).to_vec(),
         rows: rows.collect(),
     }
-}
-
-/// A JSON object as `key=value` pairs.
-fn pairs(value: &serde_json::Value) -> String {
-    let Some(object) = value.as_object() else { return String::new() };
-    let pairs: Vec<String> = object.iter().map(|(key, value)| format!("`{key}={value}`")).collect();
-    pairs.join(" ")
 }
 
 fn validity(records: &[RunRecord]) -> Vec<Block> {

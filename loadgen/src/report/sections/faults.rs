@@ -3,7 +3,7 @@
 use super::key_of;
 use super::toll::{faults, per_run, share_lost};
 use crate::record::RunRecord;
-use crate::report::chart::{Key, Mark, Timeline, timeline};
+use crate::report::chart::{Frame, Key, Mark, Timeline, timeline};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, all_silence_ms, reliable_ms, silence_ms};
 use crate::report::recovery::{CALM_INTERVALS, LATENCY_FACTOR_MAX, RATE_SHARE_MIN, describe, recoveries};
@@ -26,13 +26,14 @@ pub(super) fn section(tables: &[ScenarioTable<'_>], keys: &[Key]) -> Vec<Block> 
             &format!("fault-{}", table.name),
             &format!("{}: {}", table.name, table.stands_for),
         ));
-        blocks.extend(
-            table
-                .cells
-                .iter()
-                .filter(|cell| cell.is_disturbed())
-                .filter_map(|cell| figure(table, cell, keys)),
-        );
+        let struck = table.cells.iter().filter(|cell| cell.is_disturbed());
+        let (drawings, figures): (Vec<_>, Vec<_>) =
+            struck.filter_map(|cell| figure(table, cell, keys)).unzip();
+        // One frame per scenario: figures of several strategies are there to be compared.
+        let frame = Frame::around(&drawings);
+        blocks.extend(drawings.iter().zip(figures).map(|(drawing, figure)| {
+            Block::Figure(Figure { svg: timeline(&figure.title, drawing, &frame), ..figure })
+        }));
     }
     blocks
 }
@@ -122,8 +123,8 @@ fn back(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> String {
     }
 }
 
-/// The run with the median silence stands for its cell.
-fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Block> {
+/// The run with the median silence stands for its cell. The drawing waits for the frame that it shares.
+fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<(Timeline, Figure)> {
     let mut runs: Vec<&RunRecord> = cell.valid().collect();
     if runs.is_empty() {
         runs.clone_from(&cell.runs);
@@ -156,10 +157,11 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<Bl
         count(audit.lost_declared),
         count(audit.lost_silent)
     );
-    Some(Block::Figure(Figure {
+    let figure = Figure {
         id: format!("fault-{}-{}", table.name, cell.label.replace([' ', '='], "-")),
-        svg: timeline(&title, &drawing),
+        svg: String::new(),
         title,
         reading,
-    }))
+    };
+    Some((drawing, figure))
 }
