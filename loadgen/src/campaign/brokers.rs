@@ -19,7 +19,8 @@ pub const AGE_MIN: Duration = Duration::from_secs(30);
 pub struct Brokers {
     environment: Environment,
     started: Instant,
-    messages: AtomicU64,
+    /// Messages that Kafka and Redis carried.
+    messages: [AtomicU64; 2],
     given: bool,
 }
 
@@ -56,7 +57,7 @@ impl Brokers {
         debug_assert!(!matches!(request.kafka, Some(KafkaTopology::Three)));
         debug_assert!(!matches!(request.redis, Some(RedisTopology::Cluster)));
         let environment = Environment::start(&request).context("brokers did not start")?;
-        Ok(Self { environment, started: Instant::now(), messages: AtomicU64::new(0), given })
+        Ok(Self { environment, started: Instant::now(), messages: Default::default(), given })
     }
 
     /// The processes and addresses.
@@ -69,14 +70,31 @@ impl Brokers {
         self.started.elapsed()
     }
 
-    /// Messages that they have carried.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
+    /// Messages that the brokers of a kind have carried.
+    pub fn messages(&self, kind: ComponentKind) -> u64 {
+        self.counter(kind).map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Counts messages that they carried.
-    pub fn carried(&self, messages: u64) {
-        self.messages.fetch_add(messages, Ordering::Relaxed);
+    /// Counts messages that a contender sent through what it uses.
+    pub fn carried(&self, entrant: &Entrant, messages: u64) {
+        let needs = entrant.brokers();
+        let uses = [
+            (ComponentKind::Kafka, needs.is_none_or(|needs| needs.kafka)),
+            (ComponentKind::Redis, needs.is_none_or(|needs| needs.redis)),
+        ];
+        for (kind, _) in uses.into_iter().filter(|(_, uses)| *uses) {
+            if let Some(counter) = self.counter(kind) {
+                counter.fetch_add(messages, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn counter(&self, kind: ComponentKind) -> Option<&AtomicU64> {
+        match kind {
+            ComponentKind::Kafka => Some(&self.messages[0]),
+            ComponentKind::Redis => Some(&self.messages[1]),
+            ComponentKind::Node | ComponentKind::Generator => None,
+        }
     }
 
     /// The processes that a contender uses, and what they are.
@@ -129,9 +147,9 @@ impl Brokers {
             name: process.name().to_owned(),
             version,
             configuration: configuration(&command),
-            command: command.join(" "),
+            command: without_paths(&command.join(" ")),
             age_s: self.age().as_secs_f64(),
-            messages_before: self.messages(),
+            messages_before: self.messages(kind),
             given: false,
         }
     }
@@ -145,7 +163,7 @@ impl Brokers {
             command: address.to_owned(),
             configuration: String::new(),
             age_s: self.age().as_secs_f64(),
-            messages_before: self.messages(),
+            messages_before: self.messages(kind_of(name)),
             given: true,
         }
     }
@@ -180,5 +198,39 @@ fn configuration(command: &[String]) -> String {
         }
         _ => line.to_owned(),
     });
-    masked.collect::<Vec<_>>().join("\n")
+    without_paths(&masked.collect::<Vec<_>>().join("\n"))
+}
+
+/// A text whose absolute paths are cut down to their last part: where things lie on this machine says nothing.
+fn without_paths(text: &str) -> String {
+    let is_delimiter = |letter: char| letter.is_whitespace() || matches!(letter, '=' | ':' | ',');
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(is_delimiter) {
+        match piece.rsplit_once('/') {
+            // What begins with two slashes is the rest of an address.
+            Some((folder, name)) if folder.starts_with('/') && !folder.starts_with("//") => {
+                out.push_str(name)
+            }
+            _ => out.push_str(piece),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_name_files_and_not_where_they_lie() {
+        let command = "/usr/bin/java -Xmx512m -XX:ErrorFile=/tmp/x/y/crash.log -cp /home/me/a-1.jar:/home/me/b.jar kafka.Kafka /tmp/x/server.properties";
+        assert_eq!(
+            without_paths(command),
+            "java -Xmx512m -XX:ErrorFile=crash.log -cp a-1.jar:b.jar kafka.Kafka server.properties"
+        );
+        assert_eq!(
+            without_paths("listeners=PLAINTEXT://127.0.0.1:9092\nlog.dirs=/tmp/k/data"),
+            "listeners=PLAINTEXT://127.0.0.1:9092\nlog.dirs=data"
+        );
+    }
 }

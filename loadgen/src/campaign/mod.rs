@@ -35,10 +35,10 @@ pub use stage::{Stage, Watched};
 pub use store::{Failure, Loaded, Store, StoreError, write_whole};
 
 use crate::engine::RunError;
-use crate::record::{Role, RunRecord, Target};
+use crate::record::{ComponentKind, Role, RunRecord, Target};
 use crate::scenario::Scenario;
 
-/// Brokers are replaced after this many runs: each run leaves topics behind, and a broker with thousands of partitions
+/// Brokers are replaced after this many runs that use Kafka: each leaves topics behind, and a broker with thousands of partitions
 /// is another broker.
 pub const RUNS_PER_BROKERS: u32 = 40;
 
@@ -197,7 +197,7 @@ impl Campaign {
             None
         };
         if own.is_none() && cell.role != Role::Null {
-            self.ready_brokers()?;
+            self.ready_brokers(&cell.entrant)?;
         }
         self.runner.progress.begin(cell);
         let start = Instant::now();
@@ -225,10 +225,10 @@ impl Campaign {
         }
     }
 
-    /// Brokers that are up, warm and not full of old topics.
-    fn ready_brokers(&mut self) -> Result<()> {
+    /// Brokers that are up, warm and not full of old topics. A run without Kafka leaves none behind.
+    fn ready_brokers(&mut self, entrant: &Entrant) -> Result<()> {
         if let Some((_, runs)) = &mut self.brokers {
-            *runs += 1;
+            *runs += u32::from(entrant.brokers().is_none_or(|needs| needs.kafka));
             if *runs <= RUNS_PER_BROKERS {
                 return Ok(());
             }
@@ -250,7 +250,9 @@ impl Campaign {
         if warmers.is_empty() {
             return Ok(());
         }
-        let ready = |brokers: &Brokers| brokers.age() >= AGE_MIN && brokers.messages() >= WARM_MESSAGES_MIN;
+        let ready = |brokers: &Brokers| {
+            brokers.age() >= AGE_MIN && brokers.messages(ComponentKind::Kafka) >= WARM_MESSAGES_MIN
+        };
         for round in 0_u32.. {
             for entrant in &warmers {
                 if ready(brokers) {
@@ -261,7 +263,7 @@ impl Campaign {
                     "warming Kafka: {:.0} of {} s old, {} of {WARM_MESSAGES_MIN} messages carried; nothing counts yet",
                     brokers.age().as_secs_f64(),
                     AGE_MIN.as_secs(),
-                    brokers.messages()
+                    brokers.messages(ComponentKind::Kafka)
                 ));
                 let cell = Cell {
                     role: Role::Single,

@@ -179,7 +179,7 @@ impl Plan {
         })
     }
 
-    /// The experiments for claims, once each, in scenarios as this plan paces them.
+    /// The experiments for claims, each as often as it says, in scenarios as this plan paces them.
     pub fn experiments(
         &self,
         experiments: &[Experiment],
@@ -187,7 +187,8 @@ impl Plan {
     ) -> Vec<Cell> {
         experiments
             .iter()
-            .filter_map(|experiment| {
+            .flat_map(|experiment| (1..=experiment.repeats).map(move |block| (experiment, block)))
+            .filter_map(|(experiment, block)| {
                 let entrant = Entrant {
                     strategy: experiment.strategy.to_owned(),
                     options: experiment.options.iter().map(|option| (*option).to_owned()).collect(),
@@ -197,7 +198,7 @@ impl Plan {
                 if let Some(variant) = experiment.variant {
                     variant.name.clone_into(&mut scenario.name);
                 }
-                let cell = self.cell(&scenario, &entrant, 1);
+                let cell = self.cell(&scenario, &entrant, block);
                 Some(Cell { role: Role::Claim, ..cell })
             })
             .collect()

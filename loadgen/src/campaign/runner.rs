@@ -14,10 +14,10 @@ use super::progress::Progress;
 use super::stage::{Stage, Watched};
 use crate::engine::{self, RunError, RunSpec};
 use crate::null_server::{NullServer, NullSettings};
-use crate::probe::{Info, Steal, hardware, info, tool};
+use crate::probe::{Info, Steal, hardware, info};
 use crate::record::{
-    ComponentKind, Contender, Cost, Measured, Role, Rules, RunRecord, SCHEMA_VERSION, ScenarioRecord,
-    Setting, Tool, judge,
+    ComponentKind, Contender, Cost, Hardware, Measured, Role, Rules, RunRecord, SCHEMA_VERSION,
+    ScenarioRecord, Setting, Tool, judge,
 };
 use crate::scenario::Scenario;
 use crate::surroundings::Surroundings;
@@ -40,6 +40,8 @@ pub struct Runner {
     pub cancel: Arc<AtomicBool>,
     /// Where progress is shown.
     pub progress: Arc<Progress>,
+    /// Which code measures, as it was when the campaign began: the checkout may change under a long one.
+    pub tool: Tool,
 }
 
 /// What is known of a run besides what it measures.
@@ -53,6 +55,8 @@ pub struct Frame {
     pub brokers: Vec<crate::record::Broker>,
     /// When it began.
     pub started_at: String,
+    /// The machine when it began.
+    pub hardware: Hardware,
     /// CPU time that the host had taken when it began.
     pub steal: Steal,
 }
@@ -83,6 +87,7 @@ impl Runner {
             contender,
             brokers: brokers.describe(&cell.entrant),
             started_at: now_rfc3339(),
+            hardware: hardware(),
             steal: Steal::now(),
         };
         let mut watched: Vec<Watched> = nodes
@@ -98,7 +103,7 @@ impl Runner {
             // A node that a fault killed is gone already; what doesn't drain in time is killed.
             let _ = nodes.terminate(GRACE);
         }
-        brokers.carried(measured.audit.acknowledged);
+        brokers.carried(&cell.entrant, measured.audit.acknowledged);
         Ok(self.record(frame, measured, cost))
     }
 
@@ -110,10 +115,10 @@ impl Runner {
         let server = NullServer::start(NullSettings::default()).context("the null server did not start")?;
         let contender = Info { strategy: "null".to_owned(), ..Info::default() }.contender(&[], 1, true);
         let contender = Contender { summary: "echoes; no backplane".to_owned(), ..contender };
-        let (started_at, steal) = (now_rfc3339(), Steal::now());
+        let (started_at, hardware, steal) = (now_rfc3339(), hardware(), Steal::now());
         let watched = [Watched::generator()];
         let (measured, _, cost) = self.measure(cell, vec![server.url()], None, None, &watched)?;
-        let frame = Frame { cell: cell.clone(), contender, brokers: Vec::new(), started_at, steal };
+        let frame = Frame { cell: cell.clone(), contender, brokers: Vec::new(), started_at, hardware, steal };
         Ok(self.record(frame, measured, cost))
     }
 
@@ -148,9 +153,8 @@ impl Runner {
 
     /// Puts everything together and judges it.
     pub fn record(&self, frame: Frame, measured: Measured, cost: Cost) -> RunRecord {
-        let Frame { cell, contender, brokers, started_at, steal } = frame;
-        let mut machine = hardware();
-        machine.steal_share = steal.share_since();
+        let Frame { cell, contender, brokers, started_at, hardware, steal } = frame;
+        let hardware = Hardware { steal_share: steal.share_since(), ..hardware };
         let scenario = scenario_record(&cell.scenario);
         let target_us = scenario.delivery_us_p99_target;
         let (validity, verdict) = judge(&measured, &contender.guarantees, target_us, Rules::default());
@@ -167,7 +171,7 @@ impl Runner {
             role: cell.role,
             scenario,
             contender,
-            setting: Setting { hardware: machine, brokers, tool: Tool { build, ..tool() } },
+            setting: Setting { hardware, brokers, tool: Tool { build, ..self.tool.clone() } },
             measured,
             cost,
             validity,

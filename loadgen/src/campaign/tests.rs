@@ -22,6 +22,7 @@ fn campaign(folder: &Path, cancel: &Arc<AtomicBool>) -> Campaign {
         command: "loadgen test".to_owned(),
         cancel: Arc::clone(cancel),
         progress: Arc::new(Progress::new(Show::Quiet)),
+        tool: crate::probe::tool(),
     };
     Campaign::new(runner, Store::new(folder), Vec::new(), None)
 }

@@ -11,6 +11,8 @@ pub struct Experiment {
     pub scenario: &'static str,
     /// Where the scenario runs as a variant: the name that it then has, and what it overrides.
     pub variant: Option<Variant>,
+    /// How often it is made: more than once where a figure decides, and not a count.
+    pub repeats: u32,
 }
 
 /// A scenario that is like another but for some keys.
@@ -43,11 +45,11 @@ const fn plain(
     options: &'static [&'static str],
     scenario: &'static str,
 ) -> Experiment {
-    Experiment { strategy, options, scenario, variant: None }
+    Experiment { strategy, options, scenario, variant: None, repeats: 1 }
 }
 
 const fn step(strategy: &'static str, index: usize) -> Experiment {
-    Experiment { strategy, options: &[], scenario: "giant-room", variant: Some(SWEEP[index].1) }
+    Experiment { strategy, options: &[], scenario: "giant-room", variant: Some(SWEEP[index].1), repeats: 3 }
 }
 
 /// Strategies that exist to show a mistake: one scenario is enough to show it.

@@ -18,6 +18,7 @@ use crate::campaign::{
     knee, now_rfc3339, null_cell, pace, search, write_whole,
 };
 use crate::claims::experiments;
+use crate::probe::tool;
 use crate::record::RunRecord;
 use crate::scenario::{SHIPPED, Scenario};
 
@@ -55,6 +56,9 @@ struct Ticket {
     campaign: String,
     command: String,
     started_at: String,
+    /// When it was last written to.
+    #[serde(default)]
+    written_at: String,
     finished: bool,
 }
 
@@ -81,10 +85,13 @@ pub(super) fn campaign(
     let progress = Arc::new(Progress::new(show));
     let folder = folder(arguments, name, &identity, &progress)?;
     let store = Store::new(&folder);
+    let begun = read_ticket(&folder).filter(|ticket| ticket.campaign == identity);
+    let started_at = begun.map_or_else(now_rfc3339, |ticket| ticket.started_at);
     let ticket = |finished| Ticket {
         campaign: identity.clone(),
         command: command_line(),
-        started_at: now_rfc3339(),
+        started_at: started_at.clone(),
+        written_at: now_rfc3339(),
         finished,
     };
     write_ticket(&folder, &ticket(false))?;
@@ -95,6 +102,7 @@ pub(super) fn campaign(
         command: command_line(),
         cancel,
         progress: Arc::clone(&progress),
+        tool: tool(),
     };
     let cells = work(&plan, arguments, with_claims);
     let searches = searches(&plan, arguments, &capacity)?;

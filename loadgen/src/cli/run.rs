@@ -16,7 +16,7 @@ use crate::campaign::{
 };
 use crate::engine::{self, RunSpec};
 use crate::null_server::{NullServer, NullSettings};
-use crate::probe::{Steal, info};
+use crate::probe::{Steal, hardware, info, tool};
 use crate::record::{Contender, Measured, Role, RunRecord};
 use crate::report::single;
 use crate::scenario::Scenario;
@@ -77,7 +77,7 @@ fn measure(
     progress.begin(&cell);
     let on_progress = Box::new(move |live: &_| shown.live(live));
     let stage = Stage::new(None, None, &watched, Arc::clone(cancel), on_progress);
-    let (started_at, steal) = (now_rfc3339(), Steal::now());
+    let (started_at, hardware, steal) = (now_rfc3339(), hardware(), Steal::now());
     let spec = RunSpec {
         scenario: scenario.clone(),
         urls: arguments.url.clone(),
@@ -94,8 +94,9 @@ fn measure(
         command: command_line(),
         cancel: Arc::clone(cancel),
         progress: Arc::clone(progress),
+        tool: tool(),
     };
-    let frame = Frame { cell, contender, brokers: Vec::new(), started_at, steal };
+    let frame = Frame { cell, contender, brokers: Vec::new(), started_at, hardware, steal };
     Ok(runner.record(frame, outcome?, cost))
 }
 

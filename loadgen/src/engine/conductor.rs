@@ -144,7 +144,7 @@ impl<'a> Conductor<'a> {
         let cpu = cpu.unwrap_or_default();
         settled.audit.abandoned = harvest.iter().map(|thread| thread.sums.abandoned).sum();
         let busiest = harvest.iter().map(|thread| thread.occupied);
-        let busiest = busiest.max_by(|one, other| one.sum().total_cmp(&other.sum())).unwrap_or_default();
+        let busiest = busiest.max_by(|one, other| one.busy.total_cmp(&other.busy)).unwrap_or_default();
         Measured {
             warm_up_s: scenario.warm_up_s,
             window_s: scenario.duration_s,

@@ -159,16 +159,18 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
             "lower the rate, free the machine of other work, or raise the latency target if the scenario can afford it",
         );
     }
+    // Waiting for a core is left to the gate above: where the generator shares the cores that is the load itself, and harmful
+    // only once messages are sent late.
     let (busy, queued) = (measured.generator.busy_share_max, measured.generator.queued_share_max);
-    if busy + queued > rules.busy_share_max {
+    if busy > rules.busy_share_max {
         object(
             Gate::Busy,
             format!(
-                "a generator thread was {:.0} % of the time on a core and {:.0} % ready and waiting for one, {:.0} % \
-                 together allowed",
+                "a generator thread was {:.0} % of the time on a core, {:.0} % allowed (and {:.0} % ready and waiting \
+                 for one)",
                 busy * 100.0,
-                queued * 100.0,
-                rules.busy_share_max * 100.0
+                rules.busy_share_max * 100.0,
+                queued * 100.0
             ),
             "lower the rate, or run the generator on cores of its own",
         );

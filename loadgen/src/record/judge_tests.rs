@@ -62,14 +62,14 @@ fn a_server_that_is_gone_is_not_a_bad_generator() {
 }
 
 #[test]
-fn waiting_for_a_core_counts_as_busy() {
+fn a_busy_thread_invalidates_and_one_that_waits_for_a_core_shows_in_its_lag() {
     let mut measured = sound();
-    measured.generator = Generator { busy_share_max: 0.5, queued_share_max: 0.3, ..measured.generator };
+    measured.generator = Generator { busy_share_max: 0.8, queued_share_max: 0.19, ..measured.generator };
     assert!(judged(&measured).0.valid);
-    measured.generator.queued_share_max = 0.4;
+    measured.generator.busy_share_max = 0.9;
     let (validity, _) = judged(&measured);
     assert_eq!(validity.objections[0].gate, Gate::Busy);
-    assert!(validity.objections[0].found.contains("50 %") && validity.objections[0].found.contains("40 %"));
+    assert!(validity.objections[0].found.contains("90 %") && validity.objections[0].found.contains("19 %"));
 }
 
 #[test]

@@ -303,8 +303,7 @@ impl FaultMark {
 pub struct Generator {
     /// Threads that drive connections.
     pub threads: u64,
-    /// Share of wall time that the busiest of them was on a core, 0 to 1. The busiest is the one with the largest
-    /// sum of this and `queued_share_max`.
+    /// Share of wall time that the busiest of them was on a core, 0 to 1.
     pub busy_share_max: f64,
     /// Share of wall time that the same thread was ready to run and waited for a core, 0 to 1: what it received then
     /// looks later than it was. 0 where the kernel doesn't tell.
