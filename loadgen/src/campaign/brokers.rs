@@ -208,9 +208,7 @@ fn without_paths(text: &str) -> String {
     for piece in text.split_inclusive(is_delimiter) {
         match piece.rsplit_once('/') {
             // What begins with two slashes is the rest of an address.
-            Some((folder, name)) if folder.starts_with('/') && !folder.starts_with("//") => {
-                out.push_str(name)
-            }
+            Some((_, name)) if piece.starts_with('/') && !piece.starts_with("//") => out.push_str(name),
             _ => out.push_str(piece),
         }
     }
