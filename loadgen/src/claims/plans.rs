@@ -79,7 +79,7 @@ pub(super) fn broadcast_suits_giant(evidence: &Evidence<'_>) -> Found {
         () => (
             figure,
             Judgement::Depends,
-            "it meets the target, and can't be told from plan 2".to_owned(),
+            "it meets the target, with no clear difference from plan 2".to_owned(),
         ),
     }
 }
@@ -231,15 +231,16 @@ pub(super) fn hybrid_has_both(evidence: &Evidence<'_>) -> Found {
             "nothing lost without Redis; too few blocks to tell its latency from Redis's, which is not the same as being as fast",
         ),
         (false, 0) => {
-            (Judgement::Confirmed, "not to be told from Redis in latency, and nothing lost without it")
+            (Judgement::Confirmed, "no clear difference from Redis in latency, and nothing lost without it")
         }
         (true, 0) => (
             Judgement::Depends,
             "nothing lost, at a higher p99 than Redis alone: three processes more compete for the cores",
         ),
-        (false, _) => {
-            (Judgement::Depends, "not told to be slower than Redis, but a restart of Redis cost messages")
-        }
+        (false, _) => (
+            Judgement::Depends,
+            "no clear difference from Redis in latency, but a restart of Redis cost messages",
+        ),
         (true, _) => (Judgement::Refuted, "slower than Redis, and a restart of Redis cost messages"),
     };
     (figure, judgement, why.to_owned())

@@ -283,3 +283,24 @@ fn a_scenario_of_failures_alone_is_not_measured() {
     let text = terminal(&[], &failures, Style { colour: false });
     assert!(text.contains("not measured") && text.contains("the nodes did not start"), "{text}");
 }
+
+#[test]
+fn what_the_one_node_reference_breaks_too_says_nothing_of_backplanes() {
+    let mut records = campaign(5);
+    records.retain(|record| record.scenario.name == "giant-room");
+    for record in &mut records {
+        record.verdict.kept = false;
+        for promise in record.verdict.promises.iter_mut().filter(|one| one.about == "delivery") {
+            promise.kept = false;
+        }
+    }
+    let decision = decide(&tables(&records, &[]), &[]).remove(0);
+    assert_eq!(decision.outcome, Outcome::Nobody);
+    assert_eq!(decision.because[0], "the one-node reference fails too: says nothing about backplanes");
+    records.retain(|record| !record.contender.floor);
+    let decision = decide(&tables(&records, &[]), &[]).remove(0);
+    assert!(
+        decision.because[0].starts_with("hybrid: broke its promise on delivery in 5 of 5 runs"),
+        "{decision:?}"
+    );
+}

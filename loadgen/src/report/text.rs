@@ -116,6 +116,7 @@ mod tests {
         assert_eq!(ratio(2.0), "2×");
         assert_eq!(ratio(2.345), "2.35×");
         assert_eq!(percent(0.995), "99.5 %");
+        assert_eq!([share(0, 9), share(1, 1_000_000), share(3, 2_000)], ["0 %", "under 0.001 %", "0.150 %"]);
         assert_eq!(bytes(5 * 1024 * 1024), "5 MiB");
     }
 

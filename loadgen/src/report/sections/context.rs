@@ -327,9 +327,12 @@ fn threats(records: &[RunRecord]) -> Vec<Block> {
             .to_owned(),
     );
     points.extend(warmth(records));
-    if let Some(runs) = records.iter().map(|record| record.block).max() {
+    if let Some(runs) =
+        records.iter().filter(|record| record.role == Role::Comparison).map(|record| record.block).max()
+    {
         points.push(format!(
-            "**{runs} blocks.** Rare events (rebalances, long pauses) may not have occurred in any."
+            "**{runs} {}.** Rare events (rebalances, long pauses) may not have occurred in any.",
+            if runs == 1 { "block" } else { "blocks" }
         ));
     }
     vec![Block::heading(2, "threats", "Threats to validity"), Block::List(points)]
