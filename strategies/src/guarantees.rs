@@ -47,8 +47,18 @@ pub enum Delivery {
 pub enum Ordering {
     /// All members of a room see one order, on every node.
     PerRoom,
+    /// All members of a room see one order while the brokers are healthy. While one of them fails or comes back, each
+    /// publisher's messages keep their order, and members on different nodes may interleave publishers differently.
+    PerRoomWhileHealthy,
     /// Each publisher's messages keep their order; members on different nodes may interleave publishers differently.
     PerPublisher,
+}
+
+impl Ordering {
+    /// Whether all members of a room see one order while nothing fails.
+    pub fn is_per_room(self) -> bool {
+        matches!(self, Self::PerRoom | Self::PerRoomWhileHealthy)
+    }
 }
 
 /// What an acknowledgement means.

@@ -243,7 +243,7 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
         format!("{}", audit.duplicates),
         may_repeat || audit.duplicates == 0,
     );
-    promises_of_order(audit, declared("ordering"), &mut promise);
+    promises_of_order(audit, declared("ordering"), disturbed, &mut promise);
     promise("membership", "members only".to_owned(), format!("{} leaked", audit.leaked), audit.leaked == 0);
     let tells = declared("positions") == "dense";
     promise(
@@ -258,17 +258,31 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
     promises
 }
 
-fn promises_of_order(audit: &Audit, ordering: &str, promise: &mut impl FnMut(&str, String, String, bool)) {
+fn promises_of_order(
+    audit: &Audit,
+    ordering: &str,
+    disturbed: bool,
+    promise: &mut impl FnMut(&str, String, String, bool),
+) {
     promise(
         "order of a publisher",
         "kept".to_owned(),
         format!("{} reordered", audit.reordered),
         audit.reordered == 0,
     );
-    let one_order = ordering == "per-room";
+    let (while_healthy, one_order) = match ordering {
+        "per-room" => (false, true),
+        "per-room-while-healthy" => (true, !disturbed),
+        _ => (false, false),
+    };
     promise(
         "order of a room",
-        if one_order { "one order for all members" } else { "not promised" }.to_owned(),
+        match (one_order, while_healthy) {
+            (true, _) => "one order for all members",
+            (false, true) => "not promised under faults",
+            (false, false) => "not promised",
+        }
+        .to_owned(),
         format!("{} of {} rooms diverged", audit.divergent_rooms, audit.compared_rooms),
         !one_order || audit.divergent_rooms == 0,
     );

@@ -80,3 +80,18 @@ fn slow_clients_that_nobody_disconnects_test_nothing() {
     measured.load.slow_closes = 0;
     assert_eq!(judged(&measured).0.objections[0].gate, Gate::Purpose);
 }
+
+#[test]
+fn one_order_while_healthy_is_held_to_that_and_no_more() {
+    let declared = serde_json::json!({"ordering": "per-room-while-healthy"});
+    let order_kept = |measured: &Measured| {
+        let (_, verdict) = judge(measured, &declared, 1_000_000, Rules::default());
+        verdict.promises.iter().find(|one| one.about == "order of a room").is_some_and(|one| one.kept)
+    };
+    let mut measured = sound();
+    measured.audit.divergent_rooms = 1;
+    assert!(!order_kept(&measured));
+    let faulty = crate::report::sample::Sample::new("hybrid", "redis-restart", 1, 2.0);
+    measured.faults = crate::report::sample::Sample { fault: true, ..faulty }.record().measured.faults;
+    assert!(order_kept(&measured));
+}

@@ -226,7 +226,7 @@ pub(crate) fn guarantees(strategy: &str) -> serde_json::Value {
     let (ack, delivery, interest, ordering, positions) = match strategy {
         "memory" => ("node", "at-most-once", "rooms", "per-room", "dense"),
         "redis-pubsub" => ("broker", "at-most-once", "rooms", "per-room", "dense"),
-        "hybrid" => ("log", "at-least-once-deduplicated", "everything", "per-room", "dense"),
+        "hybrid" => ("log", "at-least-once-deduplicated", "everything", "per-room-while-healthy", "dense"),
         "kafka-broadcast" => ("log", "at-least-once-deduplicated", "everything", "per-publisher", "none"),
         "kafka-shared-group" => ("log", "at-most-once", "partitions", "per-room", "rising"),
         _ => ("log", "at-least-once-deduplicated", "everything", "per-room", "rising"),

@@ -80,7 +80,7 @@ type Outcome = oneshot::Sender<Result<Position>>;
 /// fails or comes back it is per publisher. Positions are dense among the messages that have one.
 pub const GUARANTEES: Guarantees = Guarantees {
     delivery: Delivery::AtLeastOnceDeduplicated,
-    ordering: Ordering::PerRoom,
+    ordering: Ordering::PerRoomWhileHealthy,
     ack: Ack::Log,
     interest: Interest::Everything,
     replay: ReplayKind::None,

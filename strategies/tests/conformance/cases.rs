@@ -41,9 +41,7 @@ pub static CASES: &[Case] = &[
     case!(delivery::refuses_what_is_too_large, |_, _| true),
     case!(delivery::a_room_is_fragmented, |g, _| !g.whole_rooms),
     case!(order::keeps_each_publishers_order, |g, _| g.whole_rooms),
-    case!(order::shows_all_members_one_order, |g, _| {
-        g.whole_rooms && g.ordering == manifold_strategies::guarantees::Ordering::PerRoom
-    }),
+    case!(order::shows_all_members_one_order, |g, _| { g.whole_rooms && g.ordering.is_per_room() }),
     case!(order::positions_are_what_was_declared, |g, _| g.whole_rooms),
     case!(order::a_retry_leaves_positions_as_declared, |g, _| g.whole_rooms && g.idempotent_retry),
     case!(membership::a_join_is_effective, |g, _| g.whole_rooms),

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use manifold_strategies::guarantees::Ordering;
 
 use crate::cluster::{Cluster, Node, numbered, same};
 
@@ -127,7 +126,7 @@ pub async fn grows_from_one_to_four_nodes(cluster: Arc<Cluster>) -> Result<()> {
         let new: Vec<String> = texts.iter().filter(|t| t.starts_with("n:")).cloned().collect();
         same(&format!("node {i}, the newcomer's messages"), &new, &numbered("n", total_new))?;
     }
-    if first.guarantees().ordering == Ordering::PerRoom {
+    if first.guarantees().ordering.is_per_room() {
         let tail = |node: &Node| -> Vec<String> {
             let texts = node.inbox.texts("room");
             let from = texts.iter().position(|text| text == "n:0").unwrap_or(0);
