@@ -49,8 +49,8 @@ pub trait Backplane: Send + Sync + fmt::Debug + 'static {
     /// The node's last member left `room`. Messages of that room may still arrive for a while.
     fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>>;
 
-    /// History and resume, where there is a log to read it from.
-    fn replay(&self) -> Option<&dyn Replay> {
+    /// History and resume, where messages are kept: exactly where [`Guarantees::replay`] is not `None`.
+    fn history(&self) -> Option<&dyn History> {
         None
     }
 
@@ -68,11 +68,60 @@ pub trait Backplane: Send + Sync + fmt::Debug + 'static {
     fn shutdown(&self) -> BoxFuture<'static, Result<()>>;
 }
 
-/// Reads back what a room carried. Filled in by strategies that keep a log.
-pub trait Replay: Send + Sync + fmt::Debug {
-    /// Messages of `room` after `since` (exclusive), oldest first, `limit` at most.
-    fn after(&self, room: &RoomId, since: Position, limit: usize)
-    -> BoxFuture<'static, Result<Vec<Message>>>;
+/// Reads back what a room carried. Any node answers for any room, joined or not, and a node that has just started as
+/// well as an old one, as far as the strategy's store reaches.
+pub trait History: Send + Sync + fmt::Debug {
+    /// Everything that came after `since`, for a member that comes back.
+    ///
+    /// [`Resumed::Complete`] holds every message of the room after `since` that was delivered to this node's entrance, or
+    /// acknowledged to a publisher anywhere, before this was *called*; it may hold later ones too. A caller that joins the
+    /// room first, holds back what arrives from then on, and drops from it what is in the answer (by message id) therefore
+    /// misses nothing and repeats nothing. At most `limit` messages; where there are more, or any may be missing, or `since`
+    /// is of an epoch that nobody can read any more, the answer is [`Resumed::Incomplete`]. Never a guess.
+    fn resume(&self, room: &RoomId, since: Position, limit: usize) -> BoxFuture<'static, Result<Resumed>>;
+
+    /// A page of what is kept, for those who read history.
+    fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>>;
+}
+
+/// What [`History::resume`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// Nothing is missing.
+    Complete {
+        /// In the room's order, oldest first.
+        messages: Vec<Message>,
+        /// Where the room stands after them, in the numbering that live messages of this node have. Its epoch may differ from
+        /// that of `since`: then the positions of `messages` mean nothing to the member, and it goes on from here.
+        top: Position,
+    },
+    /// Something is missing, or may be.
+    Incomplete {
+        /// Where the room stands.
+        top: Position,
+    },
+}
+
+/// Which messages of a room to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageQuery {
+    /// Start after this position (exclusive, in either direction); `None`: at the oldest kept, or at the newest if reversed.
+    pub since: Option<Position>,
+    /// Messages at most; 0 asks for the top alone.
+    pub limit: usize,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// Messages of a room, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// In the order that was asked for.
+    pub messages: Vec<Message>,
+    /// Where the room stands.
+    pub top: Position,
+    /// `since` is of another epoch than the room: what it asks for is not to be had, and `messages` is empty.
+    pub foreign: bool,
 }
 
 /// The one entrance of a node: every message reaches local members through it, whichever node it came from.

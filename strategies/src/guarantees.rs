@@ -91,6 +91,9 @@ pub enum Interest {
 pub enum ReplayKind {
     /// Nothing.
     None,
+    /// The last messages of a room, as many and for as long as the settings say, in a node's or a broker's memory: gone
+    /// when that restarts, which changes the epoch.
+    Memory,
     /// What the broker's log still holds.
     Log,
 }
