@@ -33,6 +33,8 @@ pub(super) struct Missing {
     pub(super) from: u32,
     pub(super) to: u32,
     pub(super) closing: Closing,
+    /// The server had said that it was among what it recovered.
+    pub(super) claimed: bool,
 }
 
 /// One thread's account. Owned by that thread until the end of the run, then handed to [`super::settle`].
@@ -43,6 +45,8 @@ pub struct Ledger {
     missing: HashMap<u32, Ranges>,
     missing_ranges: usize,
     overflowed: bool,
+    /// By window: what a server said that it had recovered. Empty unless clients recover.
+    claimed: HashMap<u32, Ranges>,
     /// Windows that ended: (stream, first owed, end) → how many members.
     pub(super) covered: HashMap<(u32, u32, u32), u64>,
     pub(super) lost: Vec<Missing>,
@@ -129,6 +133,16 @@ impl Ledger {
         arrived
     }
 
+    /// A member that was away is back, and the server said that nothing is missing of what was sent below `end`: the
+    /// window goes on, and what is still missing of that in the end was claimed in vain. Call it before the recovered
+    /// messages are observed.
+    pub fn resume(&mut self, window: u32, end: u32) {
+        let (reached, _) = self.windows[window as usize].reach();
+        if reached < end {
+            self.claimed.entry(window).or_default().push(reached, end);
+        }
+    }
+
     /// Ends a membership window: its sender had sent everything below `end`.
     pub fn close(&mut self, window: u32, stream: u32, end: u32, closing: Closing) {
         let mut missing = self.missing.remove(&window).unwrap_or_default();
@@ -136,7 +150,14 @@ impl Ledger {
         let opened = state.opened();
         let end = end.max(opened);
         state.close(end, |from, to| missing.push(from, to));
-        self.lost.extend(missing.iter().map(|(from, to)| Missing { stream, from, to, closing }));
+        let claimed = self.claimed.remove(&window).unwrap_or_default();
+        for (from, to) in missing.iter() {
+            let lost = |claimed: bool| {
+                move |(from, to): (u32, u32)| Missing { stream, from, to, closing, claimed }
+            };
+            self.lost.extend(claimed.without(from, to).map(lost(false)));
+            self.lost.extend(claimed.within(from, to).map(lost(true)));
+        }
         *self.covered.entry((stream, opened, end)).or_default() += 1;
     }
 

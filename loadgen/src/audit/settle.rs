@@ -34,6 +34,8 @@ pub struct Settled {
     pub audit: Audit,
     /// Lost deliveries by the interval in which their message was sent.
     pub lost_by_interval: Vec<u64>,
+    /// Of the silent losses, those that a server had said it recovered.
+    pub forgotten: u64,
 }
 
 /// Settles all ledgers against all streams.
@@ -78,7 +80,7 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: 
     }
     // An unacknowledged message that arrived was not owed: it is recovered, not delivered.
     let recovered = covered_unacked.saturating_sub(missing_unacked);
-    let Settled { mut audit, lost_by_interval } = books.settled;
+    let Settled { mut audit, lost_by_interval, forgotten } = books.settled;
     audit.recovered = recovered;
     audit.delivered = tally.first.saturating_sub(recovered);
     audit.indeterminate += tally.edge;
@@ -94,7 +96,7 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: 
     audit.conserved = covered == tally.first + missing
         && audit.closes()
         && !ledgers.iter().any(|ledger| ledger.has_overflowed());
-    Settled { audit, lost_by_interval }
+    Settled { audit, lost_by_interval, forgotten }
 }
 
 struct Books<'a> {
@@ -113,21 +115,25 @@ impl Books<'_> {
                 self.spread(missing.stream, missing.from, missing.to);
             }
             Closing::Shed => self.settled.audit.indeterminate += count,
-            Closing::Drained => {
-                self.settled.audit.lost_silent += count;
-                self.spread(missing.stream, missing.from, missing.to);
-            }
+            Closing::Drained => self.silent(missing, missing.to),
             Closing::Cut { at_us } => {
                 let edge_interval = at_us.saturating_sub(self.edge_us) / self.interval_us.max(1);
                 let edge = match self.streams.get(missing.stream as usize) {
                     Some(sent) => sent.first_since(edge_interval as u32).clamp(missing.from, missing.to),
                     None => missing.to,
                 };
-                self.settled.audit.lost_silent += u64::from(edge - missing.from);
+                self.silent(missing, edge);
                 self.settled.audit.indeterminate += u64::from(missing.to - edge);
-                self.spread(missing.stream, missing.from, edge);
             }
         }
+    }
+
+    /// What is missing below `end` is lost, and nobody said so.
+    fn silent(&mut self, missing: &Missing, end: u32) {
+        let count = u64::from(end - missing.from);
+        self.settled.audit.lost_silent += count;
+        self.settled.forgotten += if missing.claimed { count } else { 0 };
+        self.spread(missing.stream, missing.from, end);
     }
 
     /// Puts lost messages into the intervals in which they were sent.

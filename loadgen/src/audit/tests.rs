@@ -24,6 +24,13 @@ enum Step {
     Leave { member: u8, how: u8 },
     /// Member comes.
     Join { member: u8 },
+    /// Member's connection breaks, and it means to come back; what is queued meanwhile is the room's history.
+    Lose { member: u8 },
+    /// Member is back, and is said to have missed nothing. It gets its history: whole, or less one message, or one
+    /// twice, or the last two swapped; less the newest ones, which come live.
+    Recover { member: u8, how: u8, live: u8 },
+    /// Member is back, and is told that what it missed is lost.
+    Restart { member: u8 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,7 +55,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Repeat { member, place }),
         10 => (member.clone(), place).prop_map(|(member, place)| Step::Drop { member, place }),
         1 => (member.clone(), 0_u8..3).prop_map(|(member, how)| Step::Leave { member, how }),
-        1 => member.prop_map(|member| Step::Join { member }),
+        1 => member.clone().prop_map(|member| Step::Join { member }),
+        2 => member.clone().prop_map(|member| Step::Lose { member }),
+        2 => (member.clone(), 0_u8..6, 0_u8..3)
+            .prop_map(|(member, how, live)| Step::Recover { member, how, live }),
+        1 => member.prop_map(|member| Step::Restart { member }),
     ];
     prop::collection::vec(step, 0..3_000)
 }
@@ -59,6 +70,16 @@ struct Membership {
     opened: [u32; STREAMS],
     got: [BTreeSet<u32>; STREAMS],
     queue: Vec<(usize, u32)>,
+    /// What a server said that it had recovered.
+    claimed: BTreeSet<(usize, u32)>,
+    away: Option<Away>,
+}
+
+/// A member that lost its connection: when, and what had been sent by then.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    at_us: u64,
+    ends: [u32; STREAMS],
 }
 
 /// The oracle and the audit side by side.
@@ -71,6 +92,7 @@ struct Bench {
     unacked: BTreeSet<(usize, u32)>,
     members: [Option<Membership>; MEMBERS],
     oracle: Audit,
+    forgotten: u64,
 }
 
 impl Bench {
@@ -86,6 +108,7 @@ impl Bench {
             unacked: BTreeSet::new(),
             members: std::array::from_fn(|_| Some(Membership::default())),
             oracle: Audit::default(),
+            forgotten: 0,
         }
     }
 
@@ -93,6 +116,7 @@ impl Bench {
         self.now_us += 100;
         match step {
             Step::Send { stream, outcome } => self.send(usize::from(stream), outcome),
+            Step::Deliver { member, .. } | Step::Repeat { member, .. } if self.is_away(member) => {}
             Step::Deliver { member, place } => self.deliver(usize::from(member), place, true),
             Step::Repeat { member, place } => self.deliver(usize::from(member), place, false),
             Step::Drop { member, place } => {
@@ -112,7 +136,50 @@ impl Bench {
                 self.leave(usize::from(member), closing);
             }
             Step::Join { member } => self.join(usize::from(member)),
+            Step::Lose { member } => {
+                let ends = std::array::from_fn(|stream| self.sent[stream].count);
+                let away = Away { at_us: self.now_us, ends };
+                if let Some(membership) = &mut self.members[usize::from(member)] {
+                    membership.away.get_or_insert(away);
+                }
+            }
+            Step::Recover { member, how, live } if self.is_away(member) => {
+                self.recover(usize::from(member), how, live);
+            }
+            Step::Restart { member } if self.is_away(member) => {
+                if let Some(membership) = &mut self.members[usize::from(member)] {
+                    membership.away = None;
+                }
+                self.leave(usize::from(member), Closing::Told);
+                self.join(usize::from(member));
+            }
+            Step::Recover { .. } | Step::Restart { .. } => {}
         }
+    }
+
+    fn is_away(&self, member: u8) -> bool {
+        self.members[usize::from(member)].as_ref().is_some_and(|membership| membership.away.is_some())
+    }
+
+    fn recover(&mut self, member: usize, how: u8, live: u8) {
+        let Some(membership) = &mut self.members[member] else { return };
+        membership.away = None;
+        for stream in 0..STREAMS {
+            let end = self.sent[stream].count;
+            self.ledger.resume(self.windows[member] + stream as u32, end);
+            let reached =
+                membership.got[stream].last().map_or(membership.opened[stream], |last| last + 1);
+            membership.claimed.extend((reached..end).map(|sequence| (stream, sequence)));
+        }
+        let missed = membership.queue.len().saturating_sub(usize::from(live));
+        match how {
+            0 if missed > 0 => drop(membership.queue.remove(missed / 2)),
+            1 if missed > 0 => membership.queue.insert(missed / 2, membership.queue[missed / 2]),
+            2 if missed > 1 => membership.queue.swap(missed - 2, missed - 1),
+            _ => {}
+        }
+        let history = membership.queue.len().saturating_sub(usize::from(live));
+        (0..history).for_each(|_| self.deliver(member, 0, true));
     }
 
     fn send(&mut self, stream: usize, outcome: Outcome) {
@@ -164,8 +231,10 @@ impl Bench {
 
     fn leave(&mut self, member: usize, closing: Closing) {
         let Some(membership) = self.members[member].take() else { return };
+        // Whoever never came back was a member until its connection broke.
+        let closing = membership.away.map_or(closing, |away| Closing::Cut { at_us: away.at_us });
         for stream in 0..STREAMS {
-            let end = self.sent[stream].count;
+            let end = membership.away.map_or(self.sent[stream].count, |away| away.ends[stream]);
             self.ledger.close(self.windows[member] + stream as u32, stream as u32, end, closing);
             for sequence in membership.opened[stream]..end {
                 let got = membership.got[stream].contains(&sequence);
@@ -183,7 +252,10 @@ impl Bench {
                     Closing::Told => self.oracle.lost_declared += 1,
                     Closing::Shed => self.oracle.indeterminate += 1,
                     Closing::Cut { at_us } if edge(at_us) => self.oracle.indeterminate += 1,
-                    Closing::Cut { .. } | Closing::Drained => self.oracle.lost_silent += 1,
+                    Closing::Cut { .. } | Closing::Drained => {
+                        self.oracle.lost_silent += 1;
+                        self.forgotten += u64::from(membership.claimed.contains(&(stream, sequence)));
+                    }
                 }
             }
         }
@@ -200,10 +272,10 @@ impl Bench {
         self.members[member] = Some(Membership { opened, ..Membership::default() });
     }
 
-    fn finish(mut self) -> (Audit, Settled) {
+    fn finish(mut self) -> (Audit, u64, Settled) {
         (0..MEMBERS).for_each(|member| self.leave(member, Closing::Drained));
         self.oracle.conserved = true;
-        (self.oracle, settle(&[&self.ledger], &self.sent, INTERVAL_US, EDGE_US))
+        (self.oracle, self.forgotten, settle(&[&self.ledger], &self.sent, INTERVAL_US, EDGE_US))
     }
 }
 
@@ -213,8 +285,9 @@ proptest! {
     fn agrees_with_the_oracle_to_the_last_count(steps in steps()) {
         let mut bench = Bench::new();
         steps.into_iter().for_each(|step| bench.step(step));
-        let (oracle, settled) = bench.finish();
+        let (oracle, forgotten, settled) = bench.finish();
         prop_assert_eq!(&settled.audit, &oracle);
+        prop_assert_eq!(settled.forgotten, forgotten);
         prop_assert_eq!(settled.lost_by_interval.iter().sum::<u64>(), oracle.lost());
     }
 }
@@ -259,6 +332,24 @@ fn what_was_sent_before_the_join_is_at_the_edge() {
     let audit = settle(&[&ledger], &[sent], INTERVAL_US, EDGE_US).audit;
     assert_eq!((audit.expected, audit.delivered, audit.indeterminate), (2, 1, 1));
     assert!(audit.conserved);
+}
+
+#[test]
+fn what_was_missed_is_owed_by_whoever_claims_to_have_recovered_it() {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    let see = |ledger: &mut Ledger, sequence| assert_eq!(ledger.observe(window, sequence), Arrived::First);
+    (0..10).filter(|sequence| *sequence != 3).for_each(|sequence| see(&mut ledger, sequence));
+    // 10 to 19 were sent while it was away; 15 is forgotten, and so is 19, which would have come last.
+    ledger.resume(window, 20);
+    (10..19).filter(|sequence| *sequence != 15).for_each(|sequence| see(&mut ledger, sequence));
+    (20..30).filter(|sequence| *sequence != 25).for_each(|sequence| see(&mut ledger, sequence));
+    ledger.close(window, 0, 30, Closing::Drained);
+    let sent = Sent { count: 30, marks: vec![(0, 0)], ..Sent::default() };
+    let settled = settle(&[&ledger], &[sent], INTERVAL_US, EDGE_US);
+    assert_eq!((settled.audit.lost_silent, settled.forgotten), (4, 2), "3 and 25 were lost at other times");
+    assert_eq!(settled.audit.expected, 30);
+    assert!(settled.audit.conserved);
 }
 
 #[test]
