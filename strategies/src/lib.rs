@@ -19,6 +19,7 @@ pub mod kafka_keyed;
 pub mod memory;
 #[cfg(feature = "redis-pubsub")]
 pub mod redis_pubsub;
+pub mod ring;
 pub mod stats;
 pub mod strategy;
 

@@ -1,0 +1,1 @@
+//! Rings against a naive history.
