@@ -156,6 +156,10 @@ pub struct PublishRequest<'a> {
     /// `data#2`: required; a server answers its absence with error 107.
     #[serde(borrow, deserialize_with = "lenient::present")]
     pub data: Option<Json<'a>>,
+    /// `idempotency_key`: repeats of a publish under the same key are the same message. An addition of Manifold's, in the JSON
+    /// framing alone; other servers pass over it.
+    #[serde(borrow, deserialize_with = "lenient::text")]
+    pub idempotency_key: Cow<'a, str>,
 }
 
 /// `history`.

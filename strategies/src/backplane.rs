@@ -82,6 +82,12 @@ pub trait History: Send + Sync + fmt::Debug {
 
     /// A page of what is kept, for those who read history.
     fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>>;
+
+    /// Forgets what is kept of a room; its positions go on, so that who comes back learns that something is missing.
+    /// `None`: this strategy cannot.
+    fn remove(&self, _room: &RoomId) -> Option<BoxFuture<'static, Result<()>>> {
+        None
+    }
 }
 
 /// What [`History::resume`] found.

@@ -2,8 +2,8 @@
 
 use super::object::{Object, append_string, object};
 use crate::{
-    ClientInfo, Command, ConnectRequest, ConnectResult, Error, HistoryRequest, Publication, Push, PushBody,
-    RefreshResult, Reply, ReplyBody, Request, SubscribeRequest, SubscribeResult,
+    ClientInfo, Command, ConnectRequest, ConnectResult, Error, HistoryRequest, HistoryResult, Publication,
+    Push, PushBody, RefreshResult, Reply, ReplyBody, Request, SubscribeRequest, SubscribeResult,
 };
 
 /// Appends a command, as a client sends it.
@@ -18,6 +18,7 @@ pub fn append_command(out: &mut Vec<u8>, command: &Command<'_>) {
             Request::Publish(request) => o.object("publish", |o| {
                 o.text("channel", &request.channel);
                 o.raw("data", request.data);
+                o.text("idempotency_key", &request.idempotency_key);
             }),
             Request::Presence { channel } => o.object("presence", |o| o.text("channel", channel)),
             Request::PresenceStats { channel } => o.object("presence_stats", |o| o.text("channel", channel)),
@@ -56,11 +57,7 @@ pub fn append_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
                 o.uint_always("num_clients", u64::from(result.num_clients));
                 o.uint_always("num_users", u64::from(result.num_users));
             }),
-            ReplyBody::History(result) => o.object("history", |o| {
-                o.list("publications", &result.publications, append_publication);
-                o.text_always("epoch", &result.epoch);
-                o.uint_always("offset", result.offset);
-            }),
+            ReplyBody::History(result) => o.object("history", |o| history_result(o, result)),
             ReplyBody::PingResult => o.object("ping", |_| {}),
             ReplyBody::Rpc { data } => o.object("rpc", |o| o.raw("data", *data)),
             ReplyBody::Refresh(result) => o.object("refresh", |o| refresh(o, result)),
@@ -79,6 +76,11 @@ pub fn append_push(out: &mut Vec<u8>, body: &Push<'_>) {
 /// Appends a client's info, for instance to keep it encoded beside a session.
 pub fn append_client_info(out: &mut Vec<u8>, info: &ClientInfo<'_>) {
     object(out, |o| client_info(o, info));
+}
+
+/// Appends a history result by itself, as a server's HTTP API answers.
+pub fn append_history_result(out: &mut Vec<u8>, result: &HistoryResult<'_>) {
+    object(out, |o| history_result(o, result));
 }
 
 fn connect_request(o: &mut Object<'_>, request: &ConnectRequest<'_>) {
@@ -219,6 +221,12 @@ fn subscribe_result(o: &mut Object<'_>, result: &SubscribeResult<'_>) {
     o.flag("was_recovering", result.was_recovering);
     o.flag("delta", result.delta);
     o.int("id", result.id);
+}
+
+fn history_result(o: &mut Object<'_>, result: &HistoryResult<'_>) {
+    o.list("publications", &result.publications, append_publication);
+    o.text_always("epoch", &result.epoch);
+    o.uint_always("offset", result.offset);
 }
 
 fn refresh(o: &mut Object<'_>, result: &RefreshResult<'_>) {

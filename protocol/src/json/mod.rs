@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 pub use decode::{DecodeError, Messages, commands, replies};
-pub use encode::{append_client_info, append_command, append_push, append_reply};
+pub use encode::{append_client_info, append_command, append_history_result, append_push, append_reply};
 pub use object::{append_raw, append_string, append_u64};
 
 /// A JSON text, as it stood in the frame or as the application gave it. Never parsed further by this crate.

@@ -69,7 +69,9 @@ fn commands_keep_their_data_verbatim_and_borrow() {
     else {
         panic!("a publish")
     };
-    assert_eq!(publish, PublishRequest { channel: "é\"".into(), data: Some(Json::NULL) });
+    let expected =
+        PublishRequest { channel: "é\"".into(), data: Some(Json::NULL), ..PublishRequest::default() };
+    assert_eq!(publish, expected);
     let Request::Publish(publish) = command(r#"{"id":3,"publish":{}}"#).request else { panic!("a publish") };
     assert_eq!(publish.data, None);
 }
@@ -236,7 +238,11 @@ fn newlines_never_leave_the_data() {
     let data = Json::parse(" {\n\"a\":\r\n \"b\\n\"\n}\n").unwrap();
     let command = Command {
         id: 1,
-        request: Request::Publish(PublishRequest { channel: "a\nb".into(), data: Some(data) }),
+        request: Request::Publish(PublishRequest {
+            channel: "a\nb".into(),
+            data: Some(data),
+            ..PublishRequest::default()
+        }),
     };
     let mut out = Vec::new();
     append_command(&mut out, &command);

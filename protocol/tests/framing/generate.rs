@@ -115,7 +115,9 @@ pub(crate) fn command() -> impl Strategy<Value = Command<'static>> {
         connect_request().prop_map(Request::Connect),
         subscribe_request().prop_map(Request::Subscribe),
         text().prop_map(|channel| Request::Unsubscribe { channel }),
-        (text(), data()).prop_map(|(channel, data)| Request::Publish(PublishRequest { channel, data })),
+        (text(), data(), text()).prop_map(|(channel, data, idempotency_key)| {
+            Request::Publish(PublishRequest { channel, data, idempotency_key })
+        }),
         text().prop_map(|channel| Request::Presence { channel }),
         text().prop_map(|channel| Request::PresenceStats { channel }),
         history,
