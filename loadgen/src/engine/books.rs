@@ -6,7 +6,7 @@ use super::payload::Stamp;
 use super::shared::Shared;
 use crate::audit::{Arrived, Closing, Ledger, OrderTrack, Sent, Stretch};
 use crate::latency::{Activity, LastMember, Lull};
-use crate::record::{Histogram, Latencies};
+use crate::record::{Histogram, Latencies, Recoveries};
 use crate::schedule::Intent;
 
 /// A message that was sent and not yet answered.
@@ -71,6 +71,8 @@ pub(super) struct Sums {
     pub(super) slow_closes: u64,
     /// Publishes of the whole run whose outcome the scenario itself made unknown.
     pub(super) abandoned: u64,
+    /// Of the whole run.
+    pub(super) recoveries: Recoveries,
 }
 
 /// One thread's books. Times are on the run's clock: microseconds from the first intended send.
@@ -102,7 +104,10 @@ impl<'a> Books<'a> {
             sent: vec![Sent::default(); plan.streams_by_thread[thread] as usize],
             last_member: plan.streams.iter().map(|_| LastMember::default()).collect(),
             readers: vec![0; plan.rooms.len()],
-            latencies: Latencies::default(),
+            latencies: Latencies {
+                recovered: shared.scenario.recover.then(Histogram::new),
+                ..Latencies::default()
+            },
             activity: Activity::default(),
             lulls: Vec::new(),
             interval: Interval::default(),
@@ -199,24 +204,10 @@ impl<'a> Books<'a> {
         slow: bool,
         now_us: u64,
     ) {
-        self.interval.delivered += 1;
-        let room = &self.shared.plan.rooms[stamp.room as usize];
-        if stamp.sender >= room.streams {
-            self.ledger.tally_mut().corrupt += 1;
-            return;
-        }
-        self.lulls.extend(self.shared.heard(stamp.room, now_us));
-        let stream = room.first_stream + stamp.sender;
-        let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
-        if !matches!(arrived, Arrived::First | Arrived::Reordered) {
-            return;
-        }
-        if let Some(stretch) = order.take(stamp.room, stream, stamp.sequence) {
-            self.interval.stretches.push(stretch);
-        }
+        let arrived = self.arrived(stamp, windows, order, now_us);
+        let Some((stream, Arrived::First | Arrived::Reordered)) = arrived else { return };
         let latency_us = now_us.saturating_sub(stamp.intended_us);
         let counted = self.is_counted(stamp.intended_us);
-        self.sums.delivered += u64::from(counted);
         if slow {
             // It is slow because the scenario makes it so: audited, but no measure of the server's latency.
             return;
@@ -233,10 +224,56 @@ impl<'a> Books<'a> {
         let latency_us = latency_us.min(u64::from(u32::MAX)) as u32;
         let reached = self.last_member[stream as usize].reached(stamp.sequence, latency_us, readers);
         let Some(longest_us) = reached else { return };
-        if room.threads > 1 {
+        if self.shared.plan.rooms[stamp.room as usize].threads > 1 {
             self.interval.reached.push(Reached { stream, sequence: stamp.sequence, longest_us, counted });
         } else if counted {
             self.latencies.last_member.record_us(u64::from(longest_us));
+        }
+    }
+
+    /// Enters a copy into the audit: its stream, and what it was. `None`: its stamp is wrong.
+    #[inline]
+    fn arrived(
+        &mut self,
+        stamp: &Stamp,
+        windows: u32,
+        order: &mut OrderTrack,
+        now_us: u64,
+    ) -> Option<(u32, Arrived)> {
+        self.interval.delivered += 1;
+        let room = &self.shared.plan.rooms[stamp.room as usize];
+        if stamp.sender >= room.streams {
+            self.ledger.tally_mut().corrupt += 1;
+            return None;
+        }
+        self.lulls.extend(self.shared.heard(stamp.room, now_us));
+        let stream = room.first_stream + stamp.sender;
+        let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
+        if matches!(arrived, Arrived::First | Arrived::Reordered) {
+            if let Some(stretch) = order.take(stamp.room, stream, stamp.sequence) {
+                self.interval.stretches.push(stretch);
+            }
+            self.sums.delivered += u64::from(self.is_counted(stamp.intended_us));
+        }
+        Some((stream, arrived))
+    }
+
+    /// A message came with a member's recovery: a delivery like others, but how late it is says how long the member was
+    /// away.
+    pub(super) fn recovered(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack, now_us: u64) {
+        let Some((_, arrived)) = self.arrived(stamp, windows, order, now_us) else { return };
+        let counted = self.is_counted(stamp.intended_us);
+        let recoveries = &mut self.sums.recoveries;
+        match arrived {
+            Arrived::First | Arrived::Reordered => {
+                recoveries.publications += 1;
+                recoveries.reordered += u64::from(arrived == Arrived::Reordered);
+                if let Some(recovered) = self.latencies.recovered.as_mut().filter(|_| counted) {
+                    recovered.record_us(now_us.saturating_sub(stamp.intended_us));
+                }
+            }
+            Arrived::Duplicate => recoveries.repeated += 1,
+            Arrived::Edge => {}
         }
     }
 
@@ -257,6 +294,42 @@ impl<'a> Books<'a> {
             self.ledger.close(windows + sender, stream, self.shared.sent_of(stream), closing);
         }
         self.readers[room as usize] -= u32::from(!slow);
+    }
+
+    /// A member is cut off and means to come back: what each sender has sent by now.
+    pub(super) fn suspended(&mut self, room: u32) -> Box<[u32]> {
+        self.readers[room as usize] -= 1;
+        let place = &self.shared.plan.rooms[room as usize];
+        (0..place.streams).map(|sender| self.shared.sent_of(place.first_stream + sender)).collect()
+    }
+
+    /// It is back, and is said to have missed nothing.
+    pub(super) fn resumed(&mut self, room: u32, windows: u32, slow: bool) {
+        self.sums.recoveries.complete += 1;
+        let place = &self.shared.plan.rooms[room as usize];
+        for sender in 0..place.streams {
+            self.ledger.resume(windows + sender, self.shared.sent_of(place.first_stream + sender));
+        }
+        self.readers[room as usize] += u32::from(!slow);
+    }
+
+    /// It is back, and is told that what it missed is lost.
+    pub(super) fn unrecovered(&mut self, room: u32, windows: u32) {
+        self.sums.recoveries.incomplete += 1;
+        let place = &self.shared.plan.rooms[room as usize];
+        for sender in 0..place.streams {
+            let stream = place.first_stream + sender;
+            self.ledger.close(windows + sender, stream, self.shared.sent_of(stream), Closing::Told);
+        }
+    }
+
+    /// It never came back: it was a member until it was cut off, when its senders had sent what `ends` says.
+    pub(super) fn expired(&mut self, room: u32, windows: u32, ends: &[u32], closing: Closing) {
+        self.sums.recoveries.never += 1;
+        let place = &self.shared.plan.rooms[room as usize];
+        for (sender, &end) in (0..).zip(ends) {
+            self.ledger.close(windows + sender, place.first_stream + sender, end, closing);
+        }
     }
 
     /// What a member lacks: streams whose last message has not come, and messages missing before those.

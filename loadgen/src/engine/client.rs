@@ -1,14 +1,18 @@
 //! One client: what it is a member of, what it has said and waits for. No sockets: bytes to send go into a buffer.
 
 mod hearing;
+mod position;
 
 use std::collections::VecDeque;
+
+use manifold_protocol::SubscribeRequest;
 
 use super::books::{Books, Pending, Unacknowledged};
 use super::payload::Stamp;
 use super::wire;
 use crate::audit::{Closing, OrderTrack};
 use crate::schedule::Intent;
+use position::Position;
 
 /// Where a client stands with a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,8 @@ struct Membership {
     /// Command that waits for an answer.
     id: u32,
     order: OrderTrack,
+    /// Where it is in the room's history, for clients that recover.
+    position: Option<Box<Position>>,
 }
 
 /// A client across all of its connections.
@@ -76,6 +82,7 @@ impl Client {
                 standing: Standing::Out,
                 id: 0,
                 order: OrderTrack::new(0),
+                position: None,
             })
             .collect();
         Self {
@@ -123,7 +130,7 @@ impl Client {
     }
 
     fn ask_to_join(&mut self, books: &Books<'_>, out: &mut Vec<u8>) {
-        let positioned = books.shared.scenario.positioned;
+        let scenario = &books.shared.scenario;
         for place in 0..self.memberships.len() {
             if self.memberships[place].standing == Standing::Out {
                 let id = self.take_id();
@@ -132,7 +139,13 @@ impl Client {
                 membership.id = id;
                 separate(out);
                 let channel = &books.shared.plan.rooms[membership.room as usize].channel;
-                wire::append_subscribe(out, id, channel, positioned);
+                let request = SubscribeRequest {
+                    channel: channel.into(),
+                    positioned: scenario.positioned,
+                    recoverable: scenario.recover,
+                    ..SubscribeRequest::default()
+                };
+                wire::append_subscribe(out, id, membership.since(request));
             }
         }
     }
@@ -148,6 +161,7 @@ impl Client {
             for membership in memberships.iter_mut().filter(|one| one.standing == Standing::In) {
                 books.closed(membership.room, membership.windows, *slow, Closing::Cut { at_us: now_us });
                 membership.standing = Standing::Leaving;
+                membership.position = None;
                 membership.id = *next_id;
                 *next_id = next_id.wrapping_add(1).max(1);
                 separate(out);
@@ -193,15 +207,17 @@ impl Client {
         // for a client that was made slow is not owed to it.
         let closing = if slow { Closing::Shed } else { closing };
         for one in &mut self.memberships {
-            if one.standing == Standing::In {
-                books.closed(one.room, one.windows, slow, closing);
-            }
-            one.end();
+            one.interrupt(closing, slow, books);
         }
         let unanswered = if slow { Unacknowledged::Abandoned } else { Unacknowledged::Unknown };
         self.forget_pending(unanswered, books);
         // The next connection reads at once.
         self.slow = false;
+    }
+
+    /// The server wants positions dropped: whatever was missed is not asked for.
+    pub(super) fn forget_positions(&mut self, books: &mut Books<'_>) {
+        self.memberships.iter_mut().for_each(|one| one.give_up(books));
     }
 
     /// Publishes without an answer get none any more.
@@ -222,9 +238,10 @@ impl Client {
     }
 
     /// What it still waits for while the run drains: see [`Books::lacking`]. Publishes without an answer count as
-    /// tails.
+    /// tails, and so do rooms that it is cut off from and means to come back to.
     pub(super) fn lacking(&self, books: &Books<'_>) -> (u64, u64) {
-        let unsent = (self.pending.len() + self.waiting.len()) as u64;
+        let away = self.memberships.iter().filter(|one| one.is_away()).count();
+        let unsent = (self.pending.len() + self.waiting.len() + away) as u64;
         self.memberships.iter().filter(|one| one.standing == Standing::In).fold(
             (unsent, 0),
             |(tails, holes), one| {
@@ -243,6 +260,7 @@ impl Client {
             if one.standing == Standing::In {
                 books.interval.stretches.extend(one.order.finish(one.room));
             }
+            one.expire(books);
         }
         self.lost(Closing::Drained, books);
     }

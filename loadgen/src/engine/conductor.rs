@@ -15,7 +15,7 @@ use super::worker::{Harvest, Worker};
 use super::{RunError, RunSpec};
 use crate::audit::{self, Sent};
 use crate::latency::{self, Activity, Lull};
-use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase};
+use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase, Recoveries};
 use crate::schedule::Schedule;
 use crate::surroundings::Surroundings;
 
@@ -142,6 +142,8 @@ impl<'a> Conductor<'a> {
         lulls.extend(shared.lulls_at_end(sending_us.min(end_us)));
         mark_room_silences(&mut marks, &lulls, &shared, end_us);
         let cpu = cpu.unwrap_or_default();
+        let mut recoveries = Recoveries { forgotten: settled.forgotten, ..Recoveries::default() };
+        harvest.iter().for_each(|thread| recoveries.add(&thread.sums.recoveries));
         settled.audit.abandoned = harvest.iter().map(|thread| thread.sums.abandoned).sum();
         let busiest = harvest.iter().map(|thread| thread.occupied);
         let busiest = busiest.max_by(|one, other| one.busy.total_cmp(&other.busy)).unwrap_or_default();
@@ -154,6 +156,7 @@ impl<'a> Conductor<'a> {
             audit: settled.audit,
             series: recorder.series(shared.interval_us, &settled.lost_by_interval),
             faults: marks,
+            recoveries: scenario.recover.then_some(recoveries),
             generator: Generator {
                 threads: shared.plan.threads as u64,
                 busy_share_max: busiest.busy,

@@ -45,6 +45,9 @@ impl Worker<'_> {
             // The closing frame's answer is worth one try; what it came to doesn't matter any more.
             let _ = connection.link.flush();
         }
+        if code.is_some_and(|code| DisconnectCode(u32::from(code)) == DisconnectCode::STATE_INVALIDATED) {
+            connection.client.forget_positions(&mut self.books);
+        }
         connection.client.lost(closing, &mut self.books);
         connection.link.close(if again { Stage::Down } else { Stage::Gone });
         connection.link.generation = connection.link.generation.wrapping_add(1);

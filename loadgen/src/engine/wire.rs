@@ -55,6 +55,25 @@ pub(super) fn line(text: &str) -> Line<'_> {
     Line::Other(text)
 }
 
+/// The offset of a publication push, read off its end: `…,"offset":7}}}` or `…,"offset":7,"epoch":"…"}}}`. `None`:
+/// it has none.
+pub(super) fn offset(text: &str) -> Option<u64> {
+    const OFFSET: &[u8] = b",\"offset\":";
+    /// Bytes that may follow the offset: its digits and a short epoch.
+    const TAIL_BYTES: usize = 120;
+    let tail = &text.as_bytes()[text.len().saturating_sub(TAIL_BYTES)..];
+    let start = memchr::memmem::rfind(tail, OFFSET)? + OFFSET.len();
+    let digits = tail[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    // What follows belongs to the publication, not to something inside its data or info.
+    let rest = &tail[start + digits..];
+    let rest = match rest.strip_prefix(b",\"epoch\":\"") {
+        Some(epoch) => epoch.get(memchr::memchr(b'"', epoch)? + 1..)?,
+        None => rest,
+    };
+    let digits = std::str::from_utf8(&tail[start..start + digits]).ok()?;
+    (rest == b"}}}").then(|| digits.parse().ok()).flatten()
+}
+
 fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 10 {
         return None;
@@ -107,9 +126,8 @@ pub(super) fn append_connect(out: &mut Vec<u8>, id: u32) {
 }
 
 /// Appends a subscribe command.
-pub(super) fn append_subscribe(out: &mut Vec<u8>, id: u32, channel: &str, positioned: bool) {
-    let subscribe = SubscribeRequest { channel: channel.into(), positioned, ..SubscribeRequest::default() };
-    json::append_command(out, &Command { id, request: Request::Subscribe(subscribe) });
+pub(super) fn append_subscribe(out: &mut Vec<u8>, id: u32, request: SubscribeRequest<'_>) {
+    json::append_command(out, &Command { id, request: Request::Subscribe(request) });
 }
 
 /// Appends an unsubscribe command.
@@ -151,6 +169,18 @@ mod tests {
         let text = std::str::from_utf8(&push).unwrap();
         assert_eq!(line(text), Line::Publication { channel: b"room-1", stamp: STAMP });
         assert_eq!(line(r#"{"id":12,"publish":{}}"#), Line::Published(12));
+        assert_eq!(offset(text), Some(9));
+        push.clear();
+        PublicationPrefix::new("room-1").append(&mut push, &data, b"", 12, "a1b2");
+        assert_eq!(offset(std::str::from_utf8(&push).unwrap()), Some(12));
+        for none in [
+            r#"{"push":{"channel":"a","pub":{"data":1}}}"#,
+            r#"{"push":{"channel":"a","pub":{"data":{"a":1,"offset":7}}}}"#,
+            r#"{"push":{"channel":"a","pub":{"data":1,"offset":}}}"#,
+            "",
+        ] {
+            assert_eq!(offset(none), None, "{none}");
+        }
         assert_eq!(line("{}"), Line::Ping);
         for other in [
             r#"{"id":99999999999,"publish":{}}"#,

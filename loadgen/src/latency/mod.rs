@@ -22,4 +22,8 @@ pub fn add(sum: &mut Latencies, other: &Latencies) {
     for (sum, other) in pairs {
         sum.add(other).expect("all histograms of a run have the same bounds");
     }
+    if let Some(recovered) = &other.recovered {
+        let sum = sum.recovered.get_or_insert_default();
+        sum.add(recovered).expect("all histograms of a run have the same bounds");
+    }
 }

@@ -98,7 +98,8 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Promise {
-    /// What it is about: `service`, `delivery`, `duplicates`, `order`, `membership`, `loss is told`.
+    /// What it is about: `service`, `delivery`, `duplicates`, `order`, `membership`, `loss is told`,
+    /// `recovery`.
     pub about: String,
     /// What the strategy declares.
     pub declared: String,
@@ -229,12 +230,15 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
     };
 
     let delivery = declared("delivery");
+    // Who was away, and is told that history does not reach back so far, is not deceived; whoever stayed is owed all.
+    let told = measured.recoveries.is_some_and(|recoveries| recoveries.incomplete > 0);
+    let lost = if told { audit.lost_silent } else { audit.lost() };
     let may_lose = disturbed && delivery == "at-most-once";
     promise(
         "delivery",
         if disturbed { format!("{delivery} under faults") } else { "exactly once while healthy".to_owned() },
         format!("{} of {} lost", audit.lost(), audit.expected),
-        may_lose || audit.lost() == 0,
+        may_lose || lost == 0,
     );
     let may_repeat = disturbed && delivery == "at-least-once";
     promise(
@@ -252,6 +256,21 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
         format!("{} declared, {} silent", audit.lost_declared, audit.lost_silent),
         !tells || audit.lost_silent == 0,
     );
+    if let Some(recoveries) = measured.recoveries.filter(|recoveries| recoveries.answered() > 0) {
+        promise(
+            "recovery",
+            "whole, once and in order, or refused".to_owned(),
+            format!(
+                "{} complete, {} refused; of what was said to be recovered {} forgotten, {} twice, {} out of order",
+                recoveries.complete,
+                recoveries.incomplete,
+                recoveries.forgotten,
+                recoveries.repeated,
+                recoveries.reordered
+            ),
+            recoveries.are_true(),
+        );
+    }
     if audit.corrupt > 0 {
         promise("payload", "as sent".to_owned(), format!("{} damaged", audit.corrupt), false);
     }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
+use super::recoveries::Recoveries;
 
 /// Everything that the generator saw in one run.
 ///
@@ -29,6 +30,9 @@ pub struct Measured {
     pub series: Series,
     /// What was done to the system, and when.
     pub faults: Vec<FaultMark>,
+    /// What came of members that were away and asked for what they had missed; absent where clients don't ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoveries: Option<Recoveries>,
     /// The generator's own state.
     pub generator: Generator,
 }
@@ -89,6 +93,10 @@ pub struct Latencies {
     pub last_member: Histogram,
     /// Written → each member: for comparison with tools that ignore their own lag.
     pub delivery_raw: Histogram,
+    /// Intended → a member that got it with its recovery: mostly how long it was away. Not in `delivery`; absent where
+    /// clients don't recover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Histogram>,
 }
 
 /// The audit's columns. Deliveries unless said otherwise.
@@ -124,7 +132,8 @@ pub struct Audit {
     pub leaked: u64,
     /// First copies after the deadline (counted in `delivered` too).
     pub late: u64,
-    /// First copies of messages that were never acknowledged: lucky, not owed.
+    /// First copies of messages that were never acknowledged: lucky, not owed. (What came of members that were away is
+    /// in [`Recoveries`].)
     pub recovered: u64,
     /// Payloads that are none of ours or were damaged.
     pub corrupt: u64,

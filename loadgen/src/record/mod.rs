@@ -14,6 +14,7 @@ mod cost;
 mod histogram;
 mod judge;
 mod measured;
+mod recoveries;
 #[cfg(test)]
 mod schema_tests;
 mod setting;
@@ -25,6 +26,7 @@ pub use measured::{
     Audit, Deed, Fault, FaultMark, FaultOutcome, Generator, Latencies, Live, Load, Measured, Phase, Point,
     Series, Target,
 };
+pub use recoveries::Recoveries;
 pub use setting::{Broker, Contender, Hardware, ScenarioRecord, Setting, Tool};
 
 use schemars::JsonSchema;

@@ -131,6 +131,7 @@ impl Sample {
             audit,
             series: self.series(&mut rng),
             faults: self.faults(),
+            recoveries: None,
             generator: Generator {
                 threads: 2,
                 busy_share_max: 0.3,

@@ -120,6 +120,22 @@ pub fn single(record: &RunRecord, style: Style) -> String {
             at(0.999)
         );
     }
+    if let Some(recoveries) = &measured.recoveries {
+        let late = latencies.recovered.as_ref().and_then(|recovered| recovered.quantile_us(0.99));
+        let _ = writeln!(
+            out,
+            "  recovered  {} of {} members whole, {} told, {} never back · {} messages, p99 {} late · {} forgotten, {} twice, {} out of order",
+            count(recoveries.complete),
+            count(recoveries.answered() + recoveries.never),
+            count(recoveries.incomplete),
+            count(recoveries.never),
+            count(recoveries.publications),
+            late.map_or("–".to_owned(), |us| ms(us as f64 / 1e3)),
+            count(recoveries.forgotten),
+            count(recoveries.repeated),
+            count(recoveries.reordered)
+        );
+    }
     let _ = writeln!(
         out,
         "  audit      {} expected = {} delivered + {} lost ({} told) + {} indeterminate; {} twice, {} reordered, {} leaked, {} late",

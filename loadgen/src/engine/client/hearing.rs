@@ -1,8 +1,10 @@
 //! What a client hears, and what it makes of it.
 
-use manifold_protocol::{Error, PushBody, Reply, ReplyBody, json};
+use manifold_protocol::{
+    Error, ErrorCode, PushBody, Reply, ReplyBody, SubscribeResult, UnsubscribeCode, json,
+};
 
-use super::{Client, Effects, Membership, Refusal, Standing};
+use super::{Client, Effects, Membership, Position, Refusal, Standing};
 use crate::audit::{Closing, OrderTrack};
 use crate::engine::books::{Books, Pending, Unacknowledged};
 use crate::engine::payload::Stamp;
@@ -29,7 +31,9 @@ impl Client {
             };
             rest = after;
             match wire::line(text) {
-                Line::Publication { channel, stamp } => self.publication(channel, &stamp, now_us, books),
+                Line::Publication { channel, stamp } => {
+                    self.publication(channel, &stamp, || wire::offset(text), now_us, books);
+                }
                 Line::Published(id) => {
                     if let Some(pending) = self.answered(id) {
                         books.acknowledged(&pending, self.slow, now_us);
@@ -53,8 +57,16 @@ impl Client {
         }
     }
 
+    /// `offset` is asked for only where the client keeps its position.
     #[inline]
-    fn publication(&mut self, channel: &[u8], stamp: &Stamp, now_us: u64, books: &mut Books<'_>) {
+    fn publication(
+        &mut self,
+        channel: &[u8],
+        stamp: &Stamp,
+        offset: impl FnOnce() -> Option<u64>,
+        now_us: u64,
+        books: &mut Books<'_>,
+    ) {
         let plan = &books.shared.plan;
         let Some(room) = plan.rooms.get(stamp.room as usize).filter(|_| stamp.run == plan.run) else {
             books.ledger.tally_mut().corrupt += 1;
@@ -64,6 +76,9 @@ impl Client {
         let belongs = room.channel.as_bytes() == channel;
         match self.membership(stamp.room) {
             Some(one) if belongs && one.standing == Standing::In => {
+                if let Some(position) = &mut one.position {
+                    position.offset = offset().unwrap_or(position.offset);
+                }
                 books.delivered(stamp, one.windows, &mut one.order, slow, now_us);
             }
             // Between asking and being told, either may be true.
@@ -99,7 +114,7 @@ impl Client {
                     self.pongs = connect.pong;
                     effects.confirmed = true;
                 }
-                ReplyBody::Subscribe(_) => self.joined(id, books, effects),
+                ReplyBody::Subscribe(result) => self.joined(id, &result, now_us, books, effects),
                 ReplyBody::Unsubscribe => {
                     self.memberships.iter_mut().filter(|one| one.id == id).for_each(Membership::end);
                     self.join(books, out, key);
@@ -113,15 +128,17 @@ impl Client {
                 ReplyBody::Push(push) => match push.body {
                     PushBody::Publication(publication) => {
                         let data = publication.data.map_or("", json::Json::as_str);
+                        let offset = || Some(publication.offset).filter(|offset| *offset > 0);
                         match Stamp::read(data.as_bytes()) {
-                            Some(stamp) => self.publication(push.channel.as_bytes(), &stamp, now_us, books),
+                            Some(stamp) => {
+                                self.publication(push.channel.as_bytes(), &stamp, offset, now_us, books);
+                            }
                             None => books.ledger.tally_mut().corrupt += 1,
                         }
                     }
                     PushBody::Unsubscribe(unsubscribe) => {
-                        let told = unsubscribe.code.resubscribe();
-                        self.unsubscribed(&push.channel, told, now_us, books);
-                        if told {
+                        self.unsubscribed(&push.channel, unsubscribe.code, now_us, books);
+                        if unsubscribe.code.resubscribe() {
                             self.join(books, out, key);
                         }
                     }
@@ -133,7 +150,14 @@ impl Client {
         Ok(())
     }
 
-    fn joined(&mut self, id: u32, books: &mut Books<'_>, effects: &mut Effects) {
+    fn joined(
+        &mut self,
+        id: u32,
+        result: &SubscribeResult<'_>,
+        now_us: u64,
+        books: &mut Books<'_>,
+        effects: &mut Effects,
+    ) {
         let slow = self.slow;
         // Members that were there before the first message can be compared from it on.
         let since = match books.shared.start_us() {
@@ -143,9 +167,15 @@ impl Client {
         let joining = |one: &&mut Membership| one.id == id && one.standing == Standing::Joining;
         if let Some(one) = self.memberships.iter_mut().find(joining) {
             one.standing = Standing::In;
-            one.order = OrderTrack::new(since);
-            books.opened(one.room, one.windows, slow);
             effects.confirmed = true;
+            if one.resume(result, slow, now_us, books) {
+                return;
+            }
+            one.give_up(books);
+            one.order = OrderTrack::new(since);
+            one.position =
+                (books.shared.scenario.recover && result.recoverable).then(|| Position::new(result));
+            books.opened(one.room, one.windows, slow);
         }
     }
 
@@ -163,6 +193,9 @@ impl Client {
         }
         if let Some(one) = self.memberships.iter_mut().find(|one| one.id == id) {
             books.shared.note_failure(format_args!("join refused: {}: {}", error.code, error.message));
+            if error.code == ErrorCode::UNRECOVERABLE_POSITION {
+                one.give_up(books);
+            }
             one.end();
             effects.join_later = true;
             return Ok(());
@@ -171,22 +204,24 @@ impl Client {
     }
 
     /// The server ended a membership.
-    fn unsubscribed(&mut self, channel: &str, told: bool, now_us: u64, books: &mut Books<'_>) {
+    fn unsubscribed(&mut self, channel: &str, code: UnsubscribeCode, now_us: u64, books: &mut Books<'_>) {
+        // From these codes on, the client has missed something and comes back by itself.
+        let told = code.resubscribe();
         let rooms = &books.shared.plan.rooms;
         let slow = self.slow;
         let Some(one) = self.memberships.iter_mut().find(|one| rooms[one.room as usize].channel == channel)
         else {
             return;
         };
-        if one.standing == Standing::In {
-            let closing = match told {
-                true if slow => Closing::Shed,
-                true => Closing::Told,
-                false => Closing::Cut { at_us: now_us },
-            };
-            books.closed(one.room, one.windows, slow, closing);
+        let closing = match told {
+            true if slow => Closing::Shed,
+            true => Closing::Told,
+            false => Closing::Cut { at_us: now_us },
+        };
+        if !told || code == UnsubscribeCode::STATE_INVALIDATED {
+            one.give_up(books);
         }
-        one.end();
+        one.interrupt(closing, slow, books);
         if told {
             books.ledger.tally_mut().gaps += 1;
             books.interval.gaps += 1;

@@ -97,7 +97,7 @@ fn result(cell: &Cell<'_>) -> Entry {
 }
 
 /// What a promise's column is called, in the order in which people ask.
-const ABOUT: [&str; 8] = [
+const ABOUT: [&str; 9] = [
     "service",
     "delivery",
     "duplicates",
@@ -105,6 +105,7 @@ const ABOUT: [&str; 8] = [
     "order of a room",
     "membership",
     "loss is told",
+    "recovery",
     "payload",
 ];
 

@@ -2,7 +2,7 @@
 
 use super::key_of;
 use super::toll::{faults, per_run, share_lost};
-use crate::record::RunRecord;
+use crate::record::{Recoveries, RunRecord};
 use crate::report::chart::{Frame, Key, Mark, Timeline, timeline};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, all_silence_ms, reliable_ms, silence_ms};
@@ -48,7 +48,8 @@ fn table(tables: &[&ScenarioTable<'_>]) -> Table {
              which nobody received anything. *As before after*: time from the last fault until {} intervals in a row had at least {} of the deliveries of \
              the time before the first fault and a p99 of at most {LATENCY_FACTOR_MAX:.0} times the one then (or within the target, if that is more). \
              Losses and duplicates: median per run, with the worst in brackets where runs differ. Brokers that a fault strikes are started \
-             for the run: latencies include a cold JVM. The ack p99 is over the whole run, the fault included.",
+             for the run: latencies include a cold JVM. The ack p99 is over the whole run, the fault included. *Recovered*: members that were \
+             cut off and were said to have got all that they missed, of those that asked, over all runs.",
             CALM_INTERVALS,
             percent(RATE_SHARE_MIN),
         ),
@@ -65,6 +66,7 @@ fn table(tables: &[&ScenarioTable<'_>]) -> Table {
             "Silent per run",
             "Duplicates per run",
             "Reconnects",
+            "Recovered",
             "Runs",
         ]
         .map(str::to_owned)
@@ -103,8 +105,35 @@ fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
             cell.median(|run| Some(run.measured.load.reconnects as f64))
                 .map_or("–".to_owned(), |value| count(value as u64)),
         ),
+        recovered(cell),
         Entry::number(format!("{} of {} valid", cell.valid_count(), cell.runs.len())),
     ]
+}
+
+/// Members that came back and asked for what they had missed, over all runs: how many got all of it, and what was wrong.
+fn recovered(cell: &Cell<'_>) -> Entry {
+    let mut sum = Recoveries::default();
+    let asked = cell.runs.iter().filter_map(|run| run.measured.recoveries.as_ref());
+    asked.for_each(|recoveries| sum.add(recoveries));
+    if sum.answered() + sum.never == 0 {
+        return Entry::number("–").toned(Tone::Soft);
+    }
+    let mut said = format!("{} of {}", count(sum.complete), count(sum.answered()));
+    for (figure, name) in [
+        (sum.never, "never back"),
+        (sum.forgotten, "forgotten"),
+        (sum.repeated, "twice"),
+        (sum.reordered, "out of order"),
+    ] {
+        if figure > 0 {
+            said.push_str(&format!("; {} {name}", count(figure)));
+        }
+    }
+    Entry::number(said).toned(match (sum.are_true(), sum.incomplete + sum.never) {
+        (false, _) => Tone::Bad,
+        (true, 0) => Tone::Good,
+        (true, _) => Tone::Warn,
+    })
 }
 
 /// Median time until things were as before, after the last fault; says how often they never were.
