@@ -225,6 +225,9 @@ pub(super) struct NullArguments {
     /// Gather what is due to a connection into one write
     #[arg(long)]
     pub(super) coalesce: bool,
+    /// Messages of each room to remember, for clients that recover what they missed
+    #[arg(long, default_value_t = 0)]
+    pub(super) history: usize,
 }
 
 /// `10s`, `1.5m`, `500ms`, `10`.

@@ -140,8 +140,12 @@ pub(super) fn command_line() -> String {
 
 pub(super) fn null_server(arguments: &NullArguments) -> Result<Outcome> {
     let stop = interrupt::watch()?;
-    let settings =
-        NullSettings { listen: arguments.listen, coalesce: arguments.coalesce, misbehaviour: None };
+    let settings = NullSettings {
+        listen: arguments.listen,
+        coalesce: arguments.coalesce,
+        history: arguments.history,
+        misbehaviour: None,
+    };
     let server = NullServer::start(settings)?;
     outln!("listening on http://{}", server.address());
     eprintln!("try: loadgen run small-rooms --url {}", server.url());

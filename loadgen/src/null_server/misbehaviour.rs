@@ -50,6 +50,22 @@ pub enum Misbehaviour {
         /// n.
         every: u64,
     },
+    /// Says that a member which comes back got all that it missed, and leaves one message out: in every nth recovery that
+    /// brings at least two.
+    Forget {
+        /// n.
+        every: u64,
+    },
+    /// Gives one message twice in every nth of those.
+    Recur {
+        /// n.
+        every: u64,
+    },
+    /// Gives two messages in the wrong order in every nth of those.
+    Shuffle {
+        /// n.
+        every: u64,
+    },
     /// Answers every nth publish with an error, and delivers nothing.
     Refuse {
         /// n.
@@ -72,13 +88,14 @@ pub enum Misbehaviour {
 impl FromStr for Misbehaviour {
     type Err = String;
 
-    /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `late:100:900`
-    /// and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes, for milliseconds), `die:5000`.
+    /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `forget:10`,
+    /// `recur:10`, `shuffle:10`, `late:100:900` and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes,
+    /// for milliseconds), `die:5000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse or die with a count (drop:100), \
-                 or late, echo or stall with a count and milliseconds (stall:5000:1000)"
+                "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse, forget, recur, shuffle or die \
+                 with a count (drop:100), or late, echo or stall with a count and milliseconds (stall:5000:1000)"
             )
         };
         let mut parts = text.split(':');
@@ -94,6 +111,9 @@ impl FromStr for Misbehaviour {
             ("damage", None) => Ok(Self::Damage { every }),
             ("gap", None) => Ok(Self::Gap { every }),
             ("refuse", None) => Ok(Self::Refuse { every }),
+            ("forget", None) => Ok(Self::Forget { every }),
+            ("recur", None) => Ok(Self::Recur { every }),
+            ("shuffle", None) => Ok(Self::Shuffle { every }),
             ("die", None) => Ok(Self::Die { after: every }),
             ("late", Some(Some(ms))) => Ok(Self::Late { nth: every, by: Duration::from_millis(ms) }),
             ("echo", Some(Some(ms))) => Ok(Self::Echo { nth: every, by: Duration::from_millis(ms) }),
@@ -110,6 +130,7 @@ mod tests {
     #[test]
     fn texts_are_parsed_or_refused() {
         assert_eq!("drop:7".parse(), Ok(Misbehaviour::Drop { every: 7 }));
+        assert_eq!("shuffle:3".parse(), Ok(Misbehaviour::Shuffle { every: 3 }));
         let lasting = Duration::from_secs(1);
         assert_eq!("stall:50:1000".parse(), Ok(Misbehaviour::Stall { after: 50, lasting }));
         let by = Duration::from_millis(5);

@@ -6,6 +6,7 @@
 //! It can also misbehave on purpose, so that tests can show that every kind of misbehaviour is caught.
 
 mod greeting;
+mod history;
 mod misbehaviour;
 mod rooms;
 mod serve;
@@ -26,13 +27,15 @@ pub struct NullSettings {
     pub listen: SocketAddr,
     /// Gather what one turn of the loop has for a connection into one write, instead of one write per delivery.
     pub coalesce: bool,
+    /// Messages that it remembers of each room, for members that come back; 0 for none, and no positions then.
+    pub history: usize,
     /// What it does wrong.
     pub misbehaviour: Option<Misbehaviour>,
 }
 
 impl Default for NullSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), coalesce: false, misbehaviour: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), coalesce: false, history: 0, misbehaviour: None }
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use manifold_protocol::PublicationPrefix;
 use manifold_protocol::websocket::{self, FrameBuilder, Opcode};
-use manifold_protocol::{Push, PushBody, UnsubscribeCode, json};
+use manifold_protocol::{Push, PushBody, SubscribeRequest, UnsubscribeCode, json};
 
 use super::Misbehaviour;
+use super::history::{History, Welcome};
 
 /// A room.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(super) struct Room {
     pub(super) channel: String,
     prefix: PublicationPrefix,
     pub(super) members: Vec<u32>,
+    history: History,
 }
 
 /// All rooms.
@@ -24,6 +26,10 @@ pub(super) struct Rooms {
     pub(super) all: Vec<Room>,
     builder: FrameBuilder,
     deliveries: u64,
+    /// Messages of each room that are remembered.
+    history_max: usize,
+    /// Recoveries that brought more than one message.
+    recoveries: u64,
 }
 
 /// What to do with one delivery.
@@ -41,6 +47,38 @@ pub(super) enum Deed {
 }
 
 impl Rooms {
+    pub(super) fn new(history_max: usize) -> Self {
+        Self { history_max, ..Self::default() }
+    }
+
+    /// What a member gets that joins a room or comes back to it.
+    pub(super) fn welcome(
+        &mut self,
+        room: u32,
+        request: &SubscribeRequest<'_>,
+        misbehaviour: Option<Misbehaviour>,
+    ) -> Welcome {
+        if self.history_max == 0 {
+            return Welcome::default();
+        }
+        let mut welcome = self.all[room as usize].history.welcome(request);
+        if welcome.is_spoilable() {
+            self.recoveries += 1;
+            let every = match misbehaviour {
+                Some(
+                    Misbehaviour::Forget { every }
+                    | Misbehaviour::Recur { every }
+                    | Misbehaviour::Shuffle { every },
+                ) => every,
+                _ => return welcome,
+            };
+            if self.recoveries.is_multiple_of(every) {
+                misbehaviour.into_iter().for_each(|one| welcome.spoil(one));
+            }
+        }
+        welcome
+    }
+
     pub(super) fn find(&self, channel: &[u8]) -> Option<u32> {
         self.by_channel.get(channel).copied()
     }
@@ -51,16 +89,19 @@ impl Rooms {
         }
         let room = self.all.len() as u32;
         let prefix = PublicationPrefix::new(channel);
-        self.all.push(Room { channel: channel.to_owned(), prefix, members: Vec::new() });
         self.by_channel.insert(channel.as_bytes().into(), room);
+        let (channel, history) = (channel.to_owned(), History::default());
+        self.all.push(Room { channel, prefix, members: Vec::new(), history });
         room
     }
 
-    /// The frame that every member of `room` gets.
+    /// The frame that every member of `room` gets for a new message.
     #[inline]
     pub(super) fn frame(&mut self, room: u32, data: &[u8]) -> &[u8] {
+        let room = &mut self.all[room as usize];
+        let offset = if self.history_max > 0 { room.history.push(data, self.history_max) } else { 0 };
         self.builder.clear();
-        self.all[room as usize].prefix.append(self.builder.payload_mut(), data, b"", 0, "");
+        room.prefix.append(self.builder.payload_mut(), data, b"", offset, "");
         self.builder.finish(Opcode::Text)
     }
 

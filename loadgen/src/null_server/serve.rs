@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use manifold_protocol::websocket::{self, Event, Opcode};
-use manifold_protocol::{ConnectResult, Error, ErrorCode, Reply, ReplyBody, Request, SubscribeResult, json};
+use manifold_protocol::{ConnectResult, Error, ErrorCode, Reply, ReplyBody, Request, json};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -57,7 +57,7 @@ impl Server {
             epoll,
             sessions: Vec::new(),
             free: Vec::new(),
-            rooms: Rooms::default(),
+            rooms: Rooms::new(settings.history),
             touched: Vec::new(),
             late: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
@@ -218,7 +218,9 @@ impl Server {
                     session.rooms.push(room);
                     self.rooms.all[room as usize].members.push(id);
                 }
-                ReplyBody::Subscribe(SubscribeResult::default())
+                let welcome = self.rooms.welcome(room, subscribe, self.settings.misbehaviour);
+                self.answer(&Reply { id: command, body: ReplyBody::Subscribe(welcome.result()) });
+                return Ok(());
             }
             Request::Unsubscribe { channel } => {
                 if let Some(room) = self.rooms.find(channel.as_bytes()) {
