@@ -299,7 +299,9 @@ impl Rings {
         self.unlist(room);
         self.change(room, Ring::clear);
         match self.feed {
-            Feed::Begun => drop(self.emptied.insert(room.clone())),
+            Feed::Begun => {
+                self.emptied.insert(room.clone());
+            }
             Feed::Everything => {
                 if let Some(slot) = self.rooms.remove(room) {
                     let top = slot.ring.top();
