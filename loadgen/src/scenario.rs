@@ -196,6 +196,11 @@ pub struct ClientStep {
 pub enum ClientDeed {
     /// Their connections break, all at once; they come back with backoff.
     Disconnect,
+    /// They vanish without a word, as a phone does that changes networks: the old connection stays open, unread and
+    /// unanswered, until the server finds out; they come back with backoff on a new one.
+    HalfOpen,
+    /// They send bytes that break the protocol, each in one of several ways, and come back once they are thrown out.
+    Garbage,
     /// They read 4 KiB every 50 ms: slower than they are sent to, if they are sent much.
     ReadSlowly,
     /// They stop reading altogether.

@@ -223,6 +223,22 @@ fn slow_readers_are_audited_and_do_not_count_as_latency() {
     );
 }
 
+#[test]
+fn clients_that_vanish_or_send_garbage_disturb_nobody() {
+    let overrides = [
+        "clients=[{ at_s = 0.2, do = \"half-open\", share = 0.3 }, { at_s = 0.6, do = \"garbage\", share = 0.5 }]",
+        "reconnect.min_ms=50",
+        "reconnect.max_ms=100",
+        "duration_s=1.5",
+    ];
+    let measured = run_against(None, &overrides);
+    let (audit, load) = (&measured.audit, &measured.load);
+    assert!(load.garbled > 10 && load.garbled_closes == load.garbled, "{load:#?}");
+    assert!(load.reconnects > load.garbled, "those that vanished came back, too: {load:#?}");
+    assert_eq!(load.connections_failed, 0);
+    assert_eq!((audit.lost(), audit.duplicates, audit.leaked, audit.corrupt), (0, 0, 0, 0), "{audit:#?}");
+}
+
 /// Surroundings that write down what is asked of them.
 #[derive(Debug, Default)]
 struct Witness {

@@ -9,7 +9,7 @@ use manifold_loadgen::record::{Measured, Recoveries, Rules, judge};
 use manifold_loadgen::scenario::Scenario;
 use manifold_loadgen::surroundings::Alone;
 
-/// Half of the clients, then the other half or so, lose their connections and miss some ten messages each.
+/// Half of the clients lose their connections and miss some ten messages each, then another half.
 const TEXT: &str = r#"
 name = "test"
 stands_for = "clients that were away for a moment"
@@ -125,5 +125,4 @@ fn whoever_never_comes_back_was_a_member_until_it_was_cut_off() {
     assert_eq!((recoveries.never, recoveries.complete), (60, 0), "{recoveries:?}");
     let audit = &measured.audit;
     assert_eq!(audit.lost_silent, 0, "what was under way is indeterminate: {audit:#?}");
-    assert!(audit.expected < 600 * 6 + audit.indeterminate, "nothing is owed after that: {audit:#?}");
 }

@@ -69,6 +69,9 @@ pub(super) struct Sums {
     /// Clients made slow, and those of them that the server disconnected for it.
     pub(super) slowed: u64,
     pub(super) slow_closes: u64,
+    /// Times that a client sent garbage, and that it was thrown out for it.
+    pub(super) garbled: u64,
+    pub(super) garbled_closes: u64,
     /// Publishes of the whole run whose outcome the scenario itself made unknown.
     pub(super) abandoned: u64,
     /// Of the whole run.

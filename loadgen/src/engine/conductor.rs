@@ -16,6 +16,7 @@ use super::{RunError, RunSpec};
 use crate::audit::{self, Sent};
 use crate::latency::{self, Activity, Lull};
 use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase, Recoveries};
+use crate::scenario::ClientDeed;
 use crate::schedule::Schedule;
 use crate::surroundings::Surroundings;
 
@@ -65,7 +66,9 @@ impl<'a> Conductor<'a> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let nonce = time.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
         let plan = Plan::new(&scenario, &spec.room_prefix, nonce, threads.unwrap_or(1).clamp(1, 64))?;
-        process::allow_files(plan.clients.len() as u64)?;
+        // Clients that vanish leave a socket behind each time.
+        let left = scenario.clients.iter().filter(|step| step.deed == ClientDeed::HalfOpen).count();
+        process::allow_files(plan.clients.len() as u64 * (left as u64 + 1))?;
         let disturbed = !scenario.faults.is_empty() || !scenario.clients.is_empty();
         let interval_us = if disturbed { INTERVAL_FAULTS_US } else { INTERVAL_US };
         let mut faults = scenario.faults.clone();
@@ -345,6 +348,8 @@ fn load(shared: &Shared, harvest: &[Harvest], reconnects: u64) -> Load {
         connections_failed: sum(|one| one.failed),
         slowed: sum(|one| one.sums.slowed),
         slow_closes: sum(|one| one.sums.slow_closes),
+        garbled: sum(|one| one.sums.garbled),
+        garbled_closes: sum(|one| one.sums.garbled_closes),
         reconnects,
     }
 }

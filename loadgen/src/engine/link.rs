@@ -209,6 +209,14 @@ impl Link {
         Ok(())
     }
 
+    /// Gives the socket away, open as it is.
+    pub(super) fn abandon(&mut self, epoll: &OwnedFd) -> Option<TcpStream> {
+        let socket = self.socket.take()?;
+        // A socket that the kernel keeps watching is closed instead: it would wake the thread for ever.
+        epoll::delete(epoll, &socket).ok()?;
+        Some(socket)
+    }
+
     /// Drops the socket and whatever was on its way.
     pub(super) fn close(&mut self, stage: Stage) {
         self.socket = None;

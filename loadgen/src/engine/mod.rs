@@ -6,6 +6,7 @@ mod books;
 mod client;
 mod conductor;
 mod faults;
+mod garbage;
 mod link;
 mod payload;
 mod plan;

@@ -6,10 +6,12 @@ use manifold_protocol::DisconnectCode;
 
 use super::agenda::{Timer, What};
 use super::books::Unacknowledged;
+use super::garbage;
 use super::link::{Reading, Stage};
 use super::worker::Worker;
 use crate::audit::Closing;
 use crate::scenario::ClientDeed;
+use crate::schedule::mix;
 
 /// Clients that a balancer moves come over this long, spread evenly.
 const MOVE_SPREAD_US: u64 = 1_000_000;
@@ -26,7 +28,14 @@ impl Worker<'_> {
                 DisconnectCode::SLOW | DisconnectCode::INSUFFICIENT_STATE | DisconnectCode::STATE_INVALIDATED
             )
         );
-        let again = code.is_none_or(|code| DisconnectCode(u32::from(code)).reconnect());
+        let connection = &mut self.connections[local as usize];
+        let garbled = std::mem::take(&mut connection.garbled);
+        if garbled {
+            // Thrown out, as it should be. What it sent behind the garbage nobody read.
+            self.books.sums.garbled_closes += 1;
+            connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
+        }
+        let again = garbled || code.is_none_or(|code| DisconnectCode(u32::from(code)).reconnect());
         let was_joined = self.connections[local as usize].client.is_live();
         let is_slow_close = code.is_some_and(|code| DisconnectCode(u32::from(code)) == DisconnectCode::SLOW);
         if is_slow_close && self.connections[local as usize].client.slow {
@@ -138,15 +147,25 @@ impl Worker<'_> {
         self.churn(run_us);
     }
 
+    /// Whether a step of the scenario strikes a client: a share of them, picked by the seed.
+    fn is_struck(&self, step: usize, local: u32, share: f64) -> bool {
+        let pick = mix(self.shared.seed ^ (step as u64 + 1) << 40 ^ u64::from(self.client_of(local)));
+        (pick >> 11) as f64 / ((1_u64 << 53) as f64) < share
+    }
+
     fn strike(&mut self, local: u32, deed: ClientDeed) {
         match deed {
-            ClientDeed::Disconnect => {
+            ClientDeed::Disconnect | ClientDeed::HalfOpen => {
                 let connection = &mut self.connections[local as usize];
                 if connection.link.is_open() {
                     connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
+                    if deed == ClientDeed::HalfOpen {
+                        self.abandon(local);
+                    }
                     self.lost(local, None, "the scenario broke the connection");
                 }
             }
+            ClientDeed::Garbage => self.send_garbage(local),
             ClientDeed::Move => self.move_over(local),
             ClientDeed::ReadSlowly | ClientDeed::StopReading => {
                 let slowly = deed == ClientDeed::ReadSlowly;
@@ -161,6 +180,19 @@ impl Worker<'_> {
                 self.watch(local);
             }
         }
+    }
+
+    /// Sends what no client would, and waits to be thrown out. Whatever the server says then, it comes back: it stands for
+    /// one that never meant to.
+    fn send_garbage(&mut self, local: u32) {
+        let (kind, key) = (self.random.below(garbage::KINDS), self.key());
+        let connection = &mut self.connections[local as usize];
+        if !connection.link.is_open() || std::mem::replace(&mut connection.garbled, true) {
+            return;
+        }
+        self.books.sums.garbled += 1;
+        garbage::append(&mut connection.link.out, kind, key);
+        self.touch(local);
     }
 
     /// Leaves the node for the one that was added last; without one, for the next.

@@ -4,6 +4,7 @@
 //! due: the kernel's timer for most of the wait, polling for the last stretch.
 
 use std::collections::BinaryHeap;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -22,7 +23,7 @@ use super::{RunError, system};
 use crate::audit::Ledger;
 use crate::latency::{Activity, Lull};
 use crate::record::Latencies;
-use crate::schedule::{Random, mix};
+use crate::schedule::Random;
 
 /// Bytes that one read takes at most. One buffer per thread.
 pub(super) const READ_BYTES: usize = 128 << 10;
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     /// Whether this connection, not an earlier one, has been live.
     pub(super) is_joined: bool,
     pub(super) is_touched: bool,
+    /// It sent garbage and waits to be thrown out.
+    pub(super) garbled: bool,
 }
 
 /// What a thread leaves behind.
@@ -88,6 +91,8 @@ pub(super) struct Worker<'a> {
     /// Answers that come up while a frame is being read.
     pub(super) answers: Vec<u8>,
     pub(super) random: Random,
+    /// Sockets that nobody reads any more.
+    abandoned: Vec<TcpStream>,
     reports: Sender<Box<Interval>>,
     connecting: u32,
     connect_next: u32,
@@ -114,6 +119,7 @@ impl<'a> Worker<'a> {
                 was_live: false,
                 is_joined: false,
                 is_touched: false,
+                garbled: false,
             })
             .collect();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("epoll"))?;
@@ -130,6 +136,7 @@ impl<'a> Worker<'a> {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             answers: Vec::new(),
             random: Random::new(shared.seed ^ u64::from(plan.run), 100 + thread as u64),
+            abandoned: Vec::new(),
             reports,
             connecting: 0,
             connect_next: 0,
@@ -373,10 +380,9 @@ impl<'a> Worker<'a> {
         self.send_waiting(local);
     }
 
-    /// Whether a step of the scenario strikes a client: a share of them, picked by the seed.
-    pub(super) fn is_struck(&self, step: usize, local: u32, share: f64) -> bool {
-        let pick = mix(self.shared.seed ^ (step as u64 + 1) << 40 ^ u64::from(self.client_of(local)));
-        (pick >> 11) as f64 / ((1_u64 << 53) as f64) < share
+    /// Leaves a client's socket open, unread and unanswered.
+    pub(super) fn abandon(&mut self, local: u32) {
+        self.abandoned.extend(self.connections[local as usize].link.abandon(&self.epoll));
     }
 
     pub(super) fn watch(&mut self, local: u32) {

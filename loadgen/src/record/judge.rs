@@ -198,6 +198,17 @@ fn objections(measured: &Measured, target_us: u64, rules: &Rules) -> Vec<Objecti
             "run longer, or raise the rate or the payloads",
         );
     }
+    if load.garbled > load.garbled_closes {
+        object(
+            Gate::Purpose,
+            format!(
+                "{} of {} clients that sent garbage were not thrown out",
+                load.garbled - load.garbled_closes,
+                load.garbled
+            ),
+            "the server must end a connection on which the protocol is broken",
+        );
+    }
     objections
 }
 

@@ -75,6 +75,12 @@ pub struct Load {
     /// Of those, disconnected by the server for it, with code 3008.
     #[serde(default)]
     pub slow_closes: u64,
+    /// Times that the scenario made a client send garbage.
+    #[serde(default)]
+    pub garbled: u64,
+    /// Of those, ended by the server.
+    #[serde(default)]
+    pub garbled_closes: u64,
     /// Reconnects during the run (asked for by the scenario or forced by the server).
     pub reconnects: u64,
 }
