@@ -14,6 +14,8 @@ pub mod guarantees;
 pub mod hybrid;
 #[cfg(feature = "kafka-broadcast")]
 pub mod kafka_broadcast;
+#[cfg(any(feature = "kafka-broadcast", feature = "kafka-keyed"))]
+mod kafka_history;
 #[cfg(feature = "kafka-keyed")]
 pub mod kafka_keyed;
 pub mod memory;

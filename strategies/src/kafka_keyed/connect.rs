@@ -6,9 +6,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::bell::{self, Bell, Heard};
+use super::history::RoomHistory;
 use super::keeper::{self, Commands, Mode, Work};
 use super::membership::Membership;
 use super::node::Node;
@@ -19,8 +21,13 @@ use super::reader::Reader;
 use super::rooms::Rooms;
 use super::settings::{Consume, Settings};
 use crate::backplane::Backplane;
-use crate::clients::kafka::{Cluster, Connection, Consumer, GroupSettings, TopicSpec};
+use crate::clients::kafka::{
+    Cluster, Connection, Consumer, GroupSettings, Incarnations, TopicSpec, incarnation,
+};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guarantees::Positions;
+use crate::kafka_history::{log::Log, numbering};
+use crate::ring::{Feed, Rings};
 use crate::strategy::Start;
 
 /// How long the group may take beyond the session timeout of a predecessor that died.
@@ -56,7 +63,9 @@ struct Topics {
     rooms: String,
     bell: String,
     bells: u32,
-    cluster_id: String,
+    incarnations: Incarnations,
+    /// What tells the rooms' topic from one that is created anew under its name.
+    mark: Option<u64>,
 }
 
 async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Result<Topics> {
@@ -70,6 +79,7 @@ async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Res
             ("retention.ms".into(), retention_ms.to_string()),
             // The broker's clock: a log that became shorter is found again by it.
             ("message.timestamp.type".into(), "LogAppendTime".into()),
+            incarnation::mark()?,
         ],
     };
     let found = cluster.ensure_topic(&spec).await?;
@@ -93,8 +103,15 @@ async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Res
     };
     let bells = cluster.ensure_topic(&spec).await?;
     let bell = spec.name;
-    let cluster_id = cluster.run(|cluster| Ok(cluster.cluster_id_blocking())).await?.unwrap_or_default();
-    Ok(Topics { rooms, bell, bells, cluster_id })
+    let incarnations = Incarnations::new(cluster, &rooms)?;
+    let mark = incarnations.now().await?;
+    if mark.is_none() {
+        tracing::warn!(
+            topic = rooms,
+            "the topic was not created by this strategy and has no mark: clients can resume on the node only that they were on"
+        );
+    }
+    Ok(Topics { rooms, bell, bells, incarnations, mark })
 }
 
 async fn bring_up(
@@ -105,8 +122,10 @@ async fn bring_up(
 ) -> Result<Arc<dyn Backplane>> {
     let partitioner = RoomPartitioner::new(settings.partitions, settings.overrides.clone());
     let producer = Sender::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
-    let rooms =
-        Arc::new(Rooms::new(partitioner, settings.total_partitions(), &topics.cluster_id, &topics.rooms));
+    let rings =
+        settings.rings().map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
+    let epochs = numbering(&topics.rooms, topics.mark)?;
+    let rooms = Arc::new(Rooms::new(partitioner, settings.total_partitions(), epochs, topics.mark, rings));
     let (keeper, commands) = keeper::channel();
     let heard = Heard::new();
     let reader = Reader::new(
@@ -134,18 +153,26 @@ async fn bring_up(
             read_in_group(&cluster, &settings, &rooms, &topics, reader, group, true).await?
         }
     };
+    let log = Arc::new(Log::new(cluster.clone(), topics.rooms.clone(), settings.scan()));
+    let incarnations = Arc::new(topics.incarnations);
+    let history = (settings.consume != Consume::SharedGroup).then(|| {
+        let follows_all = settings.consume != Consume::Demand;
+        RoomHistory::new(Arc::clone(&rooms), Arc::clone(&log), Arc::clone(&incarnations), follows_all)
+    });
     let work = Work {
         cluster,
         consumer: consumer.clone(),
         rooms: Arc::clone(&rooms),
         topic: topics.rooms.clone(),
+        incarnations,
+        runtime: Handle::current(),
         mode,
         waiting: Vec::new(),
         repair_at: None,
     };
     let thread = Mutex::new(Some(keep(work, commands)?));
     let (closed, topic) = (AtomicBool::new(false), topics.rooms.into());
-    Ok(Arc::new(Node { settings, topic, rooms, producer, consumer, keeper, thread, closed }))
+    Ok(Arc::new(Node { settings, topic, rooms, producer, consumer, keeper, history, log, thread, closed }))
 }
 
 /// A node that connects can publish: the producer knows the topics, has its identity, and one write was

@@ -7,14 +7,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::plan::Plan;
 use super::rooms::Rooms;
 use crate::clients::kafka::fault::closed;
-use crate::clients::kafka::{Cluster, Consumer, ReadTo, Resume};
+use crate::clients::kafka::{Cluster, Consumer, Incarnations, ReadTo, Resume};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kafka_history::{numbering, private_numbering};
 
 /// Bound of commands that wait for the keeper.
 const COMMANDS_MAX: usize = 16_384;
@@ -105,6 +107,9 @@ pub(super) struct Work {
     pub(super) consumer: Consumer,
     pub(super) rooms: Arc<Rooms>,
     pub(super) topic: String,
+    pub(super) incarnations: Arc<Incarnations>,
+    /// Where questions are asked that are no blocking ones.
+    pub(super) runtime: Handle,
     pub(super) mode: Mode,
     pub(super) waiting: Vec<(i32, oneshot::Sender<Result<()>>)>,
     pub(super) repair_at: Option<Instant>,
@@ -220,12 +225,30 @@ impl Work {
         // Where offsets count anew the duplicate window removes what was delivered already.
         let at = |resume: &Resume| (resume.partition, resume.offset);
         let renumbered: Vec<_> = resumes.iter().filter(|resume| resume.renumbered).map(at).collect();
-        self.rooms.renumber(&renumbered);
+        self.renumber(&renumbered)?;
         let offsets: Vec<_> = resumes.iter().map(at).collect();
         match self.mode {
             Mode::Group => self.consumer.reassign_blocking(&self.topic, &offsets),
             _ => self.consumer.read_anew_blocking(&self.topic, &offsets),
         }
+    }
+}
+
+impl Work {
+    /// Another incarnation of the topic is another numbering, the same on all nodes. Where the log only became shorter, places
+    /// beyond its end were used and will be used again, which nodes that come later cannot see: from there on the numbering is
+    /// this node's own.
+    fn renumber(&self, offsets: &[(i32, i64)]) -> Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mark = self.runtime.block_on(self.incarnations.refreshed())?;
+        for offset in offsets {
+            let is_new = mark.is_some() && mark != self.rooms.mark(offset.0);
+            let numbering = if is_new { numbering(&self.topic, mark)? } else { private_numbering()? };
+            self.rooms.renumber(&[*offset], numbering, mark);
+        }
+        Ok(())
     }
 }
 

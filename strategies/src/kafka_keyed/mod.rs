@@ -17,11 +17,14 @@
 //!   log no longer holds is found by its jump and declared as a gap.
 //! - *No duplicates*: the producer is idempotent for its own retries; a publisher's retry with the same message id
 //!   writes a second record, which every node removes within its window.
+//! - *History*: a position is a place in the room's partition of one incarnation of the topic, so any node can go on from
+//!   it: from the last messages that it keeps in memory, else from the log (`history`).
 //!
 //! What does not live here: broker administration and threads, see [`clients::kafka`](crate::clients::kafka).
 
 mod bell;
 mod connect;
+mod history;
 mod keeper;
 mod membership;
 mod node;

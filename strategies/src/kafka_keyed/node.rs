@@ -8,15 +8,17 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::history::RoomHistory;
 use super::keeper::Keeper;
 use super::publish::{self, Sender};
 use super::rooms::Rooms;
 use super::settings::{Consume, Settings};
-use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
+use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
 use crate::clients::kafka::Consumer;
 use crate::clients::kafka::fault::{closed, timed_out};
 use crate::error::Result;
 use crate::guarantees::Guarantees;
+use crate::kafka_history::log::Log;
 use crate::stats::Stats;
 
 /// A connected node.
@@ -27,6 +29,9 @@ pub(super) struct Node {
     pub(super) producer: Sender,
     pub(super) consumer: Consumer,
     pub(super) keeper: Keeper,
+    /// `None` for the counter-example.
+    pub(super) history: Option<RoomHistory>,
+    pub(super) log: Arc<Log>,
     /// The keeper's thread, until a shutdown takes it.
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) closed: AtomicBool,
@@ -74,6 +79,10 @@ impl Backplane for Node {
         Box::pin(ready(Ok(())))
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        self.history.as_ref().map(|history| history as &dyn History)
+    }
+
     fn stats(&self) -> &Stats {
         &self.rooms.stats
     }
@@ -83,6 +92,7 @@ impl Backplane for Node {
         self.keeper.stop();
         let (producer, consumer) = (self.producer.clone(), self.consumer.clone());
         let (deadline, thread) = (self.settings.shutdown_timeout(), self.thread.lock().take());
+        let log = Arc::clone(&self.log);
         Box::pin(async move {
             let kept = async {
                 if let Some(thread) = thread {
@@ -90,7 +100,7 @@ impl Backplane for Node {
                     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
                 }
             };
-            let ended = async { tokio::join!(producer.close(deadline), consumer.stop(), kept).0 };
+            let ended = async { tokio::join!(producer.close(deadline), consumer.stop(), kept, log.close()).0 };
             let late = |_| Err(timed_out("shutdown", "this node's threads still wait for Kafka"));
             tokio::time::timeout(deadline, ended).await.unwrap_or_else(late)
         })

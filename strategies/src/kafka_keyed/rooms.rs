@@ -1,20 +1,26 @@
 //! What the node wants and how far it has read: shared by the reading thread, the keeper and the callers.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::time::Instant;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
-use super::partitioner::{RoomPartitioner, murmur2};
-use crate::backplane::{Position, RoomId};
+use super::partitioner::RoomPartitioner;
+use crate::backplane::{Message, Position, RoomId};
+use crate::ring::Rings;
 use crate::stats::Stats;
 
 /// The node's rooms and its place in every partition.
 #[derive(Debug)]
 pub(super) struct Rooms {
     partitioner: RoomPartitioner,
-    /// Upper bits of every epoch; the partition is in the lowest 16.
-    numbering: u64,
+    /// By partition, the numbering of its messages: the incarnation of the topic in the upper bits, the partition in the
+    /// lowest 16.
+    epochs: Box<[AtomicU64]>,
+    /// By partition, the mark of the topic to which the numbering belongs; 0 = it has none.
+    marks: Box<[AtomicU64]>,
     wanted: RwLock<HashMap<RoomId, i32>>,
     /// The offset that is read next, by partition; -1 = the partition was never read.
     next: Box<[AtomicI64]>,
@@ -22,6 +28,11 @@ pub(super) struct Rooms {
     newest_ms: Box<[AtomicI64]>,
     /// How often a partition's log began anew while this node read it: each is another numbering.
     restarts: Box<[AtomicU64]>,
+    /// The offset after the last one whose message the node's entrance has, by partition; -1 = the partition was never read.
+    delivered: Box<[AtomicI64]>,
+    progress: Notify,
+    /// The last messages of every room that is read; `None` where none are kept.
+    pub(super) rings: Option<Mutex<Rings>>,
     pub(super) stats: Stats,
 }
 
@@ -37,18 +48,26 @@ pub(super) enum Verdict {
 }
 
 impl Rooms {
-    /// `cluster` is the identity of the Kafka cluster: offsets of another one are another numbering.
-    pub(super) fn new(partitioner: RoomPartitioner, partitions: u32, cluster: &str, topic: &str) -> Self {
+    /// `numbering` holds the upper bits of epochs, by the topic's `mark`.
+    pub(super) fn new(
+        partitioner: RoomPartitioner,
+        partitions: u32,
+        numbering: u64,
+        mark: Option<u64>,
+        rings: Option<Rings>,
+    ) -> Self {
         let cells = || (0..partitions).map(|_| AtomicI64::new(-1)).collect();
-        let numbering = (u64::from(murmur2(cluster.as_bytes())) << 32)
-            | u64::from(murmur2(topic.as_bytes()) & 0xffff) << 16;
         Self {
             partitioner,
-            numbering,
+            epochs: (0..partitions).map(|partition| AtomicU64::new(numbering | u64::from(partition))).collect(),
+            marks: (0..partitions).map(|_| AtomicU64::new(mark.unwrap_or(0))).collect(),
             wanted: RwLock::default(),
             next: cells(),
             newest_ms: cells(),
             restarts: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            delivered: cells(),
+            progress: Notify::new(),
+            rings: rings.map(Mutex::new),
             stats: Stats::default(),
         }
     }
@@ -64,23 +83,36 @@ impl Rooms {
     /// The position of the message at `offset`: the first message of a partition has position 1. The epoch names
     /// the partition, so a room that moves to another one starts a new numbering.
     pub(super) fn position(&self, partition: i32, offset: i64) -> Position {
-        let epoch = (self.numbering ^ self.restarts(partition) << 32) | partition as u64;
-        Position { epoch, offset: (offset + 1).max(0) as u64 }
+        Position { epoch: self.epoch(partition), offset: (offset + 1).max(0) as u64 }
+    }
+
+    /// The numbering of a partition's messages; 0 where there is no such partition.
+    pub(super) fn epoch(&self, partition: i32) -> u64 {
+        cell(&self.epochs, partition).map_or(0, |epoch| epoch.load(Acquire))
+    }
+
+    /// The mark of the topic to which a partition's numbering belongs, if it has one.
+    pub(super) fn mark(&self, partition: i32) -> Option<u64> {
+        cell(&self.marks, partition).map(|mark| mark.load(Acquire)).filter(|&mark| mark != 0)
     }
 
     /// How often the partition's log began anew.
     pub(super) fn restarts(&self, partition: i32) -> u64 {
-        let restarts = usize::try_from(partition).ok().and_then(|index| self.restarts.get(index));
-        restarts.map_or(0, |restarts| restarts.load(Relaxed))
+        cell(&self.restarts, partition).map_or(0, |restarts| restarts.load(Relaxed))
     }
 
-    /// The logs of these partitions began anew; they are read from these offsets.
-    pub(super) fn renumber(&self, offsets: &[(i32, i64)]) {
+    /// The logs of these partitions began anew; they are read from these offsets, and their messages are numbered by the
+    /// upper bits in `numbering`, which belong to `mark`.
+    pub(super) fn renumber(&self, offsets: &[(i32, i64)], numbering: u64, mark: Option<u64>) {
         // No record is noted in between, so that none has a place in the wrong numbering.
         let _nobody_reads = self.wanted.write();
         for &(partition, _) in offsets {
-            if let Some(restarts) = usize::try_from(partition).ok().and_then(|index| self.restarts.get(index))
-            {
+            let (Some(epoch), Some(of)) = (cell(&self.epochs, partition), cell(&self.marks, partition)) else {
+                continue;
+            };
+            epoch.store(numbering | partition as u64, Release);
+            of.store(mark.unwrap_or(0), Release);
+            if let Some(restarts) = cell(&self.restarts, partition) {
                 restarts.fetch_add(1, Relaxed);
             }
         }
@@ -144,10 +176,64 @@ impl Rooms {
     /// Places partitions before they are assigned from these offsets.
     pub(super) fn place(&self, offsets: &[(i32, i64)]) {
         for &(partition, offset) in offsets {
-            if let Some((next, _)) = self.cells(partition) {
-                next.store(offset, Relaxed);
+            let (Some((next, _)), Some(delivered)) = (self.cells(partition), cell(&self.delivered, partition))
+            else {
+                continue;
+            };
+            next.store(offset, Relaxed);
+            self.keeps_from(partition, offset);
+            delivered.store(offset, Release);
+        }
+        self.progress.notify_waiters();
+    }
+
+    /// Everything from this offset on is read; what lies before may have been missed.
+    pub(super) fn keeps_from(&self, partition: i32, offset: i64) {
+        if let Some(rings) = &self.rings {
+            let Position { epoch, offset } = self.position(partition, offset - 1);
+            rings.lock().reads_from(epoch, offset);
+        }
+    }
+
+    /// Keeps a message, before it is delivered.
+    pub(super) fn keep(&self, message: &Message, now: Instant) {
+        if let Some(rings) = &self.rings {
+            rings.lock().push(message, now);
+        }
+    }
+
+    /// The entrance has everything before these offsets.
+    pub(super) fn deliver(&self, offsets: impl Iterator<Item = (i32, i64)>) {
+        for (partition, next) in offsets {
+            if let (Some(delivered), Some((read, _))) = (cell(&self.delivered, partition), self.cells(partition)) {
+                // The partition may have been placed elsewhere since.
+                delivered.store(next.min(read.load(Relaxed)), Release);
             }
         }
+        self.progress.notify_waiters();
+    }
+
+    /// The offset after the last one whose message the entrance has; 0 where nothing was ever read.
+    pub(super) fn delivered(&self, partition: i32) -> i64 {
+        cell(&self.delivered, partition).map_or(0, |delivered| delivered.load(Acquire).max(0))
+    }
+
+    /// Resolves when the entrance has everything before `end`.
+    pub(super) async fn has_delivered(&self, partition: i32, end: i64) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if self.delivered(partition) >= end {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Whether the node wants this room.
+    pub(super) fn wants(&self, room: &RoomId) -> bool {
+        self.wanted.read().contains_key(room)
     }
 
     /// The wanted rooms of a partition.
@@ -162,13 +248,17 @@ impl Rooms {
     }
 }
 
+fn cell<T>(cells: &[T], partition: i32) -> Option<&T> {
+    cells.get(usize::try_from(partition).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
     fn rooms() -> Rooms {
-        Rooms::new(RoomPartitioner::new(4, BTreeMap::new()), 4, "cluster", "topic")
+        Rooms::new(RoomPartitioner::new(4, BTreeMap::new()), 4, 1 << 16, Some(5), None)
     }
 
     #[test]
@@ -189,9 +279,8 @@ mod tests {
         let rooms = rooms();
         assert_eq!(rooms.position(2, -1).offset, 0);
         assert_eq!(rooms.position(2, 0).offset, 1);
-        assert_ne!(rooms.position(2, 0).epoch, rooms.position(3, 0).epoch);
-        let other = Rooms::new(RoomPartitioner::new(4, BTreeMap::new()), 4, "another cluster", "topic");
-        assert_ne!(rooms.position(2, 0).epoch, other.position(2, 0).epoch);
+        assert_eq!(rooms.position(2, 0).epoch, 1 << 16 | 2);
+        assert_eq!(rooms.position(3, 0).epoch, 1 << 16 | 3);
     }
 
     #[test]
@@ -199,12 +288,29 @@ mod tests {
         let rooms = rooms();
         rooms.place(&[(1, 10), (2, 10)]);
         let before = [1, 2].map(|partition| rooms.position(partition, 3).epoch);
-        rooms.renumber(&[(1, 0)]);
+        rooms.renumber(&[(1, 0)], 7 << 16, None);
+        assert_eq!((rooms.mark(1), rooms.mark(2)), (None, Some(5)));
         let after = [1, 2].map(|partition| rooms.position(partition, 3).epoch);
         assert_ne!(after[0], before[0]);
         assert_eq!(after[1], before[1]);
         assert_eq!((rooms.restarts(1), rooms.restarts(2)), (1, 0));
         assert_eq!(rooms.note(1, 0, None, |_, verdict| verdict), Verdict::Next);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_delivered_later() {
+        let rooms = rooms();
+        rooms.place(&[(1, 10)]);
+        rooms.has_delivered(1, 10).await;
+        rooms.note(1, 10, None, |_, _| ());
+        assert_eq!((rooms.next(1), rooms.delivered(1)), (11, 10));
+        let both = async {
+            tokio::join!(rooms.has_delivered(1, 11), async {
+                tokio::task::yield_now().await;
+                rooms.deliver(std::iter::once((1, 11)));
+            })
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(5), both).await.unwrap();
     }
 
     #[test]

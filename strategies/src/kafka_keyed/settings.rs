@@ -10,6 +10,8 @@ use crate::clients::kafka::{ClientProperties, Compression, ConsumerSettings, Pro
 use crate::dedup::DedupWindow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions, ReplayKind};
+use crate::kafka_history::{self, log::ScanLimits};
+use crate::ring::Limits;
 use crate::strategy::parse_settings;
 
 /// How a node consumes the rooms' topic.
@@ -69,6 +71,16 @@ pub struct Settings {
     pub session_timeout_ms: u32,
     /// `group`, `shared-group`: how often a member reports, in ms, 100–`session_timeout_ms`/3. Default 1000.
     pub heartbeat_ms: u32,
+    /// Last messages of each room that a node keeps in memory, to answer for history without the broker, 0–10000; 0 keeps
+    /// none. Default 300. All rooms together take 64 MiB at most; what is not there is read from the log.
+    pub history_messages: usize,
+    /// How long they are kept, in minutes, 1–1440. Default 10.
+    pub history_minutes: u32,
+    /// Records of a partition, of all its rooms, that one read of history may scan, 1000–10000000. Default 100000. A client
+    /// that missed more of its partition is told that it cannot be given all it missed.
+    pub history_scan_messages_max: u32,
+    /// How long one such read may take, in ms, 100–60000. Default 2000.
+    pub history_scan_ms_max: u32,
     /// Deadline of a graceful shutdown, in ms, 100–300000. Default 5000.
     pub shutdown_timeout_ms: u32,
     /// Further librdkafka properties (TLS, SASL, sockets), by their names. Secrets are masked wherever settings show.
@@ -95,6 +107,10 @@ impl Default for Settings {
             all_below: 0.4,
             session_timeout_ms: 6000,
             heartbeat_ms: 1000,
+            history_messages: 300,
+            history_minutes: 10,
+            history_scan_messages_max: 100_000,
+            history_scan_ms_max: 2000,
             shutdown_timeout_ms: 5000,
             client: ClientProperties::default(),
         }
@@ -127,6 +143,10 @@ impl Settings {
         within("all_below", self.all_below, 0.0..=self.all_above)?;
         within("session_timeout_ms", self.session_timeout_ms, 6000..=1_800_000)?;
         within("heartbeat_ms", self.heartbeat_ms, 100..=self.session_timeout_ms / 3)?;
+        within("history_messages", self.history_messages, 0..=10_000)?;
+        within("history_minutes", self.history_minutes, 1..=1440)?;
+        within("history_scan_messages_max", self.history_scan_messages_max, 1000..=10_000_000)?;
+        within("history_scan_ms_max", self.history_scan_ms_max, 100..=60_000)?;
         within("shutdown_timeout_ms", self.shutdown_timeout_ms, 100..=300_000)?;
         for (room, number) in &self.overrides {
             if *number >= self.dedicated_partitions {
@@ -160,7 +180,8 @@ impl Settings {
                 Consume::All | Consume::Group => Interest::Everything,
                 Consume::Demand | Consume::SharedGroup => Interest::Partitions,
             },
-            replay: ReplayKind::None,
+            // Of a shared group no node reads a room as a whole, so none could say what a member missed.
+            replay: if whole_rooms { ReplayKind::Log } else { ReplayKind::None },
             positions: Positions::Rising,
             idempotent_retry: whole_rooms,
             spans_nodes: true,
@@ -176,6 +197,22 @@ impl Settings {
     /// Deadline of a graceful shutdown.
     pub fn shutdown_timeout(&self) -> Duration {
         Duration::from_millis(self.shutdown_timeout_ms.into())
+    }
+
+    /// What the rings of a node may hold; `None` where there are none.
+    pub(super) fn rings(&self) -> Option<Limits> {
+        if self.consume == Consume::SharedGroup {
+            return None;
+        }
+        kafka_history::ring_limits(self.history_messages, self.history_minutes)
+    }
+
+    /// Bounds of one read of the log.
+    pub(super) fn scan(&self) -> ScanLimits {
+        ScanLimits {
+            records: self.history_scan_messages_max.into(),
+            time: Duration::from_millis(self.history_scan_ms_max.into()),
+        }
     }
 
     /// The producer's part.
@@ -236,6 +273,8 @@ mod tests {
             ("overrides = { hot = 4 }", "dedicated_partitions"),
             ("client = { acks = '1' }", "acks"),
             ("linger_ms = nan", "linger_ms"),
+            ("history_scan_ms_max = 1", "history_scan_ms_max"),
+            ("history_messages = 10001", "history_messages"),
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::Config);
@@ -253,6 +292,9 @@ mod tests {
     #[test]
     fn a_shared_group_promises_less() {
         assert!(parse("consume = 'group'").unwrap().guarantees().whole_rooms);
-        assert!(!parse("consume = 'shared-group'").unwrap().guarantees().whole_rooms);
+        let shared = parse("consume = 'shared-group'").unwrap();
+        assert!(!shared.guarantees().whole_rooms);
+        assert_eq!(shared.guarantees().replay, ReplayKind::None);
+        assert_eq!(shared.rings(), None);
     }
 }

@@ -312,7 +312,7 @@ impl Cluster {
         answer.elements().iter().map(|element| read_offset(topic, element)).collect()
     }
 
-    fn admin(&self) -> Result<AdminClient<Quiet>> {
+    pub(super) fn admin(&self) -> Result<AdminClient<Quiet>> {
         self.connection
             .query_config()
             .create_with_context(Quiet)
@@ -349,6 +349,6 @@ fn read_offset(
     }
 }
 
-fn options() -> AdminOptions {
+pub(super) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(QUERY_TIMEOUT)).operation_timeout(Some(QUERY_TIMEOUT))
 }

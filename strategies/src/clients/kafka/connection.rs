@@ -295,6 +295,19 @@ impl Connection {
         config
     }
 
+    /// Settings of a consumer that reads a slice of a partition now and then: an empty fetch is answered soon, so that what
+    /// is asked for next does not wait for it.
+    pub fn slice_config(&self) -> ClientConfig {
+        let settings = ConsumerSettings {
+            fetch_wait: Duration::from_millis(10),
+            queued_kib_max: 8 * 1024,
+            ..ConsumerSettings::default()
+        };
+        let mut config = self.consumer_config(&settings);
+        config.set("statistics.interval.ms", "0");
+        config
+    }
+
     fn base(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

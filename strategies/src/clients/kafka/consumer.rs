@@ -294,7 +294,7 @@ fn close(consumer: &BaseConsumer<Health>) {
     }
 }
 
-fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+pub(super) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
     Record {
         topic: message.topic(),
         partition: message.partition(),

@@ -6,7 +6,9 @@
 //! - [`consumer`]: one dedicated thread that reads explicitly assigned partitions and hands over batches.
 //! - [`group`]: membership in a consumer group, with offsets named by the strategy.
 //! - [`health`]: lag and link state.
+//! - [`incarnation`]: telling a topic from one that was created anew under its name.
 //! - [`repair`]: reading on where the log no longer holds the next offset.
+//! - [`slice`]: reading a bounded part of one partition, once.
 //! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
 //!
 //! What does not live here: partitioning, envelopes, rooms.
@@ -17,8 +19,10 @@ pub mod consumer;
 pub mod fault;
 pub mod group;
 pub mod health;
+pub mod incarnation;
 pub mod producer;
 pub mod repair;
+pub mod slice;
 
 pub use cluster::{Cluster, TopicSpec};
 pub use connection::{
@@ -26,5 +30,7 @@ pub use connection::{
 };
 pub use consumer::{Consumer, Link, Record, RecordSink};
 pub use group::GroupHook;
+pub use incarnation::Incarnations;
 pub use producer::{AckSink, Producer, Written};
 pub use repair::{ReadTo, Resume};
+pub use slice::{Slice, SliceEnd, SliceSink, Slices};

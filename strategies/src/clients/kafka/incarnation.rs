@@ -1,0 +1,108 @@
+//! Telling a topic from one that was created anew under its name.
+//!
+//! Offsets of both look alike, and whoever goes on at an old one in the new topic misses messages in silence. The broker has
+//! an identity per topic, which the client library does not show. So a topic gets a mark of its own when it is created: a
+//! random value of a setting that does nothing where records are deleted by age (`delete.retention.ms` concerns compacted
+//! topics only). It is created and deleted with the topic, in one step, and every node reads the same.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, ConfigSource, ResourceSpecifier};
+use rdkafka::error::KafkaError;
+use tokio::sync::Mutex;
+
+use super::cluster::{Cluster, options};
+use super::fault::from_kafka;
+use super::health::Quiet;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The setting that carries the mark.
+const SETTING: &str = "delete.retention.ms";
+/// Marks lie in `BASE..2 * BASE`: from half a year of milliseconds on, which nobody sets for any other reason.
+const BASE: u64 = 1 << 34;
+/// An answer of the broker is used for this long.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A line of topic settings that marks a topic which is created now.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn mark() -> Result<(String, String)> {
+    let random = getrandom::u64().map_err(|source| {
+        Error::new(ErrorKind::Config, "create topic", "the system has no random numbers").with_source(source)
+    })?;
+    Ok((SETTING.to_owned(), (BASE + random % BASE).to_string()))
+}
+
+/// Reads the mark of one topic.
+pub struct Incarnations {
+    topic: String,
+    admin: AdminClient<Quiet>,
+    /// The newest answer and when it was asked for. Held while the broker is asked, so that one question serves all.
+    known: Mutex<Option<(Instant, Option<u64>)>>,
+}
+
+impl std::fmt::Debug for Incarnations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incarnations").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Incarnations {
+    /// For this topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the client library refuses the settings.
+    pub fn new(cluster: &Cluster, topic: &str) -> Result<Self> {
+        Ok(Self { topic: topic.to_owned(), admin: cluster.admin()?, known: Mutex::new(None) })
+    }
+
+    /// The topic's mark as it was at most a second ago; `None` where the topic was not created with one.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or there is no such topic.
+    pub async fn now(&self) -> Result<Option<u64>> {
+        let mut known = self.known.lock().await;
+        if let Some((_, mark)) = known.filter(|(asked, _)| asked.elapsed() < FRESH) {
+            return Ok(mark);
+        }
+        let (asked, mark) = (Instant::now(), self.ask().await?);
+        *known = Some((asked, mark));
+        Ok(mark)
+    }
+
+    /// The topic's mark as of this call.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub async fn refreshed(&self) -> Result<Option<u64>> {
+        *self.known.lock().await = None;
+        self.now().await
+    }
+
+    async fn ask(&self) -> Result<Option<u64>> {
+        let topic = ResourceSpecifier::Topic(&self.topic);
+        let answers = self.admin.describe_configs([&topic], &options()).await;
+        let answers = answers.map_err(|source| from_kafka("describe topic", &self.topic, source))?;
+        let Some(answer) = answers.into_iter().next() else {
+            return Err(Error::new(ErrorKind::Broker, "describe topic", "the broker's answer is empty"));
+        };
+        let resource =
+            answer.map_err(|code| from_kafka("describe topic", &self.topic, KafkaError::AdminOp(code)))?;
+        let entry = resource.get(SETTING).filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        let mark = entry.and_then(|entry| entry.value.as_ref()?.parse::<u64>().ok());
+        Ok(mark.filter(|mark| (BASE..2 * BASE).contains(mark)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_differ_and_lie_where_they_are_looked_for() {
+        let marks: Vec<u64> = (0..4).map(|_| mark().unwrap().1.parse().unwrap()).collect();
+        assert!(marks.iter().all(|mark| (BASE..2 * BASE).contains(mark)), "{marks:?}");
+        assert!(marks.windows(2).all(|pair| pair[0] != pair[1]), "{marks:?}");
+    }
+}
