@@ -12,6 +12,8 @@
 //! the rest of a frame that is half on the wire, and a close frame 3008 "slow" is put behind it. From there on
 //! appends are no-ops: the room never waits for it and never pays for it again. The task gives the client five
 //! seconds to read that far, then cuts the connection. A client that reads again sees 3008 and reconnects.
+//!
+//! One answer that the client asked for may go beyond the limit: until it is written, the limit is higher by its length.
 
 /// A buffer up to this size stays allocated after a flush.
 const BUFFER_KEPT_BYTES: usize = 512;
@@ -22,6 +24,8 @@ pub(crate) struct Outbox {
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that finish a frame whose start is already on the wire.
     partial: usize,
+    /// Bytes beyond the limit, for a large answer that is being written.
+    extra: usize,
     /// The session's own task owes a write.
     pub(crate) scheduled: bool,
     /// A thread has the session on its list of sessions to flush.
@@ -71,13 +75,25 @@ impl Outbox {
         if self.standing != Standing::Open {
             return Appended::Done;
         }
-        if self.buffer.len() + frames.len() > limit {
+        if self.buffer.len() + frames.len() > limit + self.extra {
             self.standing = Standing::Slow;
             self.cut(close_slow);
             return Appended::Overflow;
         }
         self.buffer.extend_from_slice(frames);
         Appended::Done
+    }
+
+    /// Adds a whole frame, however long it is. False: another one that was added like this has not been written yet.
+    pub(crate) fn append_answer(&mut self, frame: &[u8]) -> bool {
+        if self.extra > 0 {
+            return false;
+        }
+        if self.standing == Standing::Open {
+            self.extra = frame.len();
+            self.buffer.extend_from_slice(frame);
+        }
+        true
     }
 
     /// Adds the last frame. What waits before it will be sent first.
@@ -113,6 +129,7 @@ impl Outbox {
 
     fn clear(&mut self) {
         self.partial = 0;
+        self.extra = 0;
         if self.buffer.capacity() > BUFFER_KEPT_BYTES {
             self.buffer = Vec::new();
         } else {
@@ -205,6 +222,21 @@ mod tests {
                 assert_eq!(outbox.len(), frames.len() - first - second);
             }
         }
+    }
+
+    #[test]
+    fn a_large_answer_raises_the_limit_until_it_is_written() {
+        let mut outbox = Outbox::default();
+        outbox.append(&frame(8), 20, b"slow");
+        assert!(outbox.append_answer(&frame(100)) && !outbox.append_answer(&frame(1)));
+        assert_eq!(outbox.append(&frame(8), 20, b"slow"), Appended::Done);
+        assert_eq!(outbox.append(&frame(0), 20, b"slow"), Appended::Overflow, "the answer's bytes are not for others");
+        let mut outbox = Outbox::default();
+        assert!(outbox.append_answer(&frame(100)));
+        outbox.consume(50);
+        assert!(!outbox.append_answer(&frame(100)));
+        outbox.consume(52);
+        assert!(outbox.append_answer(&frame(100)), "it is written");
     }
 
     #[test]

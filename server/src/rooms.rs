@@ -13,18 +13,19 @@ impl RoomRules {
     /// Checks a name that is not empty.
     ///
     /// # Errors
-    /// 107 for one that is too long or not ASCII, 103 for one that needs a subscription token (it begins with `$`), which no
+    /// 107 for one that is too long, not ASCII, or begins with a control character; 103 for one that needs a subscription token (it begins with `$`), which no
     /// client can have yet.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), ErrorCode> {
         self.check_form(name)?;
         if name.starts_with('$') { Err(ErrorCode::PERMISSION_DENIED) } else { Ok(()) }
     }
 
-    /// Checks length and characters alone: the server API may use every room.
+    /// Checks length and characters alone: the server API may use every room of clients.
     pub(crate) fn check_form(&self, name: &str) -> Result<(), ErrorCode> {
         let well_formed =
             !name.is_empty() && name.len() <= self.bytes_max && (self.unicode || name.is_ascii());
-        if well_formed { Ok(()) } else { Err(ErrorCode::BAD_REQUEST) }
+        // Rooms that the nodes use among themselves begin with a control character.
+        if well_formed && !name.starts_with(char::is_control) { Ok(()) } else { Err(ErrorCode::BAD_REQUEST) }
     }
 }
 
@@ -41,6 +42,9 @@ mod tests {
         assert_eq!(rules.check_name("éé"), Ok(()));
         assert_eq!(rules.check_name("$abc"), Err(ErrorCode::PERMISSION_DENIED));
         assert_eq!(rules.check_form("$abc"), Ok(()));
+        for hidden in ["\u{1}abc", "\n", "\u{85}a"] {
+            assert_eq!(rules.check_form(hidden), Err(ErrorCode::BAD_REQUEST));
+        }
         let ascii = RoomRules { unicode: false, ..rules };
         assert_eq!(ascii.check_name("é"), Err(ErrorCode::BAD_REQUEST));
     }

@@ -68,11 +68,14 @@ impl Session {
         (self.client >> 96) as u32
     }
 
-    /// The client's id as it appears in the protocol: a version 4 UUID.
+    /// The random bits that name the client.
+    pub(crate) fn client(&self) -> u128 {
+        self.client
+    }
+
+    /// The client's id as it appears in the protocol.
     pub(crate) fn client_id(&self) -> String {
-        let bits = (self.client & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-        let hex = format!("{bits:032x}");
-        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        client_id(self.client)
     }
 
     /// Writes whole frames now if nothing waits before them, else puts them behind what waits.
@@ -164,6 +167,13 @@ impl Session {
         self.outbox.lock().len()
     }
 
+    /// Puts one large answer behind what waits, beyond the outbox's limit if need be. False: another one is still being
+    /// written. Only for the session's own turn, which [holds](Self::hold) it and owes the flush.
+    #[must_use]
+    pub(crate) fn append_answer(&self, frame: &[u8]) -> bool {
+        self.outbox.lock().append_answer(frame)
+    }
+
     /// Asks the task to close with `code`. The first wish counts.
     pub(crate) fn request_close(&self, code: DisconnectCode) {
         if self.close_wanted.compare_exchange(0, code.0, AcqRel, Relaxed).is_ok() {
@@ -250,6 +260,13 @@ impl Session {
         outbox.fail();
         self.wake.wake();
     }
+}
+
+/// The client that random bits name, as it appears in the protocol: a version 4 UUID.
+pub(crate) fn client_id(client: u128) -> String {
+    let bits = (client & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 fn would_block(error: &rustix::io::Errno) -> bool {

@@ -1,0 +1,50 @@
+//! `join` and `leave` pushes on their way to the members that wish to see who comes and goes.
+//!
+//! They take turns as a giant room's messages do, whatever the room's size: nothing of them runs within a delivery.
+
+use std::sync::Arc;
+
+use manifold_strategies::RoomId;
+
+use super::Hub;
+use super::room::Room;
+use crate::session::Session;
+
+/// Slots looked at per turn.
+const TURN_MEMBERS: usize = 128;
+
+impl Hub {
+    /// Whether somebody here wishes to see who comes to a room and goes.
+    pub(crate) fn shows_arrivals(&self, room: &RoomId) -> bool {
+        let room = self.find(room.as_str());
+        room.is_some_and(|room| room.lock().members.iter().any(|member| member.join_leave))
+    }
+
+    /// Sends a frame to all members of a room that wish to see who comes and goes.
+    pub(crate) async fn show_arrivals(&self, room: &RoomId, frame: &[u8]) {
+        let Some(room) = self.find(room.as_str()) else { return };
+        let mut first = 0;
+        while room.show_arrivals(first, frame) {
+            first += TURN_MEMBERS;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Room {
+    /// Serves the members from slot `first` on. False: these were the last.
+    fn show_arrivals(&self, first: usize, frame: &[u8]) -> bool {
+        // Nobody leaves meanwhile: no push follows a goodbye.
+        let _turn = self.turn.lock();
+        let state = self.lock();
+        let end = first + TURN_MEMBERS;
+        let wishing = state.members.slice(first..end).filter(|member| member.join_leave);
+        let sessions: Vec<Arc<Session>> = wishing.map(|member| Arc::clone(&member.session)).collect();
+        let more = end < state.members.end();
+        drop(state);
+        for session in sessions {
+            session.send(frame);
+        }
+        more
+    }
+}
