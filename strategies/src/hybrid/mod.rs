@@ -20,9 +20,10 @@
 //! [skipped](crate::Event::Skipped) because another copy of its message had come before (a retry with the same id). A
 //! message has none where none can be known in order: it travelled by the log alone, or it comes after its place was given
 //! up, or after its epoch ended. Such messages are delivered in between, and are neither holes nor gaps, so an outage by itself
-//! tells nobody of a loss. When Redis comes back with its data the numbering simply goes on. When it comes back empty, a new
-//! epoch starts at 1, and is [announced](crate::Event::Renumbered): positions of the old one are void, but nothing is lost
-//! by that, since what the old epoch lacked was filled from the log or declared before the new one begins.
+//! tells nobody of a loss. When only the link was away the numbering simply goes on. When Redis was restarted, or a
+//! failover made a replica the master, a new epoch starts at 1, and is [announced](crate::Event::Renumbered): positions of the
+//! old one are void, but nothing is lost by that, since what the old epoch lacked was filled from the log or declared
+//! before the new one begins.
 //!
 //! # Why nothing acknowledged is lost, doubled, or reordered
 //! Nodes notice the loss and the return of Redis at different times, so publishers and receivers are in all combinations of

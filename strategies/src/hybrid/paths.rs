@@ -12,6 +12,7 @@ use super::merge::{Merge, Place};
 use crate::backplane::{BoxFuture, Entrance, Envelope, Position, RoomId};
 use crate::clients::kafka::{Consumer, Link, Record, RecordSink};
 use crate::envelope::{self, View};
+use crate::error::Result;
 use crate::redis_pubsub::wire::{Inbound, Wire};
 use crate::stats::Stats;
 
@@ -71,7 +72,7 @@ impl Paths {
 
     /// Goes on where the log has something to read: behind what retention took, or from the start of a log that became
     /// shorter. What is read twice is recognised. May be tried again from any point at which it failed.
-    async fn repair(&self, consumer: Consumer) -> crate::Result<()> {
+    async fn repair(&self, consumer: Consumer) -> Result<()> {
         let (topic, read) = (self.log.topic.clone(), self.step(|merge| merge.read_to()));
         let before = read.clone();
         let resumes = self.log.cluster.run(move |cluster| cluster.resume_blocking(&topic, &read)).await?;
@@ -99,6 +100,10 @@ impl Wire for LivePath {
     fn encode(&self, message: &Envelope, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0.log.fence(&message.room).to_be_bytes());
         envelope::encode(message, None, out);
+    }
+
+    fn read<'a>(&self, body: &'a [u8]) -> Result<View<'a>> {
+        View::parse(body.get(FENCE_BYTES..).unwrap_or_default())
     }
 
     fn inbound(&self) -> Box<dyn Inbound> {

@@ -72,6 +72,13 @@ pub struct Settings {
     pub room_ttl_s: u64,
     /// Message ids that a node remembers to remove duplicates, 1–16,777,216. Default 65,536.
     pub dedup_messages: usize,
+    /// Messages of a room that Redis keeps for those who come back, 0–10,000; a few more may be there. Default 300.
+    pub history_messages: usize,
+    /// How long Redis keeps them after a room's last message, but no longer than `room_ttl_s`, in minutes, 1–10,080.
+    /// Default 10.
+    pub history_minutes: u64,
+    /// How long Redis recognises the id of a message, in s, 1–3,600. Default 30. Only with `history_messages`.
+    pub dedup_seconds: u64,
     /// Deadline of a graceful shutdown, in ms, 100–60,000. Default 5,000.
     pub shutdown_timeout_ms: u64,
     /// Further librdkafka properties (TLS, SASL, sockets), by their names. Secrets are masked wherever settings show.
@@ -100,6 +107,9 @@ impl Default for Settings {
             linger_ms: 10_000,
             room_ttl_s: 86_400,
             dedup_messages: DedupWindow::CAPACITY,
+            history_messages: 300,
+            history_minutes: 10,
+            dedup_seconds: 30,
             shutdown_timeout_ms: 5_000,
             client: ClientProperties::default(),
         }
@@ -159,6 +169,9 @@ impl Settings {
             linger_ms: self.linger_ms,
             room_ttl_s: self.room_ttl_s,
             dedup_messages: self.dedup_messages,
+            history_messages: self.history_messages,
+            history_minutes: self.history_minutes,
+            dedup_seconds: self.dedup_seconds,
             shutdown_timeout_ms: self.shutdown_timeout_ms,
         }
     }

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use super::live::{Shared, closed};
 use super::publisher::Publisher;
-use super::sequence::{ANNOUNCE_SCRIPT, PUBLISH_SCRIPT, TOP_SCRIPT};
+use super::scripts::{
+    ANNOUNCE_SCRIPT, KEEPING_ANNOUNCE_SCRIPT, KEEPING_PUBLISH_SCRIPT, PUBLISH_SCRIPT, READ_SCRIPT, TOP_SCRIPT,
+};
 use super::subscriber::{Request, Subscriber};
 use super::work::Work;
 use crate::backplane::RoomId;
-use crate::clients::redis::topology::{SLOTS, Shard, discover, is_master, slot};
+use crate::clients::redis::topology::{SLOTS, Shard, discover, incarnation, is_master, slot};
 use crate::clients::redis::{Connection, Kind, Value};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -51,10 +53,12 @@ struct Ends {
 /// A connection ready for a lane, and the scripts loaded on its server.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
-    /// Digest of the script that this use is about: [`PUBLISH_SCRIPT`] or [`TOP_SCRIPT`].
+    /// Digest of the script that this use is about.
     pub(crate) script: Vec<u8>,
-    /// Digest of [`ANNOUNCE_SCRIPT`].
+    /// Digest of the script that publishes under a position assigned before.
     pub(crate) announce: Vec<u8>,
+    /// The life of the server, as scripts take it.
+    pub(crate) incarnation: [u8; 8],
 }
 
 /// What a session is for.
@@ -62,6 +66,8 @@ pub(crate) struct Session {
 pub(crate) enum Use {
     Publish,
     Subscribe,
+    /// Reading history.
+    Read,
 }
 
 impl Shared {
@@ -106,13 +112,18 @@ impl Shared {
             let problem = format!("{host} is no master, perhaps not yet");
             return Err(Error::new(ErrorKind::Unreachable, "connect", problem));
         }
+        let keeps = self.settings.keeps_history();
         let script = match purpose {
+            Use::Publish if keeps => KEEPING_PUBLISH_SCRIPT,
             Use::Publish => PUBLISH_SCRIPT,
             Use::Subscribe => TOP_SCRIPT,
+            Use::Read => READ_SCRIPT,
         };
         let script = self.load(&mut connection, script).await?;
-        let announce = self.load(&mut connection, ANNOUNCE_SCRIPT).await?;
-        Ok(Session { connection, script, announce })
+        let announce = if keeps { KEEPING_ANNOUNCE_SCRIPT } else { ANNOUNCE_SCRIPT };
+        let announce = self.load(&mut connection, announce).await?;
+        let incarnation = incarnation(&mut connection, &self.opening).await?.to_be_bytes();
+        Ok(Session { connection, script, announce, incarnation })
     }
 
     async fn load(&self, connection: &mut Connection, script: &str) -> Result<Vec<u8>> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::lanes::Session;
 use super::live::Shared;
 use super::rooms::{Room, Rooms};
-use super::sequence::{HEAD_BYTES, Top, head, split_head};
+use super::sequence::{HEAD_BYTES, KEPT_HEAD_BYTES, Top, head, split_head};
 use super::wire::Inbound;
 use crate::backplane::{Position, RoomId};
 use crate::clients::redis::Value;
@@ -154,15 +154,14 @@ impl Listening {
 
     fn ask_top(&mut self, room: RoomId, seen: Option<Position>) {
         let epoch = self.shared.epochs.draw().to_be_bytes();
-        let ttl = self.shared.settings.room_ttl_s.to_string();
         let seen = seen.map(head);
         let seen: &[u8] = seen.as_ref().map_or(&[], |head| head);
         let name = self.shared.name(&room);
-        let command: [&[u8]; 6] = [b"EVALSHA", &self.session.script, b"1", &name, &epoch, ttl.as_bytes()];
-        let out = self.session.connection.outbox();
-        put_command_header(out, command.len() + 1);
-        command.iter().for_each(|argument| put_argument(out, argument));
-        put_argument(out, seen);
+        let ttl = &self.shared.numbers.room_ttl_s;
+        let Session { connection, script, incarnation, .. } = &mut self.session;
+        let (script, incarnation) = (&script[..], &incarnation[..]);
+        let command: [&[u8]; 8] = [b"EVALSHA", script, b"1", &name, &epoch, ttl, seen, incarnation];
+        put_command(connection.outbox(), &command);
         self.ask(Asked::Top(room));
     }
 
@@ -286,7 +285,7 @@ impl Listening {
             return;
         }
         let unknown = room.place.get().is_none();
-        let top = top.filter(|top| top.len() == HEAD_BYTES).and_then(split_head);
+        let top = top.filter(|top| [HEAD_BYTES, KEPT_HEAD_BYTES].contains(&top.len())).and_then(split_head);
         let result = top.map(|(top, _)| (top, room.place.compare(top)));
         match result {
             Some((top, Top::Missed(missing))) => {

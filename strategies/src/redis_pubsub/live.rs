@@ -16,14 +16,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::commands::Numbers;
+use super::history;
 use super::lanes::{Lane, Table};
+use super::readers::Readers;
 use super::sequence::Epochs;
 use super::settings::Settings;
 use super::subscriber::Request;
 use super::wire::Wire;
 use super::work::{Publish, Work};
-use crate::backplane::{BoxFuture, Position, RoomId};
+use crate::backplane::{BoxFuture, Page, PageQuery, Position, Resumed, RoomId};
 use crate::clients::redis::connection::Opening;
+use crate::clients::redis::topology::tag;
 use crate::clients::redis::{Address, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Stats;
@@ -57,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) waiting: AtomicUsize,
     pub(crate) waiting_bytes: AtomicUsize,
     prefix: String,
+    pub(super) numbers: Numbers,
+    /// Connections that read history.
+    pub(super) readers: Readers,
     pub(super) opening: Opening,
     pub(super) table: RwLock<Table>,
     /// When the cluster was last asked who serves what.
@@ -77,9 +84,15 @@ impl Live {
             name: format!("manifold-{}", setup.node),
             timeout: setup.settings.connect_timeout(),
         };
+        if setup.address.kind == Kind::Cluster && setup.settings.keeps_history() {
+            // Looked for now, once, rather than when the first message waits.
+            tag(0);
+        }
         let until = setup.connect_retry.map(|limit| Instant::now() + limit);
         let shared = Arc::new(Shared {
             prefix: format!("{}:", setup.namespace),
+            numbers: Numbers::new(&setup.settings),
+            readers: Readers::new(),
             address: setup.address,
             settings: setup.settings,
             fail_fast: setup.fail_fast,
@@ -151,6 +164,29 @@ impl Live {
         if self.0.request(room, request) { Ok(()) } else { Err(closed("leave")) }
     }
 
+    /// What a room carried after `since`. See [`History::resume`](crate::History::resume).
+    pub(crate) fn resume(
+        &self,
+        room: &RoomId,
+        since: Position,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Resumed>> {
+        let (shared, room, open) = (Arc::clone(&self.0), room.clone(), self.check_open("resume"));
+        Box::pin(async move {
+            open?;
+            history::resume(&shared, &room, since, limit).await
+        })
+    }
+
+    /// A page of what a room carried. See [`History::page`](crate::History::page).
+    pub(crate) fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>> {
+        let (shared, room, open) = (Arc::clone(&self.0), room.clone(), self.check_open("history"));
+        Box::pin(async move {
+            open?;
+            history::page(&shared, &room, query).await
+        })
+    }
+
     /// Waits for publishes to get their outcome, then closes every connection, within the settings' bound.
     pub(crate) fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
         let shared = Arc::clone(&self.0);
@@ -163,6 +199,7 @@ impl Live {
             // The last tenth is for the tasks, which then only have to end.
             let in_time = timeout(limit - limit / TASKS_SHARE, shared.flush()).await.is_ok();
             shared.closing.send_replace(true);
+            shared.readers.close();
             let tasks = std::mem::take(&mut *shared.tasks.lock());
             for mut task in tasks {
                 // The tasks look at `closing` whenever they wait, so this bound is for a bug, not for Redis.
@@ -214,6 +251,11 @@ impl Shared {
         name.extend_from_slice(self.prefix.as_bytes());
         name.extend_from_slice(room.as_str().as_bytes());
         name
+    }
+
+    /// What all names begin with.
+    pub(super) fn namespace(&self) -> &str {
+        self.prefix.trim_end_matches(':')
     }
 
     /// The room of a channel.

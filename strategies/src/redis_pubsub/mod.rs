@@ -1,26 +1,38 @@
 //! Redis Pub/Sub with a dense sequence per room (plan 3): lowest latency, at most once, and every loss is noticed.
 //!
-//! - One script per message assigns the room's next offset and publishes, atomically; see `sequence`.
+//! - One script per message assigns the room's next offset, keeps the message in the room's stream, and publishes,
+//!   atomically; see `scripts`.
 //! - A node subscribes to the rooms that have local members, and lets go of them some seconds after the last one left.
 //! - Messages, confirmations and the tops of rooms arrive over one connection in one order, so a missing message is found
 //!   exactly: by the next message, by the heartbeat (a lost *last* message), or when a broken link is back. What Redis
-//!   did not deliver is gone, and is declared as a gap.
-//! - When numbering restarts (Redis lost its data, or a failover rewound it) the room gets a new epoch. That is declared
-//!   as a gap too, an empty one if nothing is known to be missing. Until Redis has drawn that epoch, messages under
-//!   numbers that a node has seen before reach it under an epoch of its own, which the publisher is not told.
+//!   did not deliver is declared as a gap. Who then resumes gets it from the stream, as far as that reaches.
+//! - When numbering restarts the room gets a new epoch: Redis lost its data, or was restarted with it, or a failover made a
+//!   replica the master, or the room's slot moved. That is declared as a gap too, an empty one if nothing is known to be
+//!   missing. A replica, or a file, may be older than what was acknowledged, and nobody can tell by how much: so nothing
+//!   of before can be resumed, and no number is used twice.
 //!
 //! # What the guarantees mean
-//! Publishes that got no reply before the link broke are sent again, and a client may retry with the same message id:
-//! duplicates are removed on the receiving nodes, within their window of message ids. A removed duplicate has used up an
-//! offset, which is told as skipped: positions stay dense, and nobody takes a retry for a loss. One node's members
-//! thus see each message once; one that joined between the two copies sees the second. Removing them in the script
-//! instead would cost every publish a second key, which a cluster cannot serve while its slot moves.
+//! Publishes that got no reply before the link broke are sent again, and a client may retry with the same message id. Redis
+//! remembers ids for `dedup_seconds`: a repeat creates nothing, and gets the position of the first. What comes later, or
+//! where no history is kept, is removed on the receiving nodes, within their window of message ids. A message
+//! removed there has used up an offset, which is told as skipped: positions stay dense, and nobody takes a retry for a loss.
+//!
+//! In a cluster the script needs keys of one slot together, which it cannot have while that slot moves: its rooms'
+//! publishes wait until it has moved, and so do those to the same master behind them.
+//!
+//! # What can be resumed
+//! The last `history_messages` of a room, until `history_minutes` after the last one. An answer is complete only if
+//! every offset from the member's place to the room's head is there, all read in one epoch; see `history`.
 
+mod commands;
+mod history;
 pub(crate) mod lanes;
 pub(crate) mod listening;
 pub(crate) mod live;
 pub(crate) mod publisher;
+mod readers;
 pub(crate) mod rooms;
+mod scripts;
 pub(crate) mod sequence;
 mod settings;
 pub(crate) mod subscriber;
@@ -41,7 +53,9 @@ pub(crate) use self::settings::within;
 use self::work::{Operation, Publish};
 
 use self::wire::{Inbound, Wire};
-use crate::backplane::{Backplane, BoxFuture, Entrance, Envelope, Event, Message, Position, RoomId};
+use crate::backplane::{
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, Page, PageQuery, Position, Resumed, RoomId,
+};
 use crate::clients::redis::Address;
 use crate::dedup::DedupWindow;
 use crate::envelope::{self, View};
@@ -50,23 +64,25 @@ use crate::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions
 use crate::stats::Stats;
 use crate::strategy::{Needs, Start, Strategy, parse_settings};
 
-/// What the strategy promises.
-pub const GUARANTEES: Guarantees = Guarantees {
-    delivery: Delivery::AtMostOnce,
-    ordering: Ordering::PerRoom,
-    ack: Ack::Broker,
-    interest: Interest::Rooms,
-    replay: ReplayKind::None,
-    positions: Positions::Dense,
-    idempotent_retry: true,
-    spans_nodes: true,
-    whole_rooms: true,
-};
+/// What the strategy promises with these settings.
+pub fn guarantees(settings: &Settings) -> Guarantees {
+    Guarantees {
+        delivery: Delivery::AtMostOnce,
+        ordering: Ordering::PerRoom,
+        ack: Ack::Broker,
+        interest: Interest::Rooms,
+        replay: if settings.keeps_history() { ReplayKind::Memory } else { ReplayKind::None },
+        positions: Positions::Dense,
+        idempotent_retry: true,
+        spans_nodes: true,
+        whole_rooms: true,
+    }
+}
 
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
     name: "redis-pubsub",
-    summary: "Redis Pub/Sub per room with a dense sequence: no log, loss is noticed and declared",
+    summary: "Redis Pub/Sub per room with a dense sequence and a short history: no log, loss is noticed and declared",
     needs: Needs { kafka: false, redis: true },
     counter_example: false,
     variants: &[],
@@ -76,7 +92,7 @@ pub const STRATEGY: Strategy = Strategy {
             Error::new(ErrorKind::Config, "settings", "they cannot be shown").with_source(source)
         })
     },
-    guarantees: |table| checked(table).map(|_| GUARANTEES),
+    guarantees: |table| checked(table).map(|settings| guarantees(&settings)),
     connect: |start| Box::pin(connect(start)),
 };
 
@@ -119,7 +135,7 @@ struct RedisPubsub {
 
 impl Backplane for RedisPubsub {
     fn guarantees(&self) -> Guarantees {
-        GUARANTEES
+        guarantees(&self.settings)
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
@@ -149,12 +165,26 @@ impl Backplane for RedisPubsub {
         Box::pin(std::future::ready(self.live.leave(room)))
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        if self.settings.keeps_history() { Some(self) } else { None }
+    }
+
     fn stats(&self) -> &Stats {
         &self.stats
     }
 
     fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
         self.live.shutdown()
+    }
+}
+
+impl History for RedisPubsub {
+    fn resume(&self, room: &RoomId, since: Position, limit: usize) -> BoxFuture<'static, Result<Resumed>> {
+        self.live.resume(room, since, limit)
+    }
+
+    fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>> {
+        self.live.page(room, query)
     }
 }
 
@@ -175,6 +205,10 @@ struct Direct {
 impl Wire for Direct {
     fn encode(&self, envelope: &Envelope, out: &mut Vec<u8>) {
         envelope::encode(envelope, None, out);
+    }
+
+    fn read<'a>(&self, body: &'a [u8]) -> Result<View<'a>> {
+        View::parse(body)
     }
 
     fn in_order(&self) -> bool {

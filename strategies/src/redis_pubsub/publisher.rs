@@ -2,7 +2,7 @@
 //!
 //! Publishes are written as soon as they are queued, many in one go under load, without waiting for earlier replies. When
 //! the link breaks, those without a reply are sent again, in order, ahead of all later ones; whether the first attempt
-//! reached Redis is unknown, so receivers remove duplicates by message id.
+//! reached Redis is unknown, so the script, or else the receivers, remove duplicates by message id.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,13 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lanes::{Lane, Session, Use};
 use super::live::{Shared, closed};
-use super::sequence::head;
 use super::subscriber::closed as closed_signal;
 use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_try_again};
 use crate::backplane::Position;
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::{no_answer, refused};
-use crate::clients::redis::resp::put_command;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
@@ -145,24 +143,11 @@ impl Publisher {
 
     fn encode(&mut self, publish: &Publish, session: &mut Session) {
         let shared = &self.shared;
-        let verb: &[u8] = if shared.sharded() { b"SPUBLISH" } else { b"PUBLISH" };
-        let name = shared.name(&publish.envelope.room);
         self.body.clear();
         if publish.operation != Operation::Reserve {
             shared.wire.encode(&publish.envelope, &mut self.body);
         }
-        if let Operation::Announce(position) = publish.operation {
-            let command: [&[u8]; 7] =
-                [b"EVALSHA", &session.announce, b"1", &name, &head(position), &self.body, verb];
-            put_command(session.connection.outbox(), &command);
-        } else {
-            let epoch = shared.epochs.draw().to_be_bytes();
-            let ttl = shared.settings.room_ttl_s.to_string();
-            let verb = if publish.operation == Operation::Reserve { b"" } else { verb };
-            let command: [&[u8]; 8] =
-                [b"EVALSHA", &session.script, b"1", &name, &self.body, &epoch, ttl.as_bytes(), verb];
-            put_command(session.connection.outbox(), &command);
-        }
+        shared.put_publish(publish, &self.body, session);
         shared.stats.broker_writes.add(1);
     }
 

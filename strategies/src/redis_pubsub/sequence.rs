@@ -1,54 +1,23 @@
 //! The sequence of a room: how Redis counts it, and how a node notices that it missed something.
 //!
-//! Redis keeps one 16-byte string per room, its *head*: epoch and offset, big-endian. The same bytes stand in front of
-//! every published message. Key and channel have the same name, so in a cluster they share a slot whatever braces the
-//! room's name contains. Epoch and offset live and die together: a Redis that lost the key (restart, expiry, eviction)
-//! draws a new random epoch with the next message, so numbers are never used twice under one epoch. The exception is a
-//! failover to a replica that lags: it may rewind the offset, and [`TOP_SCRIPT`] lets the first node that knows better
-//! start a new epoch.
+//! Redis keeps one 24-byte string per room, its *head*: epoch and offset, big-endian, and the life of the server that wrote
+//! it. The first 16 bytes stand in front of every published message as well. Key and channel have the same name, so
+//! in a cluster they share a slot whatever braces the room's name contains. Epoch and offset live and die together: a Redis
+//! that lost the key (restart, expiry, eviction) draws a new random epoch with the next message, so numbers are never
+//! used twice under one epoch. Neither are they after a failover, or a restart with data: what a replica or a file holds
+//! may be older than what was published, so the first that asks of a room in the server's new life starts a new epoch
+//! (see `scripts`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::backplane::Position;
 
-/// Length of a head in bytes.
+/// Length in bytes of a head in front of a message, or as a script returns it.
 pub(crate) const HEAD_BYTES: usize = 16;
+/// Length in bytes of a head as Redis keeps it: with the life of the server behind it.
+pub(crate) const KEPT_HEAD_BYTES: usize = HEAD_BYTES + 8;
 
-/// Assigns the next offset and publishes, in one step. KEYS: room. ARGV: message, epoch to draw, seconds to live,
-/// `PUBLISH` or `SPUBLISH`, or an empty string to only assign. Returns the head.
-pub(crate) const PUBLISH_SCRIPT: &str = "\
-local head = redis.call('GET', KEYS[1])
-local epoch, offset = ARGV[2], 1
-if head then epoch = string.sub(head, 1, 8) offset = struct.unpack('>I8', head, 9) + 1 end
-head = epoch .. struct.pack('>I8', offset)
-redis.call('SET', KEYS[1], head, 'EX', ARGV[3])
-if ARGV[4] ~= '' then redis.call(ARGV[4], KEYS[1], head .. ARGV[1]) end
-return head";
-
-/// Publishes under a position that was assigned before, unless the room has left that epoch. KEYS: room. ARGV: head,
-/// message, `PUBLISH` or `SPUBLISH`. Returns the head.
-pub(crate) const ANNOUNCE_SCRIPT: &str = "\
-local head = redis.call('GET', KEYS[1])
-if head and string.sub(head, 1, 8) == string.sub(ARGV[1], 1, 8) then
-redis.call(ARGV[3], KEYS[1], ARGV[1] .. ARGV[2])
-end
-return ARGV[1]";
-
-/// Returns the head of a room and keeps it alive; starts an epoch if there is none, or if it fell behind what the asking
-/// node has seen. KEYS: room. ARGV: epoch to draw, seconds to live, last head seen or an empty string.
-pub(crate) const TOP_SCRIPT: &str = "\
-local head = redis.call('GET', KEYS[1])
-local seen = ARGV[3]
-if head and (seen == '' or string.sub(head, 1, 8) ~= string.sub(seen, 1, 8)
-or struct.unpack('>I8', head, 9) >= struct.unpack('>I8', seen, 9)) then
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return head
-end
-head = ARGV[1] .. struct.pack('>I8', 0)
-redis.call('SET', KEYS[1], head, 'EX', ARGV[2])
-return head";
-
-/// A head as Redis stores it.
+/// A head as scripts take and return it.
 pub(crate) fn head(position: Position) -> [u8; HEAD_BYTES] {
     ((u128::from(position.epoch) << 64) | u128::from(position.offset)).to_be_bytes()
 }
@@ -105,7 +74,7 @@ pub(crate) enum Top {
 /// A node's place in a room. Compared with tops that stand in one order with the messages (same connection), so no
 /// message can be on its way when a top says that it is missing.
 ///
-/// A failover may take numbering back while the node already stands further. Then the same numbers come again with other
+/// Should numbering go back within an epoch all the same (somebody restored a key), the same numbers come again with other
 /// messages until somebody starts a new epoch, and the place shows them under an epoch of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {

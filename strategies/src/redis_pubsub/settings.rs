@@ -37,6 +37,14 @@ pub struct Settings {
     pub room_ttl_s: u64,
     /// Message ids that the node remembers to remove duplicates of a retry; 1 to 16,777,216. Default 65,536.
     pub dedup_messages: usize,
+    /// Messages of a room that Redis keeps for those who come back, 0 to 10,000; a few more may be there. Default 300. They
+    /// cost Redis their size each, and every publish a few more steps. With 0 nothing is kept, and nobody can resume.
+    pub history_messages: usize,
+    /// How long they are kept after a room's last message, but no longer than `room_ttl_s`; 1 to 10,080 minutes. Default 10.
+    pub history_minutes: u64,
+    /// How long Redis recognises the id of a message, so that a repeat by whichever node creates no second one; 1 to
+    /// 3,600 s. Default 30. Each message costs Redis some 150 bytes for so long. Only with history.
+    pub dedup_seconds: u64,
     /// Bound of the shutdown; 10 to 60,000 ms. Default 5,000.
     pub shutdown_timeout_ms: u64,
 }
@@ -55,6 +63,9 @@ impl Default for Settings {
             linger_ms: 10_000,
             room_ttl_s: 86_400,
             dedup_messages: DedupWindow::CAPACITY,
+            history_messages: 300,
+            history_minutes: 10,
+            dedup_seconds: 30,
             shutdown_timeout_ms: 5_000,
         }
     }
@@ -74,6 +85,9 @@ impl Settings {
         within("linger_ms", self.linger_ms, 0, 600_000)?;
         within("room_ttl_s", self.room_ttl_s, 60, 2_592_000)?;
         within("dedup_messages", self.dedup_messages as u64, 1, 1 << 24)?;
+        within("history_messages", self.history_messages as u64, 0, 10_000)?;
+        within("history_minutes", self.history_minutes, 1, 10_080)?;
+        within("dedup_seconds", self.dedup_seconds, 1, 3_600)?;
         within("shutdown_timeout_ms", self.shutdown_timeout_ms, 10, 60_000)
     }
 
@@ -103,6 +117,14 @@ impl Settings {
 
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms)
+    }
+
+    pub(crate) fn keeps_history(&self) -> bool {
+        self.history_messages > 0
+    }
+
+    pub(crate) fn history(&self) -> Duration {
+        Duration::from_secs(self.history_minutes * 60)
     }
 
     pub(crate) fn shutdown_timeout(&self) -> Duration {

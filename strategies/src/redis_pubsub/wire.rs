@@ -1,15 +1,19 @@
 //! What the live path asks of the strategy that uses it.
 
 use crate::backplane::{BoxFuture, Envelope, Position, RoomId};
+use crate::envelope::View;
+use crate::error::Result;
 
 /// What a strategy makes of the live path.
 pub(crate) trait Wire: Send + Sync + 'static {
     /// Appends what is published for `envelope`.
     fn encode(&self, envelope: &Envelope, out: &mut Vec<u8>);
+    /// Reads what [`encode`](Self::encode) wrote, out of a room's history.
+    fn read<'a>(&self, body: &'a [u8]) -> Result<View<'a>>;
     /// Takes what arrives on one lane.
     fn inbound(&self) -> Box<dyn Inbound>;
-    /// Whether messages come in the order of their positions while numbering goes on. Then numbers that come again, after
-    /// a failover took numbering back, are given an epoch of this node's own.
+    /// Whether messages come in the order of their positions while numbering goes on. Then numbers that come again, where
+    /// numbering went back, are given an epoch of this node's own.
     fn in_order(&self) -> bool {
         false
     }

@@ -40,6 +40,13 @@ async fn masters(redis: &str, slot: u16) -> Result<Vec<Master>> {
     Ok(masters)
 }
 
+async fn keys_in_slot(master: &mut Connection, number: &str) -> Result<Vec<bytes::Bytes>> {
+    let Value::Array(keys) = ask(master, &["CLUSTER", "GETKEYSINSLOT", number, "1000000"]).await? else {
+        anyhow::bail!("no keys");
+    };
+    Ok(keys.iter().filter_map(Value::text).cloned().collect())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_moves_while_messages_flow() -> Result<()> {
     let servers = servers(RedisTopology::Cluster)?;
@@ -59,7 +66,12 @@ async fn a_slot_moves_while_messages_flow() -> Result<()> {
     ask(&mut to.connection, &["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id]).await?;
     ask(&mut from.connection, &["CLUSTER", "SETSLOT", &number, "MIGRATING", &to.id]).await?;
     let (ip, port) = to.host.rsplit_once(':').context("a port")?;
-    ask(&mut from.connection, &["MIGRATE", ip, port, &key, "0", "5000"]).await?;
+    let keys = keys_in_slot(&mut from.connection, &number).await?;
+    ensure!(keys.len() > 2, "the head, the history and message ids are in one slot, not {}", keys.len());
+    let mut migrate: Vec<&[u8]> = [ip, port, "", "0", "5000", "KEYS"].map(str::as_bytes).to_vec();
+    migrate.insert(0, b"MIGRATE");
+    migrate.extend(keys.iter().map(|key| &key[..]));
+    from.connection.call(&migrate, DEADLINE).await?;
     ask(&mut to.connection, &["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
     ask(&mut from.connection, &["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
 

@@ -68,7 +68,8 @@ async fn a_lost_last_message_is_noticed() -> Result<()> {
     // A message that Redis numbered and nobody received.
     let mut admin = admin(redis).await?;
     let script = "local head = redis.call('GET', KEYS[1]) \
-                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 3)) return 'OK'";
+                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 3) \
+                  .. string.sub(head, 17)) return 'OK'";
     ask(&mut admin, &["EVAL", script, "1", &format!("faults:{ROOM}")]).await?;
     let started = Instant::now();
     b.wait_for_event("a gap", |event| matches!(event, Event::Gap { from: 2, to: 4, .. })).await?;
@@ -94,7 +95,8 @@ async fn numbers_that_come_again_are_no_numbers_seen_before() -> Result<()> {
     }
     b.inbox.wait_for(ROOM, 3).await?;
     let script = "local head = redis.call('GET', KEYS[1]) \
-                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 1)) return 'OK'";
+                  redis.call('SET', KEYS[1], string.sub(head, 1, 8) .. struct.pack('>I8', 1) \
+                  .. string.sub(head, 17)) return 'OK'";
     ask(&mut admin(redis).await?, &["EVAL", script, "1", &format!("faults:{ROOM}")]).await?;
     let again = b.publish(ROOM, "3").await?;
     ensure!(again.offset == 2, "numbering went back: {again:?}");

@@ -1,5 +1,7 @@
 //! Who serves which key: one server, the master that the sentinels name, or the masters of a cluster.
 
+use std::sync::LazyLock;
+
 use super::address::{Address, Kind};
 use super::connection::{Connection, Opening};
 use super::resp::Value;
@@ -65,6 +67,22 @@ pub async fn is_master(connection: &mut Connection, opening: &Opening) -> Result
     }
 }
 
+/// What tells this life of the server from every other: drawn by it when it starts. Another server has another one, and
+/// so has the same one once it was restarted.
+pub async fn incarnation(connection: &mut Connection, opening: &Opening) -> Result<u64> {
+    match connection.call(&[b"INFO", b"server"], opening.timeout).await? {
+        Value::Text(info) => run_id(&info).ok_or_else(|| unexpected("INFO server")),
+        _ => Err(unexpected("INFO server")),
+    }
+}
+
+/// The front of `run_id`, which is 40 hexadecimal digits.
+fn run_id(info: &[u8]) -> Option<u64> {
+    let info = std::str::from_utf8(info).ok()?;
+    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    u64::from_str_radix(id.get(..16)?, 16).ok()
+}
+
 async fn ask_cluster(host: &str, opening: &Opening) -> Result<Vec<Shard>> {
     let mut node = Connection::open(host, opening).await?;
     let reply = node.call(&[b"CLUSTER", b"SLOTS"], opening.timeout).await?;
@@ -125,6 +143,28 @@ pub fn slot(key: &[u8]) -> u16 {
     crc16(tag.unwrap_or(key)) % SLOTS
 }
 
+/// A short text whose slot is `number`. In braces at the front of a key it puts the key there, whatever follows.
+pub fn tag(number: u16) -> &'static str {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    // Three letters and digits reach every slot.
+    static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut tags = vec![String::new(); usize::from(SLOTS)];
+        for length in 1..=3_u32 {
+            for number in 0..DIGITS.len().pow(length) {
+                let digit =
+                    |place: u32| char::from(DIGITS[number / DIGITS.len().pow(place) % DIGITS.len()]);
+                let tag: String = (0..length).map(digit).collect();
+                let free = &mut tags[usize::from(slot(tag.as_bytes()))];
+                if free.is_empty() {
+                    *free = tag;
+                }
+            }
+        }
+        tags
+    });
+    &TAGS[usize::from(number % SLOTS)]
+}
+
 /// CRC-16/XMODEM, as Redis Cluster uses it.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc: u16, byte| {
@@ -146,6 +186,24 @@ mod tests {
         assert_eq!(slot(b"foo{bar}baz"), slot(b"bar"));
         assert_eq!(slot(b"foo{}{bar}"), crc16(b"foo{}{bar}") % SLOTS);
         assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+    }
+
+    #[test]
+    fn every_slot_has_a_tag_that_names_can_not_spoil() {
+        for number in 0..SLOTS {
+            let tag = tag(number);
+            assert!((1..=3).contains(&tag.len()), "{number}");
+            assert_eq!(slot(format!("ns!{{{tag}}}a{{b}}c").as_bytes()), number);
+        }
+    }
+
+    #[test]
+    fn a_life_is_read() {
+        let info = b"# Server\r\nredis_version:7.0.15\r\nrun_id:00000000000000ffa1b2c3d4e5f60718293a4b5c\r\ntcp_port:6379\r\n";
+        assert_eq!(run_id(info), Some(255));
+        for wrong in [&b"run_id:12\r\n"[..], b"run_id:zzzzzzzzzzzzzzzzzz\r\n", b"tcp_port:6379", b"\xff"] {
+            assert_eq!(run_id(wrong), None);
+        }
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! How a publish is written for Redis: which script, with which keys and arguments.
+
+use super::lanes::Session;
+use super::live::Shared;
+use super::sequence::head;
+use super::settings::Settings;
+use super::work::{Operation, Publish};
+use crate::backplane::{MessageId, RoomId};
+use crate::clients::redis::resp::put_command;
+use crate::clients::redis::topology::{slot, tag};
+
+/// Marks the key of a room's history. Together with what follows no namespace, room or id can be mistaken for another: a
+/// namespace has no such character, and a head's key has a colon behind it.
+const STREAM_MARK: u8 = b'!';
+/// Marks the key of a message id.
+const ID_MARK: u8 = b'#';
+/// Longest tag that puts a key into a slot, with its braces.
+const TAG_BYTES_MAX: usize = 5;
+
+/// Numbers that every script call takes, as Redis reads them.
+pub(super) struct Numbers {
+    /// Seconds that a head lives.
+    pub(super) room_ttl_s: Vec<u8>,
+    /// What scripts that keep history take beside; nothing if none is kept.
+    keeping: Option<Keeping>,
+}
+
+struct Keeping {
+    messages: Vec<u8>,
+    seconds: Vec<u8>,
+    dedup_seconds: Vec<u8>,
+}
+
+impl Numbers {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let text = |number: u64| number.to_string().into_bytes();
+        let keeping = settings.keeps_history().then(|| Keeping {
+            messages: text(settings.history_messages as u64),
+            // Without the head nothing of the history could be read.
+            seconds: text(settings.history().as_secs().min(settings.room_ttl_s)),
+            dedup_seconds: text(settings.dedup_seconds),
+        });
+        Self { room_ttl_s: text(settings.room_ttl_s), keeping }
+    }
+}
+
+impl Shared {
+    /// Appends the command for a publish to what the session sends.
+    pub(super) fn put_publish(&self, publish: &Publish, body: &[u8], session: &mut Session) {
+        match publish.operation {
+            Operation::Publish | Operation::Reserve => self.put_next(publish, body, session),
+            Operation::Announce(position) => {
+                self.put_announcement(&publish.envelope.room, &head(position), body, session);
+            }
+        }
+    }
+
+    /// A message that gets the next position.
+    fn put_next(&self, publish: &Publish, body: &[u8], session: &mut Session) {
+        let room = &publish.envelope.room;
+        let verb: &[u8] = if publish.operation == Operation::Reserve { b"" } else { self.verb() };
+        let epoch = self.epochs.draw().to_be_bytes();
+        let ttl = &self.numbers.room_ttl_s;
+        let name = self.name(room);
+        let Session { connection, script, incarnation, .. } = session;
+        let (script, incarnation) = (&script[..], &incarnation[..]);
+        if let Some(Keeping { messages, seconds, dedup_seconds }) = &self.numbers.keeping {
+            let (stream, id) = (self.stream(room), self.id_key(room, publish.envelope.id));
+            let command: [&[u8]; 14] = [
+                b"EVALSHA",
+                script,
+                b"3",
+                &name,
+                &stream,
+                &id,
+                body,
+                &epoch,
+                ttl,
+                verb,
+                incarnation,
+                messages,
+                seconds,
+                dedup_seconds,
+            ];
+            put_command(connection.outbox(), &command);
+        } else {
+            let command: [&[u8]; 9] = [b"EVALSHA", script, b"1", &name, body, &epoch, ttl, verb, incarnation];
+            put_command(connection.outbox(), &command);
+        }
+    }
+
+    /// A message that has its position.
+    fn put_announcement(&self, room: &RoomId, head: &[u8], body: &[u8], session: &mut Session) {
+        let (name, verb) = (self.name(room), self.verb());
+        let Session { connection, announce, .. } = session;
+        let announce = &announce[..];
+        if let Some(Keeping { messages, seconds, .. }) = &self.numbers.keeping {
+            let stream = self.stream(room);
+            let command: [&[u8]; 10] =
+                [b"EVALSHA", announce, b"2", &name, &stream, head, body, verb, messages, seconds];
+            put_command(connection.outbox(), &command);
+        } else {
+            let command: [&[u8]; 7] = [b"EVALSHA", announce, b"1", &name, head, body, verb];
+            put_command(connection.outbox(), &command);
+        }
+    }
+
+    fn verb(&self) -> &'static [u8] {
+        if self.sharded() { b"SPUBLISH" } else { b"PUBLISH" }
+    }
+
+    /// The key of a room's history.
+    pub(super) fn stream(&self, room: &RoomId) -> Vec<u8> {
+        self.beside(STREAM_MARK, room, &[])
+    }
+
+    /// The key of a message id in a room.
+    fn id_key(&self, room: &RoomId, id: MessageId) -> Vec<u8> {
+        self.beside(ID_MARK, room, &id.0.to_be_bytes())
+    }
+
+    /// A key in the slot of the room's head, whatever braces the room's name contains.
+    fn beside(&self, mark: u8, room: &RoomId, end: &[u8]) -> Vec<u8> {
+        let (namespace, name) = (self.namespace(), room.as_str());
+        let mut key = Vec::with_capacity(namespace.len() + 1 + TAG_BYTES_MAX + name.len() + end.len());
+        key.extend_from_slice(namespace.as_bytes());
+        key.push(mark);
+        if self.sharded() {
+            key.push(b'{');
+            key.extend_from_slice(tag(slot(&self.name(room))).as_bytes());
+            key.push(b'}');
+        }
+        key.extend_from_slice(name.as_bytes());
+        key.extend_from_slice(end);
+        key
+    }
+}
