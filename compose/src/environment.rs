@@ -4,10 +4,11 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::kafka;
+use crate::link::Link;
 use crate::ports::Port;
 use crate::process::Process;
 use crate::redis;
-use crate::request::Request;
+use crate::request::{RedisTopology, Request};
 use crate::run_dir::RunDir;
 
 /// How often a start is repeated when some other program takes one of its ports in the wrong moment.
@@ -17,8 +18,11 @@ const TRIES: usize = 5;
 #[derive(Debug)]
 pub struct Environment {
     kafka: Option<String>,
+    /// Where Kafka is reached without links.
+    kafka_direct: Option<String>,
     redis: Option<String>,
     versions: Versions,
+    links: Vec<Link>,
     processes: Vec<Process>,
     // Given up only after the processes have been killed in `drop`, ports first, then the folder.
     _ports: Vec<Port>,
@@ -46,23 +50,36 @@ impl Environment {
     /// # Errors
     /// A missing tool, a corrupt artefact, or a process that does not become ready, each with what to do about it.
     pub fn start(request: &Request) -> Result<Environment> {
+        Environment::start_somehow(request, false)
+    }
+
+    /// As [`start`](Environment::start), with a [`Link`] before each broker: the addresses lead over the links. Brokers
+    /// given by address have none, and neither has a Redis of several servers, which tell clients where to go.
+    ///
+    /// # Errors
+    /// As for [`start`](Environment::start).
+    pub fn start_with_links(request: &Request) -> Result<Environment> {
+        Environment::start_somehow(request, true)
+    }
+
+    fn start_somehow(request: &Request, linked: bool) -> Result<Environment> {
         let mut tries = 1;
         loop {
-            match Environment::start_once(request) {
+            match Environment::start_once(request, linked) {
                 Err(error) if error.is_port_taken() && tries < TRIES => tries += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    fn start_once(request: &Request) -> Result<Environment> {
+    fn start_once(request: &Request, linked: bool) -> Result<Environment> {
         let kafka_starts = request.kafka.is_some() && request.kafka_given.is_none();
         let redis_starts = request.redis.is_some() && request.redis_given.is_none();
         let folder = (kafka_starts || redis_starts).then(RunDir::new).transpose()?;
         let path = folder.as_ref().map_or(Path::new(""), RunDir::path);
         let (kafka, redis) = std::thread::scope(|scope| {
-            let kafka = scope.spawn(|| start_kafka(request, path));
-            let redis = start_redis(request, path);
+            let kafka = scope.spawn(|| start_kafka(request, path, linked));
+            let redis = start_redis(request, path, linked);
             (kafka.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), redis)
         });
         let (kafka, redis) = (kafka?, redis?);
@@ -71,10 +88,14 @@ impl Environment {
         processes.extend(redis.processes);
         let mut ports = kafka.ports;
         ports.extend(redis.ports);
+        let mut links = kafka.links;
+        links.extend(redis.links);
         Ok(Environment {
             kafka: kafka.address,
+            kafka_direct: kafka.direct,
             redis: redis.address,
             versions,
+            links,
             processes,
             _ports: ports,
             _folder: folder,
@@ -102,6 +123,21 @@ impl Environment {
         &self.processes
     }
 
+    /// The links before the brokers; none unless they were asked for.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The broker started here that leads most of Kafka's partitions; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`](crate::Error::NotReady) where Kafka doesn't answer.
+    pub fn kafka_leader(&self) -> Result<Option<&Process>> {
+        let Some(address) = &self.kafka_direct else { return Ok(None) };
+        let leader = kafka::busiest_leader(address)?;
+        Ok(leader.and_then(|node| self.process(&format!("kafka-{node}"))))
+    }
+
     /// The process of that name.
     pub fn process(&self, name: &str) -> Option<&Process> {
         self.processes.iter().find(|process| process.name() == name)
@@ -118,22 +154,26 @@ impl Drop for Environment {
 #[derive(Default)]
 struct Part {
     address: Option<String>,
+    direct: Option<String>,
+    links: Vec<Link>,
     version: Option<String>,
     java: Option<String>,
     processes: Vec<Process>,
     ports: Vec<Port>,
 }
 
-fn start_kafka(request: &Request, folder: &Path) -> Result<Part> {
+fn start_kafka(request: &Request, folder: &Path, linked: bool) -> Result<Part> {
     let Some(topology) = request.kafka else { return Ok(Part::default()) };
     if let Some(given) = &request.kafka_given {
         kafka::check_given(given)?;
         return Ok(Part { address: Some(given.clone()), ..Part::default() });
     }
     let runtime = kafka::Runtime::prepare()?;
-    let mut cluster = kafka::start(&runtime, topology, request.purpose, folder)?;
+    let mut cluster = kafka::start(&runtime, topology, request.purpose, folder, linked)?;
     Ok(Part {
         address: Some(std::mem::take(&mut cluster.bootstrap)),
+        direct: Some(std::mem::take(&mut cluster.direct)),
+        links: std::mem::take(&mut cluster.links),
         version: Some(kafka::VERSION.to_owned()),
         java: runtime.java.version.lines().next().map(str::to_owned),
         processes: std::mem::take(&mut cluster.processes),
@@ -141,7 +181,7 @@ fn start_kafka(request: &Request, folder: &Path) -> Result<Part> {
     })
 }
 
-fn start_redis(request: &Request, folder: &Path) -> Result<Part> {
+fn start_redis(request: &Request, folder: &Path, linked: bool) -> Result<Part> {
     let Some(topology) = request.redis else { return Ok(Part::default()) };
     if let Some(given) = &request.redis_given {
         redis::check_given(given)?;
@@ -149,8 +189,16 @@ fn start_redis(request: &Request, folder: &Path) -> Result<Part> {
     }
     let binary = redis::find()?;
     let mut servers = redis::start(&binary, topology, folder)?;
+    let mut links = Vec::new();
+    if let (true, RedisTopology::Single, [port]) = (linked, topology, servers.ports.as_slice()) {
+        let link = Link::start("link-redis".to_owned(), Port::claim()?, port.address())?;
+        servers.url = format!("redis://{}", link.address());
+        links.push(link);
+    }
     Ok(Part {
         address: Some(std::mem::take(&mut servers.url)),
+        direct: None,
+        links,
         version: Some(binary.description),
         java: None,
         processes: std::mem::take(&mut servers.processes),

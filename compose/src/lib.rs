@@ -5,7 +5,7 @@
 //! Every process belongs to the program that started it and dies with it: on drop, on panic, on Ctrl-C, and when the
 //! program is killed with -9. Their private folders go with them, except after a kill -9: then nobody is left to remove
 //! them, and the next start of anybody does. [`Process`] is the handle for faults: kill, stop, continue, terminate, restart
-//! in the same folder.
+//! in the same folder; [`Link`] is the one for faults to a network between nodes and a broker.
 //!
 //! What does not live here: the strategies (only their names and needs, in [`STRATEGIES`]), the server, and any load.
 
@@ -15,6 +15,7 @@ pub mod detached;
 mod environment;
 mod error;
 mod kafka;
+mod link;
 mod logs;
 mod nodes;
 mod owner;
@@ -28,6 +29,7 @@ mod tools;
 
 pub use environment::{Environment, Versions};
 pub use error::{Error, Result};
+pub use link::{Condition, Link};
 pub use nodes::{NodeSpec, Nodes, chat_server_binary};
 pub use owner::kill_all;
 pub use process::Process;

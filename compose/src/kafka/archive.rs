@@ -54,7 +54,7 @@ pub(crate) fn prepare(java: Java, jars_folder: &Path) -> Result<Runtime> {
 fn format(runtime: &Runtime, folder: &Path) -> Result<()> {
     let work = folder.join("format");
     fs::create_dir(&work).at("cannot create", &work)?;
-    let ports = broker::Ports::claim()?;
+    let ports = broker::Ports::claim(false)?;
     let properties = work.join("server.properties");
     let settings = broker::properties(1, KafkaTopology::Single, std::slice::from_ref(&ports), &work);
     fs::write(&properties, settings).at("cannot write", &properties)?;
@@ -75,7 +75,7 @@ fn format(runtime: &Runtime, folder: &Path) -> Result<()> {
 fn train(runtime: &Runtime, folder: &Path) -> Result<()> {
     let work = folder.join("train");
     fs::create_dir(&work).at("cannot create", &work)?;
-    let ports = broker::Ports::claim()?;
+    let ports = broker::Ports::claim(false)?;
     let address = ports.client.address();
     broker::lay_out(
         runtime,

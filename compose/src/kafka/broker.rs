@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Runtime, client};
 use crate::error::{IoContext, Result};
+use crate::link::Link;
 use crate::ports::Port;
 use crate::process::{Process, Ready, Spec};
 use crate::request::{KafkaTopology, Purpose};
@@ -41,21 +42,38 @@ auto.create.topics.enable=false
 /// A running cluster, or one broker.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    /// Where nodes reach it: over the links, where there are any.
     pub(crate) bootstrap: String,
+    /// Where it is reached without links.
+    pub(crate) direct: String,
+    pub(crate) links: Vec<Link>,
     pub(crate) processes: Vec<Process>,
     pub(crate) ports: Vec<Port>,
 }
 
-/// The two ports of a broker.
+/// The ports of a broker.
 #[derive(Debug)]
 pub(crate) struct Ports {
     pub(crate) client: Port,
     pub(crate) controller: Port,
+    /// With a link: a second listener for clients behind it, and the address at which the link is entered. Brokers tell
+    /// clients where to go, so a link works only if they tell those that came over it to come over it again; the
+    /// brokers among themselves, and whoever looks whether they serve, use the first listener and no link.
+    pub(crate) linked: Option<(Port, String)>,
 }
 
 impl Ports {
-    pub(crate) fn claim() -> Result<Ports> {
-        Ok(Ports { client: Port::claim()?, controller: Port::claim()? })
+    pub(crate) fn claim(linked: bool) -> Result<Ports> {
+        let linked = linked.then(Port::claim).transpose()?.map(|port| (port, String::new()));
+        Ok(Ports { client: Port::claim()?, controller: Port::claim()?, linked })
+    }
+
+    /// Starts the link to the listener that is meant for it, if there is one.
+    fn link(&mut self, node: usize) -> Result<Option<Link>> {
+        let Some((port, entrance)) = &mut self.linked else { return Ok(None) };
+        let link = Link::start(format!("link-kafka-{node}"), Port::claim()?, port.address())?;
+        link.address().clone_into(entrance);
+        Ok(Some(link))
     }
 }
 
@@ -65,11 +83,19 @@ pub(crate) fn start(
     topology: KafkaTopology,
     purpose: Purpose,
     folder: &Path,
+    linked: bool,
 ) -> Result<Cluster> {
-    let ports = (0..topology.nodes()).map(|_| Ports::claim()).collect::<Result<Vec<_>>>()?;
-    let bootstrap = ports.iter().map(|ports| ports.client.address()).collect::<Vec<_>>().join(",");
+    let mut ports = (0..topology.nodes()).map(|_| Ports::claim(linked)).collect::<Result<Vec<_>>>()?;
+    let mut links = Vec::new();
+    for (ports, node) in ports.iter_mut().zip(1..) {
+        links.extend(ports.link(node)?);
+    }
+    let direct = ports.iter().map(|ports| ports.client.address()).collect::<Vec<_>>().join(",");
+    let entrances = links.iter().map(Link::address).collect::<Vec<_>>().join(",");
+    let bootstrap = if linked { entrances } else { direct.clone() };
     let cluster_id = random_uuid();
-    let mut cluster = Cluster { bootstrap: bootstrap.clone(), processes: Vec::new(), ports: Vec::new() };
+    let (processes, no_ports) = (Vec::new(), Vec::new());
+    let mut cluster = Cluster { bootstrap, direct: direct.clone(), links, processes, ports: no_ports };
     for node in 1..=topology.nodes() {
         let name = format!("kafka-{node}");
         let folder = folder.join(&name);
@@ -79,12 +105,15 @@ pub(crate) fn start(
             args: jvm_arguments(runtime, purpose, &folder),
             environment: Vec::new(),
             separate_output: false,
-            ready: readiness(node, ports[node - 1].client.address(), bootstrap.clone(), topology),
+            ready: readiness(node, ports[node - 1].client.address(), direct.clone(), topology),
             folder,
             name,
         })?);
     }
-    cluster.ports = ports.into_iter().flat_map(|ports| [ports.client, ports.controller]).collect();
+    for Ports { client, controller, linked } in ports {
+        cluster.ports.extend([client, controller]);
+        cluster.ports.extend(linked.map(|(port, _)| port));
+    }
     std::thread::scope(|scope| {
         let waiting: Vec<_> =
             cluster.processes.iter().map(|process| scope.spawn(|| process.wait_ready())).collect();
@@ -143,12 +172,20 @@ pub(crate) fn properties(node: usize, topology: KafkaTopology, ports: &[Ports], 
     let replicas = topology.nodes();
     let in_sync = replicas.div_ceil(2);
     let (client, controller) = (own.client.address(), own.controller.address());
+    let mut listeners = format!("PLAINTEXT://{client},CONTROLLER://{controller}");
+    let mut advertised = format!("PLAINTEXT://{client}");
     let mut text = COMMON_SETTINGS.to_owned();
+    if let Some((port, entrance)) = &own.linked {
+        // Of two lines with one key the later one counts. Writing to a string cannot fail.
+        text.push_str("listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT\n");
+        write!(listeners, ",LINK://{}", port.address()).ok();
+        write!(advertised, ",LINK://{entrance}").ok();
+    }
     for (key, value) in [
         ("node.id", node.to_string()),
         ("controller.quorum.voters", voters),
-        ("listeners", format!("PLAINTEXT://{client},CONTROLLER://{controller}")),
-        ("advertised.listeners", format!("PLAINTEXT://{client}")),
+        ("listeners", listeners),
+        ("advertised.listeners", advertised),
         ("log.dirs", data_folder(folder).to_string_lossy().into_owned()),
         ("default.replication.factor", replicas.to_string()),
         ("min.insync.replicas", in_sync.to_string()),
@@ -239,12 +276,27 @@ mod tests {
 
     #[test]
     fn three_brokers_replicate_threefold_and_need_two_in_sync() {
-        let ports: Vec<Ports> = (0..3).map(|_| Ports::claim().unwrap()).collect();
+        let ports: Vec<Ports> = (0..3).map(|_| Ports::claim(false).unwrap()).collect();
         let text = properties(2, KafkaTopology::Three, &ports, Path::new("/data"));
         assert!(text.contains("node.id=2\n"));
         assert!(text.contains("default.replication.factor=3\nmin.insync.replicas=2\n"), "{text}");
         assert!(text.contains(&format!("listeners=PLAINTEXT://{},", ports[1].client.address())));
         let voters = text.lines().find(|line| line.starts_with("controller.quorum.voters")).unwrap();
         assert_eq!(voters.matches('@').count(), 3);
+        assert!(!text.contains("LINK"), "{text}");
+    }
+
+    #[test]
+    fn clients_that_come_over_a_link_are_told_to_come_over_it_again() {
+        let mut ports = [Ports::claim(true).unwrap()];
+        let link = ports[0].link(1).unwrap().unwrap();
+        assert_eq!(link.name(), "link-kafka-1");
+        let text = properties(1, KafkaTopology::Single, &ports, Path::new("/data"));
+        let (behind, _) = ports[0].linked.as_ref().unwrap();
+        assert_ne!(behind.address(), link.address());
+        assert!(text.contains(&format!(",LINK://{}\n", behind.address())), "{text}");
+        let direct = ports[0].client.address();
+        let advertised = format!("advertised.listeners=PLAINTEXT://{direct},LINK://{}\n", link.address());
+        assert!(text.contains(&advertised) && text.contains(",LINK:PLAINTEXT\n"), "{text}");
     }
 }

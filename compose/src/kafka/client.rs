@@ -1,5 +1,6 @@
 //! What is asked of a broker to know that it serves, and the traffic that loads its classes.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -117,6 +118,24 @@ pub(crate) fn check_given(bootstrap: &str) -> Result<()> {
             log_tail: String::new(),
         }),
     }
+}
+
+/// The number of the broker that leads most partitions, the brokers' own topics aside; `None` where none leads any.
+pub(crate) fn busiest_leader(bootstrap: &str) -> Result<Option<usize>> {
+    let probe = Probe::new(bootstrap)?;
+    let metadata =
+        probe.producer.client().fetch_metadata(None, GIVEN_WITHIN).map_err(|error| Error::NotReady {
+            name: format!("Kafka ({bootstrap})"),
+            waited: GIVEN_WITHIN,
+            problem: error.to_string(),
+            log_tail: String::new(),
+        })?;
+    let topics = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
+    let mut led: BTreeMap<usize, usize> = BTreeMap::new();
+    // A partition without a leader says -1.
+    let leaders = topics.flat_map(|topic| topic.partitions()).map(|partition| partition.leader());
+    leaders.filter_map(|leader| usize::try_from(leader).ok()).for_each(|node| *led.entry(node).or_default() += 1);
+    Ok(led.into_iter().max_by_key(|(_, partitions)| *partitions).map(|(node, _)| node))
 }
 
 /// Lets a broker do what brokers do: topics, produces of several kinds, fetches, a group, metadata.

@@ -6,7 +6,7 @@ mod client;
 mod jars;
 
 pub(crate) use broker::start;
-pub(crate) use client::check_given;
+pub(crate) use client::{busiest_leader, check_given};
 pub(crate) use jars::VERSION;
 
 use std::path::PathBuf;
