@@ -13,14 +13,22 @@ pub(crate) fn encode(mut epoch: u64) -> String {
     }
 }
 
+/// Reads an epoch. `None`: this server never wrote it.
+pub(crate) fn decode(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 36).ok().filter(|epoch| encode(*epoch) == text)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::encode;
+    use super::{decode, encode};
 
     #[test]
     fn epochs_read_back() {
         for epoch in [0, 1, 35, 36, 1_234_567, u64::MAX] {
-            assert_eq!(u64::from_str_radix(&encode(epoch), 36), Ok(epoch));
+            assert_eq!(decode(&encode(epoch)), Some(epoch));
+        }
+        for text in ["", "+1", "-1", "01", "Z", "wwGy!", "zzzzzzzzzzzzzz"] {
+            assert_eq!(decode(text), None, "{text}");
         }
         assert_eq!(encode(35), "z");
     }

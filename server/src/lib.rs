@@ -6,7 +6,8 @@
 //! - `connection`: one small task per client, which reads frames and runs commands;
 //! - `session` and `outbox`: the same client as everybody else sees it, a socket that whoever has something writes to;
 //! - `hub`: rooms, their members, the interest that they cause, and the fan-out, which is the one
-//!   [`Entrance`](manifold_strategies::Entrance) of messages;
+//!   [`Entrance`](manifold_strategies::Entrance) of messages; it also holds messages back for members that come back;
+//! - `history`: what a room carried, for those members, for those who ask, and for the server API;
 //! - `sweep`: pings and deadlines of all sessions;
 //! - [`config`], `metrics`, [`Node`], which ties them together, and [`Server`], which runs it.
 //!
@@ -18,6 +19,7 @@ mod clock;
 mod connection;
 mod epoch;
 mod frame;
+mod history;
 mod http;
 mod hub;
 mod logging;

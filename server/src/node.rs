@@ -62,6 +62,8 @@ impl Node {
             leave_linger: Duration::from_millis(config.leave_linger_ms),
             giant_members_min: usize::try_from(config.giant_members_min)?,
             giant_queue_bytes_max: usize::try_from(config.giant_queue_bytes_max)?,
+            recovery_hold_bytes_max: usize::try_from(config.recovery_hold_bytes_max)?,
+            position_check: Duration::from_millis(config.position_check_ms),
         };
         let deadlines = Deadlines {
             connect: Duration::from_millis(config.connect_timeout_ms),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use manifold_protocol::{ErrorCode, json};
-use manifold_strategies::guarantees::Positions;
 use manifold_strategies::{Envelope, MessageId, RoomId};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
@@ -13,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::clock::unix_us;
 use crate::connection::reply_code;
 use crate::epoch;
+use crate::hub::Numbering;
 use crate::node::Node;
 
 /// A message of the API.
@@ -37,8 +37,8 @@ pub(crate) fn publish(
         match started?.await {
             Ok(position) => {
                 node.metrics().observe_publish(unix_us().saturating_sub(received_at_us));
-                let dense = node.backplane().guarantees().positions == Positions::Dense;
-                Ok(if dense && position.offset > 0 {
+                let numbered = node.hub().numbering() != Numbering::None;
+                Ok(if numbered && position.offset > 0 {
                     json!({ "offset": position.offset, "epoch": epoch::encode(position.epoch) })
                 } else {
                     json!({})
@@ -79,7 +79,7 @@ fn envelope(
 }
 
 /// The same for the same room and key on every node, today and after an update.
-fn idempotent_id(channel: &str, key: &str) -> MessageId {
+pub(crate) fn idempotent_id(channel: &str, key: &str) -> MessageId {
     let mut hash = Xxh3::new();
     hash.update(&(channel.len() as u64).to_le_bytes());
     hash.update(channel.as_bytes());

@@ -35,6 +35,7 @@ pub struct Server {
     requests: Arc<Semaphore>,
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
 }
 
 /// Why a node cannot serve.
@@ -97,7 +98,8 @@ impl Server {
         let accepting = http::serve(Arc::clone(&node), listener, Arc::clone(&requests), stopped);
         let accepting = tokio::spawn(accepting);
         let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
-        Ok(Self { node, address, stop, requests, accepting, sweeping })
+        let watching = tokio::spawn(Arc::clone(node.hub()).watch_positions());
+        Ok(Self { node, address, stop, requests, accepting, sweeping, watching })
     }
 
     /// Where it listens.
@@ -146,6 +148,7 @@ impl Server {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         self.sweeping.abort();
+        self.watching.abort();
         // Requests of the API that are being answered; the rest is idle and has ended by itself.
         let _ = tokio::time::timeout(REQUESTS_PATIENCE, self.requests.acquire_many(http::REQUESTS_MAX)).await;
         let timeout = Duration::from_millis(config.shutdown_timeout_ms);

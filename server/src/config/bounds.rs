@@ -36,7 +36,7 @@ impl Config {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 22] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 27] {
         /// The sweep's wheel reaches a little further.
         const DEADLINE_MS: RangeInclusive<u64> = 100..=180_000;
         const MIB: u64 = 1024 * 1024;
@@ -54,6 +54,11 @@ impl Config {
             ("pending_commands_max", self.pending_commands_max.into(), 1..=1_000_000),
             ("giant_members_min", self.giant_members_min, 2..=10_000_000),
             ("giant_queue_bytes_max", self.giant_queue_bytes_max, 64 * 1024..=1024 * MIB),
+            ("recovery_messages_max", self.recovery_messages_max.into(), 1..=100_000),
+            ("recovery_hold_bytes_max", self.recovery_hold_bytes_max, 1024..=1024 * MIB),
+            ("recovery_timeout_ms", self.recovery_timeout_ms, 1..=600_000),
+            ("history_messages_max", self.history_messages_max.into(), 1..=100_000),
+            ("position_check_ms", self.position_check_ms, 0..=3_600_000),
             ("ping_interval_ms", self.ping_interval_ms, DEADLINE_MS),
             ("pong_timeout_ms", self.pong_timeout_ms, 50..=180_000),
             ("request_timeout_ms", self.request_timeout_ms, 100..=3_600_000),
@@ -93,6 +98,9 @@ mod tests {
         assert!(error_of(|config| config.namespace = "a b".to_owned()).starts_with("namespace: "));
         assert!(error_of(|config| config.pong_timeout_ms = 25_000).starts_with("pong_timeout_ms: "));
         assert!(error_of(|config| config.outbox_bytes_max = 100_000).starts_with("outbox_bytes_max: "));
+        let error = error_of(|config| config.recovery_hold_bytes_max = 0);
+        assert_eq!(error, "recovery_hold_bytes_max: 0 is not within 1024 and 1073741824");
+        assert!(error_of(|config| config.recovery_messages_max = 0).starts_with("recovery_messages_max: "));
         let error = error_of(|config| config.strategy = "carrier-pigeon".to_owned());
         assert!(error.contains("carrier-pigeon") && error.contains("memory"), "{error}");
     }

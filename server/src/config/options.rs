@@ -133,6 +133,17 @@ options! {
         /// Bytes that wait in a giant room's queue at most; then who delivers helps to empty it.
         "MANIFOLD_GIANT_QUEUE_BYTES_MAX" giant_queue_bytes_max: u64 = 4 * 1024 * 1024;
 
+        /// Missed messages that a client that comes back gets at most; who missed more is told that it cannot recover.
+        "MANIFOLD_RECOVERY_MESSAGES_MAX" recovery_messages_max: u32 = 300;
+        /// Bytes of live messages that a room holds back at most while history is read for those who come back to it.
+        "MANIFOLD_RECOVERY_HOLD_BYTES_MAX" recovery_hold_bytes_max: u64 = 1024 * 1024;
+        /// Time for the backplane to read history, as a client waits for it.
+        "MANIFOLD_RECOVERY_TIMEOUT_MS" recovery_timeout_ms: u64 = 10_000;
+        /// Messages of one answer to a history request at most.
+        "MANIFOLD_HISTORY_MESSAGES_MAX" history_messages_max: u32 = 300;
+        /// How often the position of a quiet room is compared with the backplane's, for members that are told of losses; 0 is never.
+        "MANIFOLD_POSITION_CHECK_MS" position_check_ms: u64 = 2_000;
+
         /// Time between pings to a client.
         "MANIFOLD_PING_INTERVAL_MS" ping_interval_ms: u64 = 25_000;
         /// Time for the answer to a ping.

@@ -142,7 +142,7 @@ impl Client {
             Request::Presence { channel } | Request::PresenceStats { channel } => {
                 self.unavailable(id, &channel)
             }
-            Request::History(request) => self.unavailable(id, &request.channel),
+            Request::History(request) => self.history(id, &request),
             Request::SubRefresh(request) => self.unavailable(id, &request.channel),
             Request::Rpc(_) | Request::Refresh { .. } => {
                 self.refuse(id, ErrorCode::NOT_AVAILABLE);
@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// Adds to this turn's write. The task holds its session's outbox, so nobody owes a flush but itself.
-    fn append(&self, frame: &[u8]) {
+    pub(super) fn append(&self, frame: &[u8]) {
         if self.session.append(frame) {
             self.session.flush();
         }

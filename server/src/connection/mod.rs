@@ -4,9 +4,11 @@
 //! own (one per thread, used within a poll), no timer (the [sweep](crate::sweep) has them), no channel.
 
 mod commands;
+mod history;
 mod pending;
 mod publish;
 mod rate;
+mod recover;
 mod subscribe;
 
 use std::cell::RefCell;

@@ -8,7 +8,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_strategies::{BoxFuture, Position, Result};
 
 use super::commands::Client;
-use super::subscribe::Joining;
+use super::history::FinishedHistory;
+use super::recover::FinishedRecovery;
+use super::subscribe::{Joining, Wish};
 use crate::hub::{JoinFailed, Ticket};
 
 pub(super) type PendingSet = FuturesUnordered<Pending>;
@@ -17,6 +19,8 @@ pub(super) type PendingSet = FuturesUnordered<Pending>;
 pub(super) enum Pending {
     Publish(PendingPublish),
     Join(Pin<Box<dyn Future<Output = FinishedJoin> + Send>>),
+    Recovery(Pin<Box<dyn Future<Output = FinishedRecovery> + Send>>),
+    History(Pin<Box<dyn Future<Output = FinishedHistory> + Send>>),
 }
 
 /// A publish whose acknowledgement has not come.
@@ -29,7 +33,7 @@ pub(super) struct PendingPublish {
 /// A subscribe whose room is joined, or is not going to be.
 pub(super) struct FinishedJoin {
     pub(super) id: u32,
-    pub(super) positioned: bool,
+    pub(super) wish: Wish,
     pub(super) ticket: Ticket,
     pub(super) outcome: Result<(), JoinFailed>,
 }
@@ -38,6 +42,8 @@ pub(super) struct FinishedJoin {
 pub(super) enum Finished {
     Publish { id: u32, received_at_us: u64, outcome: Result<Position> },
     Join(FinishedJoin),
+    Recovery(FinishedRecovery),
+    History(FinishedHistory),
 }
 
 impl Future for PendingPublish {
@@ -59,6 +65,8 @@ impl Future for Pending {
         match self.get_mut() {
             Self::Publish(publish) => Pin::new(publish).poll(cx),
             Self::Join(join) => join.as_mut().poll(cx).map(Finished::Join),
+            Self::Recovery(recovery) => recovery.as_mut().poll(cx).map(Finished::Recovery),
+            Self::History(history) => history.as_mut().poll(cx).map(Finished::History),
         }
     }
 }
@@ -73,6 +81,12 @@ impl Client {
                 Poll::Pending => return,
             }
         }
+    }
+
+    /// Keeps a command whose future was not polled yet: that happens at the next turn, which this asks for.
+    pub(super) fn begin_waiting_for(&mut self, pending: Pending) {
+        self.wait_for(pending);
+        self.session.waker().wake();
     }
 
     /// Keeps a command until the backplane has answered. The task is woken when it has, once the commands that wait were
@@ -99,6 +113,8 @@ impl Client {
                 self.acknowledge(id, received_at_us, outcome)
             }
             Finished::Join(join) => self.finish_join(join),
+            Finished::Recovery(recovery) => self.finish_recovery(recovery),
+            Finished::History(history) => self.finish_history(history),
         }
     }
 }

@@ -6,19 +6,22 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use manifold_protocol::{DisconnectCode, ErrorCode, PublishRequest, ReplyBody};
-use manifold_strategies::{Envelope, ErrorKind, Position, Result as BackplaneResult, RoomId};
+use manifold_strategies::{Envelope, ErrorKind, MessageId, Position, Result as BackplaneResult, RoomId};
 
 use super::Disconnect;
 use super::commands::Client;
 use super::pending::{Pending, PendingPublish};
 use super::subscribe::Behind;
 use crate::clock::unix_us;
+use crate::publish::idempotent_id;
 
 /// A message that a client sent, checked.
 pub(super) struct Publish {
     id: u32,
     received_at_us: u64,
     payload: Bytes,
+    /// From the client's idempotency key; absent without one.
+    message_id: Option<MessageId>,
 }
 
 impl Client {
@@ -38,8 +41,13 @@ impl Client {
                 return Ok(());
             }
         };
-        let message =
-            Publish { id, received_at_us: unix_us(), payload: Bytes::copy_from_slice(data.as_bytes()) };
+        let key = &*request.idempotency_key;
+        let message = Publish {
+            id,
+            received_at_us: unix_us(),
+            payload: Bytes::copy_from_slice(data.as_bytes()),
+            message_id: (!key.is_empty()).then(|| idempotent_id(&request.channel, key)),
+        };
         match self.joining_mut(&request.channel) {
             Some(joining) => joining.put_behind(Behind::Publish(message)),
             None => {
@@ -62,14 +70,14 @@ impl Client {
 
     /// Publishes, if this client may by now.
     pub(super) fn hand_over(&mut self, channel: &str, message: Publish) {
-        let Publish { id, received_at_us, payload } = message;
+        let Publish { id, received_at_us, payload, message_id } = message;
         if self.node.config().publish_requires_subscription && !self.is_subscribed(channel) {
             self.refuse(id, ErrorCode::PERMISSION_DENIED);
             return;
         }
         let envelope = Envelope {
             room: self.room_id(channel),
-            id: self.node.next_message_id(),
+            id: message_id.unwrap_or_else(|| self.node.next_message_id()),
             published_at_us: received_at_us,
             info: self.info(),
             payload,
@@ -85,7 +93,7 @@ impl Client {
     }
 
     /// The room's id, without an allocation where somebody here is in the room.
-    fn room_id(&self, channel: &str) -> RoomId {
+    pub(super) fn room_id(&self, channel: &str) -> RoomId {
         let own = self.subscriptions.iter().find(|subscription| subscription.room.id.as_str() == channel);
         match own {
             Some(subscription) => subscription.room.id.clone(),

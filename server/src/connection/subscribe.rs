@@ -12,15 +12,26 @@ use super::commands::Client;
 use super::pending::{FinishedJoin, Pending};
 use super::publish::Publish;
 use crate::epoch;
-use crate::hub::{JoinFailed, Reservation, Room, Ticket, UNFLUSHED_BYTES_MAX};
+use crate::history::Since;
+use crate::hub::{Grant, JoinFailed, Numbering, Reservation, Room, Ticket, UNFLUSHED_BYTES_MAX};
 
 /// One membership.
 pub(super) struct Subscription {
     pub(super) room: Arc<Room>,
-    slot: u32,
+    pub(super) slot: u32,
 }
 
-/// A subscribe command that waits for its room.
+/// What a subscriber wishes for, as far as this node can grant it.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) grant: Grant,
+    /// It comes back, and was here so far.
+    pub(super) recover: Option<Since>,
+    /// An error rather than a subscription that cannot recover.
+    pub(super) must_recover: bool,
+}
+
+/// A subscribe command that waits for its room, or for what it missed there.
 pub(super) struct Joining {
     room: RoomId,
     /// What the client sent for this room since. Commands take effect in the order in which they were sent.
@@ -29,12 +40,16 @@ pub(super) struct Joining {
 
 /// A checked command that waits behind a join.
 pub(super) enum Behind {
-    Subscribe { id: u32, positioned: bool },
+    Subscribe { id: u32, wish: Wish },
     Unsubscribe { id: u32 },
     Publish(Publish),
 }
 
 impl Joining {
+    pub(super) fn new(room: RoomId) -> Self {
+        Self { room, behind: VecDeque::new() }
+    }
+
     /// The caller has seen to it that there is space.
     pub(super) fn put_behind(&mut self, command: Behind) {
         self.behind.push_back(command);
@@ -55,14 +70,27 @@ impl Client {
             self.refuse(id, code);
             return Ok(());
         }
-        // Loss can be noticed only where positions count up by one.
-        let positioned = request.positioned && self.node.hub().dense();
+        let wish = self.wish(request);
         if self.joining_mut(&request.channel).is_some() {
-            self.put_behind(id, &request.channel, Behind::Subscribe { id, positioned });
+            self.put_behind(id, &request.channel, Behind::Subscribe { id, wish });
         } else {
-            self.join(id, &request.channel, positioned);
+            self.join(id, &request.channel, wish);
         }
         Ok(())
+    }
+
+    fn wish(&self, request: &SubscribeRequest<'_>) -> Wish {
+        let hub = self.node.hub();
+        // Who comes back with a position wants to do so again.
+        let recoverable = (request.recoverable || request.recover) && hub.keeps_history();
+        // Loss can be noticed where positions count up by one, and is declared where what is kept has a position.
+        let positioned = recoverable || (request.positioned && hub.numbering() != Numbering::None);
+        let since = || Since { offset: request.offset, epoch: Box::from(&*request.epoch) };
+        Wish {
+            grant: Grant { positioned, recoverable },
+            recover: request.recover.then(since),
+            must_recover: request.flag.error_when_unrecoverable(),
+        }
     }
 
     fn check_subscribe(&self, request: &SubscribeRequest<'_>) -> Result<(), ErrorCode> {
@@ -77,27 +105,25 @@ impl Client {
         Ok(())
     }
 
-    fn join(&mut self, id: u32, channel: &str, positioned: bool) {
+    fn join(&mut self, id: u32, channel: &str, wish: Wish) {
         if let Err(code) = self.check_place(channel) {
             self.refuse(id, code);
             return;
         }
         match self.node.hub().reserve(channel) {
-            Reservation::Ready(ticket) => self.attach(id, ticket, positioned),
+            Reservation::Ready(ticket) => self.enter(id, ticket, wish),
             Reservation::Failed => self.refuse(id, ErrorCode::INTERNAL),
             Reservation::Waiting(ticket, receiver) => {
-                self.joining.push(Joining { room: ticket.room.id.clone(), behind: VecDeque::new() });
+                self.joining.push(Joining::new(ticket.room.id.clone()));
                 let patience = Duration::from_millis(self.node.config().join_timeout_ms);
                 let join = Box::pin(async move {
                     let outcome = match tokio::time::timeout(patience, receiver).await {
                         Ok(Ok(outcome)) => outcome,
                         _ => Err(JoinFailed),
                     };
-                    FinishedJoin { id, positioned, ticket, outcome }
+                    FinishedJoin { id, wish, ticket, outcome }
                 });
-                self.wait_for(Pending::Join(join));
-                // Polled at the next turn, which this asks for.
-                self.session.waker().wake();
+                self.begin_waiting_for(Pending::Join(join));
             }
         }
     }
@@ -138,36 +164,58 @@ impl Client {
         self.joining.iter_mut().find(|joining| joining.room.as_str() == channel)
     }
 
-    fn attach(&mut self, id: u32, ticket: Ticket, positioned: bool) {
-        let (room, slot) = self.node.hub().attach(ticket, &self.session, positioned, |position| {
-            self.reply(id, ReplyBody::Subscribe(subscribe_result(position, positioned)));
+    /// Makes a member of a subscriber whose room is joined, unless it comes back: then what it missed has to be read first.
+    fn enter(&mut self, id: u32, ticket: Ticket, wish: Wish) {
+        let was_recovering = wish.recover.is_some();
+        match wish.recover {
+            Some(since) if wish.grant.recoverable => {
+                self.recover(id, ticket, Wish { recover: None, ..wish }, since);
+                return;
+            }
+            // Nothing is kept.
+            Some(_) if wish.must_recover => {
+                self.refuse(id, ErrorCode::UNRECOVERABLE_POSITION);
+                return;
+            }
+            _ => {}
+        }
+        let grant = wish.grant;
+        let (room, slot) = self.node.hub().attach(ticket, &self.session, grant, |position| {
+            let result = SubscribeResult { was_recovering, ..subscribe_result(position, grant) };
+            self.reply(id, ReplyBody::Subscribe(result));
         });
         self.subscriptions.push(Subscription { room, slot });
     }
 
     pub(super) fn finish_join(&mut self, join: FinishedJoin) {
-        let FinishedJoin { id, positioned, ticket, outcome } = join;
+        let FinishedJoin { id, wish, ticket, outcome } = join;
         let room = ticket.room.id.clone();
-        let index = self.joining.iter().position(|joining| joining.room == room);
-        let behind = index.map(|index| self.joining.swap_remove(index).behind);
+        let behind = self.take_behind(&room);
         match outcome {
-            Ok(()) => self.attach(id, ticket, positioned),
+            Ok(()) => self.enter(id, ticket, wish),
             Err(JoinFailed) => self.refuse(id, ErrorCode::INTERNAL),
         }
-        self.run_behind(room.as_str(), behind.unwrap_or_default());
+        self.run_behind(room.as_str(), behind);
     }
 
-    /// Runs what waited behind a join, up to the next join.
-    fn run_behind(&mut self, channel: &str, mut behind: VecDeque<Behind>) {
-        while let Some(command) = behind.pop_front() {
-            match command {
-                Behind::Subscribe { id, positioned } => self.join(id, channel, positioned),
-                Behind::Unsubscribe { id } => self.leave(id, channel),
-                Behind::Publish(message) => self.hand_over(channel, message),
-            }
+    /// Ends the wait for a room, and takes what waited behind it.
+    pub(super) fn take_behind(&mut self, room: &RoomId) -> VecDeque<Behind> {
+        let index = self.joining.iter().position(|joining| joining.room == *room);
+        index.map(|index| self.joining.swap_remove(index).behind).unwrap_or_default()
+    }
+
+    /// Runs what waited behind a subscribe command, up to the next one that has to wait.
+    pub(super) fn run_behind(&mut self, channel: &str, mut behind: VecDeque<Behind>) {
+        loop {
             if let Some(joining) = self.joining_mut(channel) {
                 joining.behind = behind;
                 return;
+            }
+            let Some(command) = behind.pop_front() else { return };
+            match command {
+                Behind::Subscribe { id, wish } => self.join(id, channel, wish),
+                Behind::Unsubscribe { id } => self.leave(id, channel),
+                Behind::Publish(message) => self.hand_over(channel, message),
             }
             // A long turn must not make its own client look slow.
             self.session.relieve(UNFLUSHED_BYTES_MAX);
@@ -207,12 +255,13 @@ impl Client {
     }
 }
 
-fn subscribe_result(position: Position, positioned: bool) -> SubscribeResult<'static> {
-    if !positioned {
+pub(super) fn subscribe_result(position: Position, grant: Grant) -> SubscribeResult<'static> {
+    if !grant.positioned {
         return SubscribeResult::default();
     }
     SubscribeResult {
-        positioned,
+        recoverable: grant.recoverable,
+        positioned: grant.positioned,
         epoch: epoch::encode(position.epoch).into(),
         offset: position.offset,
         ..SubscribeResult::default()

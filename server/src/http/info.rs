@@ -1,6 +1,8 @@
 //! `/health`, `/metrics` and `/info`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use manifold_strategies::Guarantees;
 use serde::Serialize;
@@ -28,6 +30,22 @@ struct Info<'a> {
     settings: &'a toml::Table,
     namespace: &'a str,
     started_at_ms: u64,
+    losses: Losses,
+    /// Recoveries by how they ended.
+    recoveries: BTreeMap<&'static str, u64>,
+}
+
+/// What was lost on the way to this node since it started, as far as that can be known, and who was told.
+#[derive(Debug, Serialize)]
+struct Losses {
+    /// Gaps that the backplane declared.
+    gaps: u64,
+    /// Messages known to be lost in them.
+    gap_messages: u64,
+    /// Quiet rooms whose last messages had not arrived.
+    positions_behind: u64,
+    /// Subscriptions ended with "insufficient state".
+    members_told: u64,
 }
 
 pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
@@ -60,6 +78,7 @@ fn info(node: &Node) -> Response {
     let Ok(strategy) = config.strategy() else {
         return respond(StatusCode::INTERNAL_SERVER_ERROR, JSON, "{}");
     };
+    let (stats, recoveries) = (node.backplane().stats(), node.metrics().recoveries());
     let info = Info {
         node: &config.node,
         version: env!("CARGO_PKG_VERSION"),
@@ -71,6 +90,13 @@ fn info(node: &Node) -> Response {
         settings: node.effective(),
         namespace: &config.namespace,
         started_at_ms: node.started_at_us() / 1000,
+        losses: Losses {
+            gaps: stats.gaps.get(),
+            gap_messages: stats.gap_messages.get(),
+            positions_behind: recoveries.positions_behind.load(Relaxed),
+            members_told: node.metrics().insufficient_state(),
+        },
+        recoveries: recoveries.outcomes().collect(),
     };
     let body = serde_json::to_vec(&info).expect("tables and literals are valid JSON");
     let response = respond(StatusCode::OK, JSON, body);

@@ -15,9 +15,9 @@ use manifold_protocol::websocket::{FrameBuilder, Opcode};
 use manifold_strategies::{Entrance, Event, Message, Position, RoomId};
 use parking_lot::MutexGuard;
 
-use super::Hub;
 use super::members::Member;
 use super::room::{Advance, Room, State};
+use super::{Hub, Numbering};
 use crate::clock::unix_us;
 use crate::session::Session;
 
@@ -107,39 +107,15 @@ impl Hub {
     fn deliver_message(&self, scratch: &mut Scratch, message: &Message, last: bool) {
         let envelope = &message.envelope;
         let Some(room) = self.find(envelope.room.as_str()) else { return };
-        let mut state = room.lock();
-        let mut offset = 0;
-        // A message without a position has no place in the order: it comes when it comes.
-        if self.dense() && message.position.offset > 0 {
-            offset = message.position.offset;
-            let mut turn = None;
-            if state.jumps_to(message.position) {
-                // Members are sent away between two turns: a turn under way may have pushes for them in its hands.
-                drop(state);
-                turn = Some(room.turn.lock());
-                state = room.lock();
-            }
-            match state.advance(message.position) {
-                Advance::Next => {}
-                Advance::Jump => {
-                    // What shows the loss still reaches those who are told of it; its offset would look like the next one.
-                    let parting = frame_of(&mut scratch.frame, &room, message, 0);
-                    self.dismiss(&room, &mut state, parting, "a message is missing");
-                }
-                Advance::Stale => {
-                    self.metrics.count_error("stale_position");
-                    return;
-                }
-            }
-            drop(turn);
-        }
+        let Some((mut state, offset)) = self.place(&mut scratch.frame, &room, message) else { return };
         state.serial += 1;
+        let excluded = state.hold_back(message, offset, self.settings.recovery_hold_bytes_max);
         let members = state.members.len();
         if members == 0 {
             self.tend_if_unwanted(&room, state);
             return;
         }
-        self.metrics.count_deliveries(members);
+        self.metrics.count_deliveries(members - excluded);
         let Scratch { frame, touched, appended_bytes, .. } = scratch;
         let frame = frame_of(frame, &room, message, offset);
         let mut unplaced = frame;
@@ -155,18 +131,22 @@ impl Hub {
                 let _turn = room.turn.lock();
                 state = room.lock();
                 state.renumbered = false;
-                self.dismiss(&room, &mut state, unplaced, "the numbering started anew");
+                let members = state.dismiss_positioned(&room.id, unplaced);
+                self.note_dismissed(&room, members, "the numbering started anew");
             }
+            state.serve_trailing(frame);
             self.enqueue(&room, state, frame, envelope.published_at_us);
             return;
         }
         let frame_for = |member: &Member| if member.void { unplaced } else { frame };
+        let serial = state.serial;
+        let is_due = |member: &&Member| excluded == 0 || member.joined_serial < serial;
         if last && touched.is_empty() {
-            for member in state.members.iter() {
+            for member in state.members.iter().filter(is_due) {
                 member.session.send(frame_for(member));
             }
         } else {
-            for member in state.members.iter() {
+            for member in state.members.iter().filter(is_due) {
                 if member.session.append(frame_for(member)) {
                     touched.push(Arc::clone(&member.session));
                 }
@@ -178,6 +158,49 @@ impl Hub {
         if scratch.appended_bytes > UNFLUSHED_BYTES_MAX {
             scratch.flush();
         }
+    }
+
+    /// Finds a message's place in its room, sends away the members that cannot follow there, and says which offset the others see
+    /// (0 for none). `None`: it came before.
+    fn place<'r>(
+        &self,
+        frame: &mut FrameBuilder,
+        room: &'r Room,
+        message: &Message,
+    ) -> Option<(MutexGuard<'r, State>, u64)> {
+        let (position, numbering) = (message.position, self.numbering());
+        let mut state = room.lock();
+        // A message without a position has no place in the order: it comes when it comes.
+        if position.offset == 0 || numbering == Numbering::None {
+            return Some((state, 0));
+        }
+        let mut turn = None;
+        if state.sends_away(position, numbering) {
+            // Members are sent away between two turns: a turn under way may have pushes for them in its hands.
+            drop(state);
+            turn = Some(room.turn.lock());
+            state = room.lock();
+        }
+        match state.advance(position, numbering) {
+            Advance::Next if turn.is_some() => {
+                let members = state.dismiss_void(&room.id);
+                self.note_dismissed(room, members, "the numbering started anew");
+            }
+            Advance::Next => {}
+            Advance::Jump => {
+                // What shows the loss still reaches those who are told of it; its offset would look like the next one.
+                let parting = frame_of(frame, room, message, 0);
+                self.dismiss(room, &mut state, parting, "a message is missing");
+            }
+            // It comes late, and has a place no more.
+            Advance::Stale if numbering == Numbering::Rising => return Some((state, 0)),
+            Advance::Stale => {
+                self.metrics.count_error("stale_position");
+                return None;
+            }
+        }
+        drop(turn);
+        Some((state, position.offset))
     }
 
     /// Hands a message to the room's own task, or helps it where the queue is full.
@@ -209,7 +232,7 @@ impl Hub {
         let Some(room) = self.find(room.as_str()) else { return };
         let turn = room.turn.lock();
         let mut state = room.lock();
-        if state.advance(position) == Advance::Jump {
+        if state.advance(position, Numbering::Dense) == Advance::Jump {
             self.dismiss(&room, &mut state, &[], "a message is missing");
         }
         drop(turn);
@@ -217,7 +240,8 @@ impl Hub {
     }
 
     /// The room's numbering starts anew, and nothing was lost by that. Who has a position of the old one stays, and gets what
-    /// follows without offsets, which it would take for the old numbering's. A giant room has one frame for all: there the
+    /// follows without offsets, which it would take for the old numbering's; who can recover, and would then recover what it
+    /// has, is sent away by the first message, and gets that one by history. A giant room has one frame for all: there the
     /// first message shows the jump, and members with a position subscribe again.
     fn renumber(&self, room: &RoomId, epoch: u64) {
         let Some(room) = self.find(room.as_str()) else { return };
@@ -242,16 +266,21 @@ impl Hub {
         self.tend_if_unwanted(&room, state);
     }
 
-    /// The caller holds the room's turn. `parting` are whole frames that go before the goodbye.
+    /// The room lost messages. The caller holds the room's turn. `parting` are whole frames that go before the goodbye.
     fn dismiss(&self, room: &Room, state: &mut State, parting: &[u8], reason: &'static str) {
+        state.note_loss();
         let members = state.dismiss_positioned(&room.id, parting);
+        self.note_dismissed(room, members, reason);
+    }
+
+    pub(super) fn note_dismissed(&self, room: &Room, members: usize, reason: &'static str) {
         if members > 0 {
             self.metrics.add_insufficient_state(members);
             tracing::debug!(room = %room.id, members, reason, "positioned members must subscribe again");
         }
     }
 
-    fn tend_if_unwanted(&self, room: &Arc<Room>, state: MutexGuard<'_, State>) {
+    pub(super) fn tend_if_unwanted(&self, room: &Arc<Room>, state: MutexGuard<'_, State>) {
         let unwanted = !state.wanted() && !state.driven;
         drop(state);
         if unwanted && let Some(hub) = self.handle.upgrade() {
@@ -263,7 +292,12 @@ impl Hub {
 }
 
 /// A message as its room's members get it; without a position if `offset` is 0.
-fn frame_of<'f>(frame: &'f mut FrameBuilder, room: &Room, message: &Message, offset: u64) -> &'f [u8] {
+pub(super) fn frame_of<'f>(
+    frame: &'f mut FrameBuilder,
+    room: &Room,
+    message: &Message,
+    offset: u64,
+) -> &'f [u8] {
     frame.clear_within(FRAME_KEPT_BYTES);
     let envelope = &message.envelope;
     room.prefix.append(frame.payload_mut(), &envelope.payload, &envelope.info, offset, "");

@@ -10,10 +10,13 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) session: Arc<Session>,
-    /// Serial number of the room's last message before this member came: later ones are for it.
+    /// Serial number of the room's last message that is not for this member, as it came later, or had that message by
+    /// history: later ones are for it.
     pub(super) joined_serial: u64,
     /// It wants to be told of losses.
     pub(super) positioned: bool,
+    /// It comes back with a position when it is told, and gets by history what it missed.
+    pub(super) recoverable: bool,
     /// Its position is of a numbering that has ended: it gets no offsets.
     pub(super) void: bool,
 }
@@ -66,6 +69,11 @@ impl Members {
     /// Whether `slot` holds `session`.
     pub(super) fn holds(&self, slot: u32, session: &Arc<Session>) -> bool {
         matches!(self.slots.get(slot as usize), Some(Some(member)) if Arc::ptr_eq(&member.session, session))
+    }
+
+    /// The member in `slot`.
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Member> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
     /// Takes `session` out of `slot`. False: somebody else, or nobody, is there.

@@ -1,14 +1,18 @@
 //! The hub: this node's rooms and who is in them.
 //!
-//! What lives here: membership, the interest it causes, and the fan-out of a message to the members. What does not: the
+//! What lives here: membership, the interest it causes, the fan-out of a message to the members, and what is held back for
+//! members that come back. What does not: the
 //! client protocol's commands, sockets' reading side, and any knowledge of what carries messages between nodes.
 //!
-//! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox. None is held while the backplane is called.
+//! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox or the list of newly watched rooms. None
+//! is held while the backplane is called.
 
 mod fan_out;
 mod giant;
 mod interest;
 mod members;
+mod quiet;
+mod recovery;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -20,12 +24,14 @@ use std::time::Duration;
 
 use manifold_strategies::guarantees::Positions;
 use manifold_strategies::{Backplane, Position, RoomId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 
 pub(crate) use fan_out::{Cork, UNFLUSHED_BYTES_MAX};
 pub(crate) use interest::{Reservation, Ticket};
 use members::Member;
+pub(crate) use recovery::{Ending, Recovery};
+use room::State;
 pub(crate) use room::{JoinFailed, Room};
 
 use crate::metrics::Metrics;
@@ -45,6 +51,37 @@ pub(crate) struct HubSettings {
     pub(crate) giant_members_min: usize,
     /// Bytes that may wait in a giant room's queue.
     pub(crate) giant_queue_bytes_max: usize,
+    /// Bytes of live messages that a room holds back for those who come back to it.
+    pub(crate) recovery_hold_bytes_max: usize,
+    /// How often the position of a quiet room is compared with the backplane's; zero is never.
+    pub(crate) position_check: Duration,
+}
+
+/// What positions mean to members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbering {
+    /// Nothing: they see none.
+    None,
+    /// They rise, and history reads on from there.
+    Rising,
+    /// They count up by one, so that a hole is a loss.
+    Dense,
+}
+
+/// What a subscription was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Grant {
+    /// The member is told of losses.
+    pub(crate) positioned: bool,
+    /// It gets by history what it missed when it comes back.
+    pub(crate) recoverable: bool,
+}
+
+/// What carries the hub's messages, and what it is good for.
+struct Link {
+    backplane: Arc<dyn Backplane>,
+    numbering: Numbering,
+    keeps_history: bool,
 }
 
 /// This node's rooms.
@@ -52,7 +89,9 @@ pub(crate) struct Hub {
     shards: Box<[Shard]>,
     hasher: RandomState,
     /// Set once, when the node has started it: the backplane needs the hub first, as its entrance.
-    backplane: OnceLock<(Arc<dyn Backplane>, bool)>,
+    link: OnceLock<Link>,
+    /// Rooms that have positioned members since the last look at those that do.
+    newly_watched: Mutex<Vec<Arc<Room>>>,
     settings: HubSettings,
     metrics: Arc<Metrics>,
     runtime: Handle,
@@ -65,7 +104,8 @@ impl Hub {
         Arc::new_cyclic(|handle| Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: RandomState::new(),
-            backplane: OnceLock::new(),
+            link: OnceLock::new(),
+            newly_watched: Mutex::default(),
             settings,
             metrics,
             runtime: Handle::current(),
@@ -75,20 +115,30 @@ impl Hub {
 
     /// Connects the hub with what carries its messages. The first call counts.
     pub(crate) fn set_backplane(&self, backplane: Arc<dyn Backplane>) {
-        let dense = backplane.guarantees().positions == Positions::Dense;
+        let keeps_history = backplane.history().is_some();
+        let numbering = match backplane.guarantees().positions {
+            Positions::Dense => Numbering::Dense,
+            Positions::Rising if keeps_history => Numbering::Rising,
+            Positions::Rising | Positions::None => Numbering::None,
+        };
         // A second backplane would be a programming error that the first survives.
-        let _ = self.backplane.set((backplane, dense));
+        let _ = self.link.set(Link { backplane, numbering, keeps_history });
     }
 
     /// What carries messages between nodes.
     pub(crate) fn backplane(&self) -> &Arc<dyn Backplane> {
-        let (backplane, _) = self.backplane.get().expect("the node connects the backplane before it serves");
-        backplane
+        &self.link.get().expect("the node connects the backplane before it serves").backplane
     }
 
-    /// Whether positions count up by one, so that members can be told of losses.
-    pub(crate) fn dense(&self) -> bool {
-        self.backplane.get().is_some_and(|(_, dense)| *dense)
+    /// What positions are to members: with dense ones they can be told of losses, with rising ones alone they see them only
+    /// where history makes use of them.
+    pub(crate) fn numbering(&self) -> Numbering {
+        self.link.get().map_or(Numbering::None, |link| link.numbering)
+    }
+
+    /// Whether the backplane keeps messages, so that members can come back to them.
+    pub(crate) fn keeps_history(&self) -> bool {
+        self.link.get().is_some_and(|link| link.keeps_history)
     }
 
     /// Makes a reserved place a membership. `reply` is called under the room's lock with the room's position; it has to put
@@ -97,19 +147,34 @@ impl Hub {
         &self,
         ticket: Ticket,
         session: &Arc<Session>,
-        positioned: bool,
+        grant: Grant,
         reply: impl FnOnce(Position),
     ) -> (Arc<Room>, u32) {
         let room = Arc::clone(&ticket.room);
         let mut state = room.lock();
         reply(Room::position(&state));
-        let member =
-            Member { session: Arc::clone(session), joined_serial: state.serial, positioned, void: false };
-        let slot = state.members.insert(member);
+        let slot = self.admit(&room, &mut state, session, grant);
         drop(state);
         // Hands the interest over. A gap may have ended the membership again by now: then this lets go of the room.
         drop(ticket);
         (room, slot)
+    }
+
+    /// Makes a session a member from the room's next message on.
+    fn admit(
+        &self,
+        room: &Arc<Room>,
+        state: &mut MutexGuard<'_, State>,
+        session: &Arc<Session>,
+        grant: Grant,
+    ) -> u32 {
+        if grant.positioned && self.checks_positions() && !std::mem::replace(&mut state.watched, true) {
+            self.newly_watched.lock().push(Arc::clone(room));
+        }
+        let Grant { positioned, recoverable } = grant;
+        let joined_serial = state.serial;
+        let session = Arc::clone(session);
+        state.members.insert(Member { session, joined_serial, positioned, recoverable, void: false })
     }
 
     /// Ends a membership. `reply` is called when no further push will follow.
@@ -123,6 +188,7 @@ impl Hub {
         let turn = room.turn.lock();
         let mut state = room.lock();
         let removed = state.members.remove(slot, session);
+        state.forget_comebacks();
         reply();
         let unwanted = removed && !state.wanted();
         drop(state);

@@ -8,8 +8,10 @@ use manifold_strategies::{Position, RoomId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use super::Numbering;
 use super::giant::Giant;
 use super::members::{Member, Members};
+use super::recovery::Comebacks;
 use crate::frame;
 use crate::session::Session;
 
@@ -30,7 +32,7 @@ pub(super) struct State {
     pub(super) members: Members,
     /// Counts this room's messages on this node.
     pub(super) serial: u64,
-    /// The last position seen, where positions are dense.
+    /// The last position seen, where positions mean something to members.
     pub(super) top: Option<Position>,
     /// Some members may have a position of a numbering that has ended.
     pub(super) renumbered: bool,
@@ -44,6 +46,10 @@ pub(super) struct State {
     /// The hub has dropped this room: look again.
     pub(super) removed: bool,
     pub(super) giant: Option<Box<Giant>>,
+    /// What is kept for those who come back; absent while nobody does.
+    pub(super) comebacks: Option<Box<Comebacks>>,
+    /// The room's position is compared with the backplane's while it is quiet.
+    pub(super) watched: bool,
 }
 
 /// Whether the backplane brings this room's messages to this node.
@@ -99,25 +105,32 @@ impl State {
         self.tickets > 0 || !self.members.is_empty()
     }
 
-    /// Compares a dense position with the last one and moves on to it, unless it is stale.
-    pub(super) fn advance(&mut self, position: Position) -> Advance {
-        let advance = self.compare(position);
+    /// Compares a position with the last one and moves on to it, unless it is stale.
+    pub(super) fn advance(&mut self, position: Position, numbering: Numbering) -> Advance {
+        let advance = self.compare(position, numbering);
         if advance != Advance::Stale {
             self.top = Some(position);
         }
         advance
     }
 
-    /// Whether a message at this position would come after a hole.
-    pub(super) fn jumps_to(&self, position: Position) -> bool {
-        self.compare(position) == Advance::Jump
+    /// Whether members have to go before a message at this position: because it comes after a hole, or because theirs is of a
+    /// numbering that has ended, and history gives them what follows with positions of the new one.
+    pub(super) fn sends_away(&self, position: Position, numbering: Numbering) -> bool {
+        self.compare(position, numbering) == Advance::Jump
+            || self.renumbered && self.members.iter().any(|member| member.void && member.recoverable)
     }
 
-    fn compare(&self, position: Position) -> Advance {
-        match self.top {
-            Some(top) if top.epoch == position.epoch && position.offset <= top.offset => Advance::Stale,
-            Some(top) if top.epoch != position.epoch || position.offset != top.offset + 1 => Advance::Jump,
-            _ => Advance::Next,
+    fn compare(&self, position: Position, numbering: Numbering) -> Advance {
+        let Some(top) = self.top else { return Advance::Next };
+        if top.epoch != position.epoch {
+            return Advance::Jump;
+        }
+        let hole = numbering == Numbering::Dense && position.offset > top.offset + 1;
+        match position.offset <= top.offset {
+            true => Advance::Stale,
+            false if hole => Advance::Jump,
+            false => Advance::Next,
         }
     }
 
@@ -139,8 +152,18 @@ impl State {
     }
 
     /// Sends away the members that asked to be told of losses, with `parting` frames before the goodbye; they subscribe
-    /// again by themselves. Says how many.
+    /// again by themselves. Who can recover gets those frames by that, and would get them twice. Says how many.
     pub(super) fn dismiss_positioned(&mut self, room: &RoomId, parting: &[u8]) -> usize {
+        self.dismiss(room, parting, |member| member.positioned)
+    }
+
+    /// Sends away the members whose position is of a numbering that has ended and who get by history what follows. Says how
+    /// many.
+    pub(super) fn dismiss_void(&mut self, room: &RoomId) -> usize {
+        self.dismiss(room, &[], |member| member.void && member.recoverable)
+    }
+
+    fn dismiss(&mut self, room: &RoomId, parting: &[u8], unwanted: impl Fn(&Member) -> bool) -> usize {
         let push = Push {
             id: 0,
             channel: room.as_str().into(),
@@ -149,13 +172,11 @@ impl State {
         let mut dismissed = 0;
         let goodbye = frame::text(|out| json::append_push(out, &push));
         let bytes = [parting, &goodbye].concat();
-        self.members.extract(
-            |member| member.positioned,
-            |Member { session, .. }| {
-                session.send(&bytes);
-                dismissed += 1;
-            },
-        );
+        self.members.extract(unwanted, |Member { session, recoverable, .. }| {
+            session.send(if recoverable { &goodbye } else { &bytes });
+            dismissed += 1;
+        });
+        self.forget_comebacks();
         dismissed
     }
 }
@@ -178,23 +199,36 @@ mod tests {
     fn positions_advance_by_one_within_an_epoch() {
         let mut state = State::default();
         state.joined_at(at(7, 3));
-        assert_eq!(state.advance(at(7, 3)), Advance::Stale);
-        assert_eq!(state.advance(at(7, 4)), Advance::Next);
-        assert_eq!(state.advance(at(7, 6)), Advance::Jump);
-        assert_eq!(state.advance(at(7, 7)), Advance::Next);
-        assert_eq!(state.advance(at(8, 1)), Advance::Jump);
-        assert_eq!(state.advance(at(8, 2)), Advance::Next);
+        let mut advance = |position| state.advance(position, Numbering::Dense);
+        assert_eq!(advance(at(7, 3)), Advance::Stale);
+        assert_eq!(advance(at(7, 4)), Advance::Next);
+        assert_eq!(advance(at(7, 6)), Advance::Jump);
+        assert_eq!(advance(at(7, 7)), Advance::Next);
+        assert_eq!(advance(at(8, 1)), Advance::Jump);
+        assert_eq!(advance(at(8, 2)), Advance::Next);
+    }
+
+    #[test]
+    fn rising_positions_have_holes() {
+        let mut state = State::default();
+        state.joined_at(at(7, 3));
+        let mut advance = |position| state.advance(position, Numbering::Rising);
+        assert_eq!(advance(at(7, 3)), Advance::Stale);
+        assert_eq!(advance(at(7, 9)), Advance::Next);
+        assert_eq!(advance(at(7, 4)), Advance::Stale);
+        assert_eq!(advance(at(8, 1)), Advance::Jump, "positions of two numberings cannot be compared");
+        assert_eq!(advance(at(8, 5)), Advance::Next);
     }
 
     #[test]
     fn a_join_does_not_fall_behind_what_arrived_meanwhile() {
         let mut state = State::default();
-        assert_eq!(state.advance(at(7, 5)), Advance::Next);
+        assert_eq!(state.advance(at(7, 5), Numbering::Dense), Advance::Next);
         state.joined_at(at(7, 4));
         assert_eq!(state.top, Some(at(7, 5)));
         state.joined_at(at(9, 1));
         assert_eq!(state.top, Some(at(9, 1)));
         state.joined_at(Position::default());
-        assert_eq!(state.advance(at(9, 70)), Advance::Next, "nobody knows what came before");
+        assert_eq!(state.advance(at(9, 70), Numbering::Dense), Advance::Next, "nobody knows what came before");
     }
 }

@@ -7,9 +7,16 @@ use manifold_strategies::{Entrance, Event, Start};
 
 use super::*;
 
+const POSITIONED: Grant = Grant { positioned: true, recoverable: false };
+
 async fn hub() -> Arc<Hub> {
-    let settings =
-        HubSettings { leave_linger: Duration::ZERO, giant_members_min: 2, giant_queue_bytes_max: 64 * 1024 };
+    let settings = HubSettings {
+        leave_linger: Duration::ZERO,
+        giant_members_min: 2,
+        giant_queue_bytes_max: 64 * 1024,
+        recovery_hold_bytes_max: 64 * 1024,
+        position_check: Duration::ZERO,
+    };
     let hub = Hub::new(settings, Arc::default());
     let start = Start {
         node: "n1".to_owned(),
@@ -50,7 +57,7 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
     let hub = hub().await;
     let (session, _client) = session();
     let (first, second) = (ticket(&hub), ticket(&hub));
-    let (room, slot) = hub.attach(first, &session, true, |_| {});
+    let (room, slot) = hub.attach(first, &session, POSITIONED, |_| {});
     hub.deliver(&mut gap());
     assert!(!room.holds(slot, &session), "it asked to be told");
     assert_eq!(hub.room_count(), 1, "somebody else is on the way");
@@ -59,7 +66,8 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
     // The same within one `attach`: the gap comes between the membership and the end of its ticket.
     let ticket = ticket(&hub);
     let room = Arc::clone(&ticket.room);
-    room.lock().members.insert(Member { session, joined_serial: 0, positioned: true, void: false });
+    let member = Member { session, joined_serial: 0, positioned: true, recoverable: false, void: false };
+    room.lock().members.insert(member);
     hub.deliver(&mut gap());
     assert_eq!((room.len(), hub.room_count()), (0, 1));
     drop(ticket);
@@ -70,7 +78,7 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
 async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
     let hub = hub().await;
     let (session, _client) = session();
-    let (room, slot) = hub.attach(ticket(&hub), &session, true, |_| {});
+    let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, |_| {});
     let jump = |offset: u64| {
         let envelope = manifold_strategies::Envelope {
             room: RoomId::new("a"),
@@ -86,7 +94,7 @@ async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
         let (slot, room) = match room.holds(slot, &session) {
             true => (slot, Arc::clone(&room)),
             false => {
-                let (room, slot) = hub.attach(ticket(&hub), &session, true, |_| {});
+                let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, |_| {});
                 (slot, room)
             }
         };

@@ -54,6 +54,7 @@ pub(crate) fn render(
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_node(&mut encoder)?;
+        self.encode_recoveries(&mut encoder)?;
         self.encode_backplane(&mut encoder, self.backplane.stats())?;
         encode_process(&mut encoder)
     }
@@ -83,7 +84,7 @@ impl Snapshot {
             "Connections closed because the client read too slowly",
             slow,
         )?;
-        let told = metrics.insufficient_state.load(Relaxed);
+        let told = metrics.insufficient_state();
         counter(
             encoder,
             "manifold_insufficient_state",
@@ -112,6 +113,33 @@ impl Snapshot {
             "From a publish's receipt, by its node's clock, to the members' outboxes",
             &delivery,
         )
+    }
+
+    fn encode_recoveries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let recoveries = self.metrics.recoveries();
+        let outcomes: Vec<_> = recoveries.outcomes().collect();
+        let help = "Subscriptions that asked for what they missed, by how that ended";
+        let values = outcomes.iter().map(|(outcome, count)| (outcome, count));
+        labelled(encoder, "manifold_recoveries", help, "outcome", values)?;
+        let counters = [
+            (
+                "manifold_recovered_publications",
+                "Missed messages delivered by recoveries",
+                &recoveries.publications,
+            ),
+            ("manifold_history_reads", "History requests answered", &recoveries.history_reads),
+            (
+                "manifold_position_checks",
+                "Comparisons of a quiet room's position with the backplane's",
+                &recoveries.position_checks,
+            ),
+            (
+                "manifold_positions_behind",
+                "Such comparisons that showed a loss",
+                &recoveries.positions_behind,
+            ),
+        ];
+        counters.iter().try_for_each(|(name, help, value)| counter(encoder, name, help, value.load(Relaxed)))
     }
 
     fn encode_backplane(&self, encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {

@@ -4,6 +4,7 @@
 
 mod exposition;
 mod histogram;
+mod recoveries;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 pub(crate) use exposition::{CONTENT_TYPE, Gauges, render};
 use histogram::Histogram;
+pub(crate) use recoveries::{Recoveries, RecoveryOutcome};
 
 /// Cells that threads share out among themselves.
 const CELLS: usize = 16;
@@ -36,6 +38,7 @@ pub(crate) struct Metrics {
     slow_consumer_closes: AtomicU64,
     insufficient_state: AtomicU64,
     accepted: AtomicU64,
+    recoveries: Recoveries,
     /// Failures by kind; off the hot path of a healthy node.
     errors: Mutex<BTreeMap<String, u64>>,
     closes: Mutex<BTreeMap<u16, u64>>,
@@ -66,6 +69,35 @@ impl Metrics {
     /// So many members were told that they missed messages.
     pub(crate) fn add_insufficient_state(&self, members: usize) {
         self.insufficient_state.fetch_add(members as u64, Relaxed);
+    }
+
+    /// A recovery ended, with so many missed messages delivered by it.
+    pub(crate) fn count_recovery(&self, outcome: RecoveryOutcome, publications: usize) {
+        self.recoveries.count(outcome);
+        self.recoveries.publications.fetch_add(publications as u64, Relaxed);
+    }
+
+    pub(crate) fn count_history_read(&self) {
+        self.recoveries.history_reads.fetch_add(1, Relaxed);
+    }
+
+    /// The position of a quiet room is compared with the backplane's.
+    pub(crate) fn count_position_check(&self) {
+        self.recoveries.position_checks.fetch_add(1, Relaxed);
+    }
+
+    /// A quiet room turned out to be behind the backplane.
+    pub(crate) fn count_position_behind(&self) {
+        self.recoveries.positions_behind.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn recoveries(&self) -> &Recoveries {
+        &self.recoveries
+    }
+
+    /// Subscriptions ended because messages were lost.
+    pub(crate) fn insufficient_state(&self) -> u64 {
+        self.insufficient_state.load(Relaxed)
     }
 
     pub(crate) fn count_accepted(&self) {

@@ -1,0 +1,145 @@
+//! A subscribe command of a client that comes back: what it missed is read, while the room holds live messages back for it. Then
+//! it gets the one and the other in one go, or is told that it cannot recover.
+
+use std::sync::Arc;
+
+use manifold_protocol::{ErrorCode, Reply, ReplyBody, SubscribeResult, json};
+use manifold_strategies::{Message, Position, Result as BackplaneResult, Resumed};
+
+use super::commands::Client;
+use super::pending::Pending;
+use super::subscribe::{Joining, Subscription, Wish, subscribe_result};
+use crate::epoch;
+use crate::frame;
+use crate::history::{self, Missed, Since};
+use crate::hub::{Ending, Recovery, Ticket, UNFLUSHED_BYTES_MAX};
+use crate::metrics::RecoveryOutcome;
+
+/// A client that comes back, and what history had for it.
+pub(super) struct FinishedRecovery {
+    id: u32,
+    wish: Wish,
+    recovery: Recovery,
+    missed: BackplaneResult<Missed>,
+}
+
+impl Client {
+    /// Reads what a client that stood at `since` has missed. Until that is there, its commands for this room wait.
+    pub(super) fn recover(&mut self, id: u32, ticket: Ticket, wish: Wish, since: Since) {
+        let recovery = self.node.hub().begin_recovery(ticket);
+        let room = recovery.room().id.clone();
+        self.joining.push(Joining::new(room.clone()));
+        let node = Arc::clone(&self.node);
+        let read = Box::pin(async move {
+            let missed = history::read_missed(&node, &room, &since).await;
+            FinishedRecovery { id, wish, recovery, missed }
+        });
+        self.begin_waiting_for(Pending::Recovery(read));
+    }
+
+    pub(super) fn finish_recovery(&mut self, finished: FinishedRecovery) {
+        let FinishedRecovery { id, wish, recovery, missed } = finished;
+        let room = recovery.room().id.clone();
+        let behind = self.take_behind(&room);
+        match missed {
+            Ok(missed) => self.come_back(id, &wish, recovery, &missed),
+            Err(error) => {
+                drop(recovery);
+                tracing::debug!(%room, %error, "history could not be read for a client that came back");
+                self.node.metrics().count_backplane_error(error.kind());
+                self.node.metrics().count_recovery(RecoveryOutcome::Failed, 0);
+                // Temporary: the client tries again by itself.
+                self.refuse(id, ErrorCode::INTERNAL);
+            }
+        }
+        self.run_behind(room.as_str(), behind);
+    }
+
+    fn come_back(&mut self, id: u32, wish: &Wish, recovery: Recovery, missed: &Missed) {
+        let bytes_max = self.reply_bytes_max();
+        let mut publications = 0;
+        let mut reply = None;
+        let mut too_large = None;
+        if let Resumed::Complete { messages, top } = &missed.resumed {
+            publications = messages.len();
+            reply = recovered_reply(id, wish, missed.since, messages, *top);
+            reply = reply.filter(|reply| reply.len() <= bytes_max);
+            if reply.is_none() {
+                too_large = Some(Resumed::Incomplete { top: *top });
+            }
+        }
+        let resumed = too_large.as_ref().unwrap_or(&missed.resumed);
+        // A long turn must not make its own client look slow.
+        self.session.relieve(UNFLUSHED_BYTES_MAX);
+        let hub = self.node.hub();
+        let entered = hub.finish_recovery(recovery, &self.session, wish.grant, resumed, |ending| match ending {
+            Ending::Complete { held } => {
+                self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, publications)
+            }
+            Ending::Incomplete { top, .. } if too_large.is_some() => {
+                self.welcome_anew(id, wish, top, RecoveryOutcome::TooLarge)
+            }
+            Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
+        });
+        self.subscriptions.extend(entered.map(|(room, slot)| Subscription { room, slot }));
+    }
+
+    /// Gives a client everything that it missed. False: it cannot take that in now, and is to try again.
+    fn welcome_back(&self, id: u32, reply: &[u8], held: &[u8], publications: usize) -> bool {
+        let waiting = (self.session.outbox_bytes() + reply.len() + held.len()) as u64;
+        if waiting > self.node.config().outbox_bytes_max {
+            self.node.metrics().count_recovery(RecoveryOutcome::Busy, 0);
+            self.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
+            return false;
+        }
+        self.node.metrics().count_recovery(RecoveryOutcome::Recovered, publications);
+        self.append(reply);
+        if !held.is_empty() {
+            self.append(held);
+        }
+        true
+    }
+
+    /// Tells a client that it cannot recover. False: it does not want to be here then.
+    fn welcome_anew(&self, id: u32, wish: &Wish, top: Position, outcome: RecoveryOutcome) -> bool {
+        self.node.metrics().count_recovery(outcome, 0);
+        if wish.must_recover {
+            self.refuse(id, ErrorCode::UNRECOVERABLE_POSITION);
+            return false;
+        }
+        let result = SubscribeResult { was_recovering: true, ..subscribe_result(top, wish.grant) };
+        self.reply(id, ReplyBody::Subscribe(result));
+        true
+    }
+
+    /// Bytes of a reply at most: it has to find a place in the outbox, and so have a few pushes.
+    pub(super) fn reply_bytes_max(&self) -> usize {
+        let bytes = self.node.config().outbox_bytes_max / 4 * 3;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+}
+
+/// The frame of the reply to a client that stood at `since`, where nothing is missing. `None`: a message is not what this server
+/// writes.
+fn recovered_reply(
+    id: u32,
+    wish: &Wish,
+    since: Position,
+    messages: &[Message],
+    top: Position,
+) -> Option<Vec<u8>> {
+    // In another numbering the client goes on from the room's position; offsets of the one it knows would lead it astray.
+    let same = since.epoch == top.epoch;
+    let result = SubscribeResult {
+        recoverable: wish.grant.recoverable,
+        positioned: wish.grant.positioned,
+        epoch: epoch::encode(top.epoch).into(),
+        offset: if same { since.offset } else { top.offset },
+        publications: history::publications(messages, same.then_some(top.epoch))?,
+        recovered: true,
+        was_recovering: true,
+        ..SubscribeResult::default()
+    };
+    let reply = Reply { id, body: ReplyBody::Subscribe(result) };
+    Some(frame::text(|out| json::append_reply(out, &reply)))
+}
