@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use manifold_compose::RedisTopology;
+use manifold_strategies::Position;
 use manifold_strategies::clients::redis::Connection;
 use manifold_strategies::clients::redis::resp::Value;
 use manifold_strategies::clients::redis::topology::slot;
 
+use crate::history::{complete, incomplete};
 use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, servers, stream};
 
 struct Master {
@@ -89,6 +91,26 @@ async fn a_slot_moves_while_messages_flow() -> Result<()> {
     );
     b.publish("another room", "0").await?;
     b.inbox.wait_for("another room", 1).await?;
+    // History goes on where the slot is now.
+    let last = acknowledged[&2_999];
+    ensure!(complete(b.resume(ROOM, Position { offset: last.offset - 1, ..last }, 300).await?)? == ["2999"]);
+    ensure!(incomplete(b.resume(ROOM, first, 300).await?)? == last, "nobody was told that nothing is missing");
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_lies_beside_its_room_whatever_its_name() -> Result<()> {
+    let servers = servers(RedisTopology::Cluster)?;
+    let (a, b) = Node::pair(servers.redis().unwrap_or_default()).await?;
+    let names = ["{", "}", "{}", "}{", "a{b}c", "{}{b}", "{{b}}", "a}b", "{b", "b}", "{b}", "ä{ö}ü"];
+    let mut rooms = names.map(String::from).to_vec();
+    rooms.extend((0..50).map(|number| format!("room {number}")));
+    for room in &rooms {
+        let at = a.publish_all(room, 0..3).await.with_context(|| format!("publishing to {room:?}"))?;
+        let got = b.resume(room, at[0], 300).await.with_context(|| format!("resuming {room:?}"))?;
+        ensure!(complete(got)? == ["1", "2"], "{room:?}");
+    }
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }

@@ -10,5 +10,6 @@ mod inbox;
 mod node;
 
 mod cluster;
+mod history;
 mod outages;
 mod silence;
