@@ -196,6 +196,11 @@ impl Rings {
         self.rooms.get(room).and_then(|slot| slot.ring.position_of(id))
     }
 
+    /// Whether the room's ring holds messages, or was [touched](Self::touch), and neither is too old by the last sweep.
+    pub fn holds(&self, room: &RoomId) -> bool {
+        self.rooms.get(room).is_some_and(|slot| slot.turn.is_some())
+    }
+
     /// Forgets what the room carried so far; members that stand where it stands now miss nothing.
     pub fn clear(&mut self, room: &RoomId) {
         match self.feed {
