@@ -15,10 +15,17 @@ use manifold_strategies::{
 };
 use tokio::sync::watch;
 
+/// Where messages of the bus go.
+struct Listener {
+    entrance: Arc<dyn Entrance>,
+    /// The node sends and hears nothing, as if it had crashed.
+    cut: Arc<AtomicBool>,
+}
+
 /// What several nodes share.
 pub(crate) struct Bus {
     sender: mpsc::Sender<Event>,
-    nodes: Arc<Mutex<Vec<Arc<dyn Entrance>>>>,
+    nodes: Arc<Mutex<Vec<Listener>>>,
     offsets: Mutex<HashMap<RoomId, u64>>,
     /// Every join and leave, as it began and ended.
     pub(crate) calls: Mutex<Vec<String>>,
@@ -28,19 +35,26 @@ pub(crate) struct Bus {
     /// So many joins (and publishes) fail from now on.
     pub(crate) joins_failing: AtomicUsize,
     pub(crate) publishes_failing: AtomicUsize,
+    /// So many messages of hidden rooms, which the nodes use among themselves, are lost from now on. Nothing else that a test
+    /// says concerns those rooms.
+    pub(crate) hidden_lost: AtomicUsize,
     pub(crate) shut_down: AtomicBool,
+}
+
+fn is_hidden(room: &RoomId) -> bool {
+    room.as_str().starts_with(char::is_control)
 }
 
 impl Bus {
     pub(crate) fn new() -> Arc<Self> {
         let (sender, receiver) = mpsc::channel();
-        let nodes: Arc<Mutex<Vec<Arc<dyn Entrance>>>> = Arc::default();
-        let entrances = Arc::clone(&nodes);
+        let nodes: Arc<Mutex<Vec<Listener>>> = Arc::default();
+        let listeners = Arc::clone(&nodes);
         std::thread::spawn(move || {
             while let Ok(first) = receiver.recv() {
                 let batch: Vec<Event> = std::iter::once(first).chain(receiver.try_iter()).collect();
-                for node in &*entrances.lock().unwrap() {
-                    node.deliver(&mut batch.clone());
+                for node in listeners.lock().unwrap().iter().filter(|node| !node.cut.load(SeqCst)) {
+                    node.entrance.deliver(&mut batch.clone());
                 }
             }
         });
@@ -53,14 +67,21 @@ impl Bus {
             acks_open: watch::Sender::new(true),
             joins_failing: AtomicUsize::new(0),
             publishes_failing: AtomicUsize::new(0),
+            hidden_lost: AtomicUsize::new(0),
             shut_down: AtomicBool::new(false),
         })
     }
 
     /// A node's end of the bus.
     pub(crate) fn backplane(self: &Arc<Self>, entrance: Arc<dyn Entrance>) -> Arc<dyn Backplane> {
-        self.nodes.lock().unwrap().push(entrance);
-        Arc::new(TestBackplane { bus: Arc::clone(self), stats: Stats::default() })
+        let cut = Arc::new(AtomicBool::new(false));
+        self.nodes.lock().unwrap().push(Listener { entrance, cut: Arc::clone(&cut) });
+        Arc::new(TestBackplane { bus: Arc::clone(self), cut, stats: Stats::default() })
+    }
+
+    /// Cuts a node off, by the order of their coming, or lets it back.
+    pub(crate) fn cut(&self, node: usize, cut: bool) {
+        self.nodes.lock().unwrap()[node].cut.store(cut, SeqCst);
     }
 
     /// Sends an event to every node.
@@ -92,6 +113,7 @@ impl Bus {
 
 struct TestBackplane {
     bus: Arc<Bus>,
+    cut: Arc<AtomicBool>,
     stats: Stats,
 }
 
@@ -111,8 +133,12 @@ impl Backplane for TestBackplane {
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
-        if Bus::fails(&self.bus.publishes_failing) {
+        let hidden = is_hidden(&envelope.room);
+        if self.cut.load(SeqCst) || (!hidden && Bus::fails(&self.bus.publishes_failing)) {
             return Box::pin(ready(Err(Error::new(ErrorKind::Timeout, "publish", "as the test wants"))));
+        }
+        if hidden && Bus::fails(&self.bus.hidden_lost) {
+            return Box::pin(ready(Ok(Position::default())));
         }
         let mut offsets = self.bus.offsets.lock().unwrap();
         let offset = offsets.entry(envelope.room.clone()).or_default();
@@ -127,6 +153,9 @@ impl Backplane for TestBackplane {
     }
 
     fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
+        if is_hidden(room) {
+            return Box::pin(ready(Ok(Position::default())));
+        }
         let (bus, room) = (Arc::clone(&self.bus), room.clone());
         bus.note("join", &room);
         Box::pin(async move {
