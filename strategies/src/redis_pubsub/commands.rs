@@ -135,3 +135,23 @@ impl Shared {
         key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_lives_no_longer_than_its_room() {
+        let seconds = |settings: Settings| Numbers::new(&settings).keeping.map(|keeping| keeping.seconds);
+        assert_eq!(seconds(Settings::default()), Some(b"600".to_vec()));
+        let short_lived = Settings { room_ttl_s: 60, ..Settings::default() };
+        assert_eq!(seconds(short_lived), Some(b"60".to_vec()));
+        assert_eq!(seconds(Settings { history_messages: 0, ..Settings::default() }), None);
+    }
+
+    #[test]
+    fn a_tag_has_room() {
+        let longest = (0..crate::clients::redis::topology::SLOTS).map(|number| tag(number).len()).max();
+        assert_eq!(longest, Some(TAG_BYTES_MAX - 2));
+    }
+}
