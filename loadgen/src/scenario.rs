@@ -43,6 +43,9 @@ pub struct Scenario {
     /// all of it is expected, unless the server says that it is lost.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recover: bool,
+    /// How many brokers of each kind the campaign starts for it.
+    #[serde(default, skip_serializing_if = "BrokerShapes::are_default")]
+    pub brokers: BrokerShapes,
     /// Rooms and who is in them.
     pub rooms: Rooms,
     /// Who sends how much.
@@ -59,6 +62,44 @@ pub struct Scenario {
     /// What is done to the system, and when. A strategy without the component is left alone.
     #[serde(default)]
     pub faults: Vec<Fault>,
+}
+
+/// How many brokers of each kind there are, for strategies that use them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerShapes {
+    /// Kafka's.
+    pub kafka: KafkaShape,
+    /// Redis's.
+    pub redis: RedisShape,
+}
+
+impl BrokerShapes {
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A shape of Kafka.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KafkaShape {
+    /// One broker.
+    #[default]
+    One,
+    /// Three, and each message on all of them; two must have it before it counts.
+    Three,
+}
+
+/// A shape of Redis.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RedisShape {
+    /// One server.
+    #[default]
+    One,
+    /// A master, a replica, and three sentinels that put one in the other's place.
+    Sentinel,
 }
 
 /// Rooms and who is in them.

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use manifold_compose::{Environment, KafkaTopology, Process, Purpose, RedisTopology, Request};
+use manifold_compose::{Environment, Process, Purpose, Request, Topology};
 
 use super::plan::Entrant;
 use crate::record::{Broker, ComponentKind};
+use crate::scenario::{KafkaShape, RedisShape, Scenario};
 
 /// A JVM's tail settles only after a while: nothing that counts runs against younger shared brokers. Those of a run that
 /// strikes a broker are private and younger, which its report says.
@@ -36,15 +37,23 @@ impl Brokers {
             request.kafka = request.kafka.or(needs.kafka);
             request.redis = request.redis.or(needs.redis);
         }
-        Self::start_request(request.with_environment())
+        Self::start_request(request.with_environment(), false)
     }
 
-    /// Brokers of its own for a run that will break them, cold: never those that somebody else runs.
+    /// Brokers of its own for a run that will break them, cold, in the shape that its scenario asks for: never those that
+    /// somebody else runs.
     ///
     /// # Errors
     /// As for [`Brokers::start`].
-    pub fn start_private(entrant: &Entrant) -> Result<Self> {
-        Self::start_request(Request::for_strategy(&entrant.strategy)?.with_purpose(Purpose::Figures))
+    pub fn start_private(entrant: &Entrant, scenario: &Scenario) -> Result<Self> {
+        let mut request = Request::for_strategy(&entrant.strategy)?.with_purpose(Purpose::Figures);
+        if request.kafka.is_some() && scenario.brokers.kafka == KafkaShape::Three {
+            request = request.with_topology(Topology::Kafka3)?;
+        }
+        if request.redis.is_some() && scenario.brokers.redis == RedisShape::Sentinel {
+            request = request.with_topology(Topology::RedisSentinel)?;
+        }
+        Self::start_request(request, scenario.needs_links())
     }
 
     /// Whether the environment names brokers that somebody else runs.
@@ -52,11 +61,10 @@ impl Brokers {
         is_given(&Request::default().with_environment())
     }
 
-    fn start_request(request: Request) -> Result<Self> {
+    fn start_request(request: Request, linked: bool) -> Result<Self> {
         let given = is_given(&request);
-        debug_assert!(!matches!(request.kafka, Some(KafkaTopology::Three)));
-        debug_assert!(!matches!(request.redis, Some(RedisTopology::Cluster)));
-        let environment = Environment::start(&request).context("brokers did not start")?;
+        let start = if linked { Environment::start_with_links } else { Environment::start };
+        let environment = start(&request).context("brokers did not start")?;
         Ok(Self { environment, started: Instant::now(), messages: Default::default(), given })
     }
 

@@ -35,8 +35,8 @@ pub use stage::{Stage, Watched};
 pub use store::{Failure, Loaded, Store, StoreError, write_whole};
 
 use crate::engine::RunError;
-use crate::record::{ComponentKind, Role, RunRecord, Target};
-use crate::scenario::Scenario;
+use crate::record::{ComponentKind, Role, RunRecord};
+use crate::scenario::{BrokerShapes, Scenario};
 
 /// Brokers are replaced after this many runs that use Kafka: each leaves topics behind, and a broker with thousands of partitions
 /// is another broker.
@@ -192,7 +192,7 @@ impl Campaign {
     fn attempt(&mut self, cell: &Cell) -> Result<RunRecord> {
         let own = if cell.role != Role::Null && needs_own_brokers(cell) {
             self.runner.progress.note(&format!("brokers of its own for {}", cell.scenario.name));
-            Some(Brokers::start_private(&cell.entrant)?)
+            Some(Brokers::start_private(&cell.entrant, &cell.scenario)?)
         } else {
             None
         };
@@ -289,9 +289,13 @@ impl Campaign {
 }
 
 /// Whether a run gets brokers of its own: a JVM that was killed is cold afterwards, and brokers that somebody else runs are
-/// not ours to strike. A Redis of ours comes back as new as it was.
+/// not ours to strike. A Redis of ours comes back as new as it was. Links, and more brokers than one of a kind, are there
+/// only where a scenario asks for them.
 fn needs_own_brokers(cell: &Cell) -> bool {
-    cell.strikes(Target::Kafka) || (cell.strikes(Target::Redis) && Brokers::are_given())
+    cell.strikes(ComponentKind::Kafka)
+        || (cell.strikes(ComponentKind::Redis) && Brokers::are_given())
+        || cell.scenario.needs_links()
+        || cell.scenario.brokers != BrokerShapes::default()
 }
 
 impl AtRate for Campaign {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::label;
 use crate::claims::{COUNTER_EXAMPLES, Experiment};
-use crate::record::{Deed, Role, SCHEMA_VERSION, Target};
+use crate::record::{ComponentKind, Deed, Role, SCHEMA_VERSION};
 use crate::scenario::Scenario;
 
 /// A contender of a campaign.
@@ -99,12 +99,12 @@ impl Cell {
         self.scenario.warm_up_s
             + self.scenario.duration_s
             + 2.0
-            + if self.strikes(Target::Kafka) { 6.0 } else { 0.0 }
+            + if self.strikes(ComponentKind::Kafka) { 6.0 } else { 0.0 }
     }
 
-    /// Whether its timeline strikes `target`.
-    pub fn strikes(&self, target: Target) -> bool {
-        self.scenario.faults.iter().any(|fault| fault.to == target)
+    /// Whether its timeline strikes brokers of a kind, or cuts them off.
+    pub fn strikes(&self, kind: ComponentKind) -> bool {
+        self.scenario.faults.iter().any(|fault| fault.to.broker() == Some(kind))
     }
 }
 
@@ -172,10 +172,10 @@ impl Plan {
             return healthy.map_or(self.entrants.len() == 1, |first| first.name == scenario.name);
         }
         let uses = entrant.brokers();
-        scenario.faults.iter().all(|fault| match fault.to {
-            Target::Kafka => uses.is_none_or(|uses| uses.kafka),
-            Target::Redis => uses.is_none_or(|uses| uses.redis),
-            Target::Node => !entrant.is_floor() || fault.deed == Deed::Continue,
+        scenario.faults.iter().all(|fault| match fault.to.broker() {
+            Some(ComponentKind::Kafka) => uses.is_none_or(|uses| uses.kafka),
+            Some(_) => uses.is_none_or(|uses| uses.redis),
+            None => !entrant.is_floor() || fault.deed == Deed::Continue,
         })
     }
 

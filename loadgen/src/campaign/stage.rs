@@ -1,12 +1,15 @@
 //! The surroundings of a campaign's run: counters read at the window's edges, faults done to real processes.
 
+mod strikes;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use manifold_compose::{Environment, Nodes, Process};
 
 use crate::probe::{Counters, Usage, get, parse_metrics, reset_peak, usage};
@@ -56,6 +59,8 @@ pub struct Stage<'e> {
     sampler: Option<JoinHandle<Sampled>>,
     /// CPU that processes had used when a fault ended their incarnation, by process name.
     ended: Mutex<Vec<(String, Usage)>>,
+    /// Whom faults broke and nothing has mended yet.
+    struck: Mutex<HashMap<Target, Vec<Process>>>,
 }
 
 impl std::fmt::Debug for Stage<'_> {
@@ -103,6 +108,7 @@ impl<'e> Stage<'e> {
             edges: Mutex::new(Some(edges)),
             sampler: Some(sampler),
             ended: Mutex::new(Vec::new()),
+            struck: Mutex::default(),
         }
     }
 
@@ -120,36 +126,6 @@ impl<'e> Stage<'e> {
             // The sampler lives until the sender is dropped.
             let _ = sender.send(edge);
         }
-    }
-
-    fn strike(&self, deed: Deed, processes: &[Process]) -> Result<FaultOutcome> {
-        if processes.is_empty() {
-            return Ok(FaultOutcome::NotApplicable);
-        }
-        for process in processes {
-            if matches!(deed, Deed::Kill | Deed::Restart) {
-                // What this incarnation used would be lost with it.
-                if let Some(usage) = usage(process.pid()) {
-                    lock(&self.ended).push((process.name().to_owned(), usage));
-                }
-            }
-            match deed {
-                Deed::Kill => process.kill(),
-                Deed::Stop => process.stop(),
-                Deed::Continue => process.cont(),
-                Deed::Restart => process.restart(),
-                Deed::Add => Ok(()),
-            }
-            .with_context(|| format!("{deed:?} {}", process.name()))?;
-        }
-        let names: Vec<&str> = processes.iter().map(Process::name).collect();
-        Ok(FaultOutcome::Done { whom: names.join(", "), added_url: None })
-    }
-
-    fn brokers(&self, kind: ComponentKind) -> Vec<Process> {
-        let prefix = if kind == ComponentKind::Kafka { "kafka" } else { "redis" };
-        let all = self.environment.map(Environment::processes).unwrap_or_default();
-        all.iter().filter(|process| process.name().starts_with(prefix)).cloned().collect()
     }
 }
 
@@ -171,26 +147,7 @@ impl Surroundings for Stage<'_> {
     }
 
     fn inject(&self, deed: Deed, target: Target) -> Result<FaultOutcome> {
-        match (target, &self.nodes) {
-            (Target::Kafka, _) => self.strike(deed, &self.brokers(ComponentKind::Kafka)),
-            (Target::Redis, _) => self.strike(deed, &self.brokers(ComponentKind::Redis)),
-            (Target::Node, None) => Ok(FaultOutcome::NotApplicable),
-            (Target::Node, Some(nodes)) if deed == Deed::Add => {
-                let mut nodes = lock(nodes);
-                let process = nodes.add().context("a further node did not start")?.clone();
-                let whom = process.name().to_owned();
-                let (kind, process) = (ComponentKind::Node, Some(process));
-                if let Some(http) = nodes.http().pop() {
-                    self.edge(Edge::Added(Watched { name: whom.clone(), kind, process }, http));
-                }
-                Ok(FaultOutcome::Done { whom, added_url: nodes.urls().pop() })
-            }
-            (Target::Node, Some(nodes)) => {
-                // The guard must not be held while a node restarts: the engine may ask for more.
-                let last = lock(nodes).processes().last().cloned();
-                self.strike(deed, &last.into_iter().collect::<Vec<_>>())
-            }
-        }
+        self.strike(deed, target)
     }
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fault::FaultMark;
 use super::histogram::Histogram;
 use super::recoveries::Recoveries;
 
@@ -224,92 +225,6 @@ pub struct Point {
     pub delivery_us_p99: Option<u64>,
     /// Longest of the same.
     pub delivery_us_max: Option<u64>,
-}
-
-/// A step of a scenario's fault timeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// When, in seconds after the warm-up (the start of the counted window).
-    pub at_s: f64,
-    /// What is done.
-    #[serde(rename = "do")]
-    pub deed: Deed,
-    /// To whom.
-    pub to: Target,
-}
-
-/// What a fault does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Deed {
-    /// SIGKILL.
-    Kill,
-    /// SIGSTOP.
-    Stop,
-    /// SIGCONT.
-    Continue,
-    /// Starts it again on the same data and port; kills it first if it runs.
-    Restart,
-    /// Adds a node.
-    Add,
-}
-
-/// What a fault strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// The last of the server nodes that were there at the start (or, with [`Deed::Add`], a new one).
-    Node,
-    /// Every Kafka broker.
-    Kafka,
-    /// Every Redis server.
-    Redis,
-}
-
-/// What came of a fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FaultOutcome {
-    /// It was done to these processes, e.g. `n2` or `redis`.
-    Done {
-        /// Names of the processes.
-        whom: String,
-        /// Address of a node that was added: `ws://…`.
-        added_url: Option<String>,
-    },
-    /// The strategy uses no such component: the run goes on undisturbed.
-    NotApplicable,
-}
-
-/// A fault as it happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FaultMark {
-    /// What was asked for.
-    pub fault: Fault,
-    /// When it began, seconds from the first intended send (the series' clock).
-    pub began_s: f64,
-    /// When the deed was finished (a restart: the process answers again), same clock.
-    pub ended_s: f64,
-    /// The processes; empty when the strategy uses no such component.
-    pub whom: String,
-    /// Longest stretch without any delivery that began between this fault and the next one (or the end), in
-    /// milliseconds, all rooms together. Finer than the series.
-    pub silence_ms: f64,
-    /// The longest silence of any one room in the same stretch: from a message being due there until one arrives. Sees
-    /// the outage of one node's or one partition's rooms, which `silence_ms` does not.
-    #[serde(default)]
-    pub room_silence_ms_max: Option<f64>,
-    /// 99th percentile over rooms of the same, for rooms in which something was due.
-    #[serde(default)]
-    pub room_silence_ms_p99: Option<f64>,
-}
-
-impl FaultMark {
-    /// The longest silence of any one room; of all together in records that don't tell rooms apart.
-    pub fn longest_silence_ms(&self) -> f64 {
-        self.room_silence_ms_max.unwrap_or(self.silence_ms)
-    }
 }
 
 /// State of the generator, for the validity gates.

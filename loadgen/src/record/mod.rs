@@ -11,6 +11,7 @@
 //! series shows the warm-up with the rest.
 
 mod cost;
+mod fault;
 mod histogram;
 mod judge;
 mod measured;
@@ -20,12 +21,10 @@ mod schema_tests;
 mod setting;
 
 pub use cost::{Amplification, ComponentCost, ComponentKind, Cost, Unmeasured};
+pub use fault::{Deed, Fault, FaultMark, FaultOutcome, Target};
 pub use histogram::{Histogram, HistogramError};
 pub use judge::{Gate, Objection, Promise, Rules, Validity, Verdict, judge};
-pub use measured::{
-    Audit, Deed, Fault, FaultMark, FaultOutcome, Generator, Latencies, Live, Load, Measured, Phase, Point,
-    Series, Target,
-};
+pub use measured::{Audit, Generator, Latencies, Live, Load, Measured, Phase, Point, Series};
 pub use recoveries::Recoveries;
 pub use setting::{Broker, Contender, Hardware, ScenarioRecord, Setting, Tool};
 

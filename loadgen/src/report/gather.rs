@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::campaign::Failure;
-use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord, Target};
+use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord};
 use crate::stats::{Interval, median, median_interval};
 
 /// All runs of one contender in one scenario.
@@ -49,10 +49,10 @@ fn absent(table: &ScenarioTable<'_>, records: &[RunRecord], failures: &[Failure]
     };
     let runs = || table.cells.iter().flat_map(|cell| &cell.runs);
     let takes_part = |record: &&RunRecord| {
-        runs().flat_map(|run| &run.measured.faults).all(|mark| match mark.fault.to {
-            Target::Kafka => uses(record, "kafka"),
-            Target::Redis => uses(record, "redis"),
-            Target::Node => true,
+        let marks = runs().flat_map(|run| &run.measured.faults);
+        marks.filter_map(|mark| mark.fault.to.broker()).all(|kind| match kind {
+            ComponentKind::Kafka => uses(record, "kafka"),
+            _ => uses(record, "redis"),
         })
     };
     let expected = records.iter().filter(ranked).filter(takes_part).map(|record| &record.contender.label);

@@ -61,11 +61,23 @@ pub fn describe(mark: &FaultMark) -> String {
         Deed::Continue => "continue",
         Deed::Restart => "restart",
         Deed::Add => "add",
+        Deed::Drain => "drain",
+        Deed::Roll => "restart in turn",
+        Deed::Stall => "stall",
+        Deed::Cut => "cut",
+        Deed::Slow => "slow down",
+        Deed::Mend => "mend",
     };
     let target = match mark.fault.to {
         Target::Node => "node",
         Target::Kafka => "Kafka",
         Target::Redis => "Redis",
+        Target::Nodes => "all nodes",
+        Target::KafkaLeader => "Kafka's leader",
+        Target::KafkaMajority => "most of Kafka",
+        Target::RedisMaster => "Redis's master",
+        Target::KafkaLink => "the link to Kafka",
+        Target::RedisLink => "the link to Redis",
     };
     if mark.whom.is_empty() { format!("{deed} {target}") } else { format!("{deed} {}", mark.whom) }
 }

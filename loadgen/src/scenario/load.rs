@@ -106,6 +106,11 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Whether its timeline needs links between nodes and brokers that can be made bad.
+    pub fn needs_links(&self) -> bool {
+        self.faults.iter().any(|fault| fault.to.is_link())
+    }
+
     fn check(&self, name: &str) -> Result<(), ScenarioError> {
         let within = |key: &'static str, value: f64, low: f64, high: f64| {
             if (low..=high).contains(&value) {
@@ -146,6 +151,10 @@ impl Scenario {
         }
         for fault in &self.faults {
             within("faults.at_s", fault.at_s, 0.0, self.duration_s)?;
+            if !fault.deed.suits(fault.to) {
+                let problem = format!("cannot {:?} {:?}", fault.deed, fault.to);
+                return Err(ScenarioError::Value { name: name.to_owned(), key: "faults", problem });
+            }
         }
         let (members, services) = (self.traffic.senders_per_room, self.traffic.services);
         if (members == 0) == (services == 0) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::campaign::Failure;
-use crate::record::{Role, RunRecord, Target};
+use crate::record::{Role, RunRecord};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::text::{bytes, count, ms, per_s, percent};
 use crate::stats::{ALPHA, BLOCKS_MIN};
@@ -322,10 +322,13 @@ fn threats(records: &[RunRecord]) -> Vec<Block> {
     }
     points.push("**Loopback.** No network latency, no loss, no bandwidth limit: what differs here is processing alone.".to_owned());
     points.push("**Short runs.** Seconds, not hours: compaction, page-cache pressure, garbage collection of large heaps and log growth don't show.".to_owned());
-    points.push(
-        "**One broker of each kind**, not replicated: an acknowledgement means one log or one memory."
-            .to_owned(),
-    );
+    let replicated = |record: &RunRecord| {
+        record.setting.brokers.iter().any(|broker| matches!(broker.name.as_str(), "kafka-2" | "redis-replica"))
+    };
+    points.push(format!(
+        "**One broker of each kind**, not replicated{}: an acknowledgement means one log or one memory.",
+        if records.iter().any(replicated) { ", save in the scenarios that strike one of several" } else { "" }
+    ));
     points.extend(warmth(records));
     if let Some(runs) =
         records.iter().filter(|record| record.role == Role::Comparison).map(|record| record.block).max()
@@ -341,7 +344,7 @@ fn threats(records: &[RunRecord]) -> Vec<Block> {
 /// How warm the JVM brokers really were.
 fn warmth(records: &[RunRecord]) -> Option<String> {
     let struck = |record: &RunRecord| {
-        record.measured.faults.iter().any(|mark| mark.fault.to != Target::Node && !mark.whom.is_empty())
+        record.measured.faults.iter().any(|mark| mark.fault.to.broker().is_some() && !mark.whom.is_empty())
     };
     let least = |struck_too: bool| {
         let runs = records.iter().filter(|record| struck(record) == struck_too);

@@ -1,6 +1,6 @@
 //! What a failure costs: every strategy beside every other, and no winner.
 
-use crate::record::{RunRecord, Target};
+use crate::record::{ComponentKind, RunRecord};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, lost_share, silence_ms};
 use crate::report::recovery::describe;
@@ -59,9 +59,9 @@ fn rows(table: &ScenarioTable<'_>, labels: &[&str]) -> Vec<Vec<Entry>> {
 
 fn not_affected(table: &ScenarioTable<'_>) -> String {
     let mut marks = table.cells.iter().flat_map(|cell| &cell.runs).flat_map(|run| &run.measured.faults);
-    let broker = match marks.find(|mark| !mark.whom.is_empty()).map(|mark| mark.fault.to) {
-        Some(Target::Kafka) => "Kafka",
-        Some(Target::Redis) => "Redis",
+    let broker = match marks.find(|mark| !mark.whom.is_empty()).and_then(|mark| mark.fault.to.broker()) {
+        Some(ComponentKind::Kafka) => "Kafka",
+        Some(ComponentKind::Redis) => "Redis",
         _ => return "not affected".to_owned(),
     };
     format!("not affected: it doesn't use {broker}")

@@ -1,0 +1,168 @@
+//! Faults of a timeline, done to real processes and to the links between them.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use manifold_compose::{Condition, Environment, Process};
+
+use super::{Edge, Stage, Watched, lock};
+use crate::probe::usage;
+use crate::record::{ComponentKind, Deed, FaultOutcome, Target};
+
+/// How long a node may take to send its clients away and end.
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
+
+/// A link that is slow: a link across a continent, or a full one.
+const SLOW: Condition = Condition::Slow { delay: Duration::from_millis(25), bytes_per_s: 1_000_000 };
+
+impl Stage<'_> {
+    pub(super) fn strike(&self, deed: Deed, target: Target) -> Result<FaultOutcome> {
+        ensure!(deed.suits(target), "cannot {deed:?} {target:?}");
+        if deed == Deed::Add {
+            return self.add_node();
+        }
+        if target.is_link() {
+            return Ok(self.change_links(deed, target));
+        }
+        let processes = self.whom(deed, target)?;
+        if processes.is_empty() {
+            return Ok(FaultOutcome::NotApplicable);
+        }
+        let names = processes.iter().map(Process::name).collect::<Vec<_>>().join(", ");
+        let outcome = match deed {
+            Deed::Roll => {
+                processes.iter().try_for_each(|process| self.drain(process).and_then(|()| self.restart(process)))
+            }
+            Deed::Kill => self.at_once(&processes, |stage, process| stage.kill(process)),
+            Deed::Drain => self.at_once(&processes, |stage, process| stage.drain(process)),
+            // At once: of several brokers the first may not serve before the others do.
+            Deed::Restart => self.at_once(&processes, |stage, process| stage.restart(process)),
+            Deed::Stop => self.at_once(&processes, |_, process| Ok(process.stop()?)),
+            Deed::Continue => self.at_once(&processes, |_, process| Ok(process.cont()?)),
+            Deed::Add | Deed::Stall | Deed::Cut | Deed::Slow | Deed::Mend => Ok(()),
+        };
+        outcome.with_context(|| format!("{deed:?} {names}"))?;
+        Ok(FaultOutcome::Done { whom: names, added_url: None })
+    }
+
+    /// Does something to several processes, each on a thread of its own.
+    fn at_once(&self, processes: &[Process], deed: fn(&Self, &Process) -> Result<()>) -> Result<()> {
+        std::thread::scope(|scope| {
+            let under_way: Vec<_> =
+                processes.iter().map(|process| scope.spawn(move || deed(self, process))).collect();
+            under_way
+                .into_iter()
+                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    fn kill(&self, process: &Process) -> Result<()> {
+        self.remember_usage(process);
+        Ok(process.kill()?)
+    }
+
+    fn restart(&self, process: &Process) -> Result<()> {
+        self.remember_usage(process);
+        Ok(process.restart()?)
+    }
+
+    fn drain(&self, process: &Process) -> Result<()> {
+        self.remember_usage(process);
+        let status = process.terminate(DRAIN_GRACE)?;
+        let forced = status.signal() == Some(9);
+        ensure!(!forced, "{} had not ended {} s after SIGTERM", process.name(), DRAIN_GRACE.as_secs());
+        Ok(())
+    }
+
+    /// What this incarnation has used would be lost with it.
+    fn remember_usage(&self, process: &Process) {
+        if let Some(usage) = usage(process.pid()).filter(|_| process.is_running()) {
+            lock(&self.ended).push((process.name().to_owned(), usage));
+        }
+    }
+
+    /// The processes that are struck. What mends strikes those that were broken.
+    fn whom(&self, deed: Deed, target: Target) -> Result<Vec<Process>> {
+        let broken = lock(&self.struck).remove(&target);
+        if let (Deed::Continue | Deed::Restart, Some(processes)) = (deed, broken) {
+            return Ok(processes);
+        }
+        let nodes = || {
+            let nodes = self.nodes.as_ref().map(|nodes| lock(nodes).processes().to_vec());
+            nodes.unwrap_or_default()
+        };
+        let processes: Vec<Process> = match target {
+            Target::Node => nodes().pop().into_iter().collect(),
+            Target::Nodes => nodes(),
+            Target::Kafka => self.brokers("kafka"),
+            Target::KafkaLeader => self.kafka_leader_first()?.into_iter().take(1).collect(),
+            Target::KafkaMajority => {
+                let brokers = self.kafka_leader_first()?;
+                let majority = brokers.len() / 2 + 1;
+                brokers.into_iter().take(majority).collect()
+            }
+            Target::Redis => self.brokers("redis"),
+            Target::RedisMaster => {
+                self.brokers("redis").into_iter().filter(|process| process.name() == "redis").collect()
+            }
+            Target::KafkaLink | Target::RedisLink => Vec::new(),
+        };
+        if matches!(deed, Deed::Kill | Deed::Stop | Deed::Drain) {
+            lock(&self.struck).insert(target, processes.clone());
+        }
+        Ok(processes)
+    }
+
+    fn brokers(&self, prefix: &str) -> Vec<Process> {
+        let all = self.environment.map(Environment::processes).unwrap_or_default();
+        all.iter().filter(|process| process.name().starts_with(prefix)).cloned().collect()
+    }
+
+    fn kafka_leader_first(&self) -> Result<Vec<Process>> {
+        let mut brokers = self.brokers("kafka");
+        let leader = match self.environment {
+            Some(environment) if !brokers.is_empty() => {
+                environment.kafka_leader().context("nobody says who leads")?
+            }
+            _ => None,
+        };
+        if let Some(leader) = leader {
+            brokers.sort_by_key(|process| process.name() != leader.name());
+        }
+        Ok(brokers)
+    }
+
+    fn change_links(&self, deed: Deed, target: Target) -> FaultOutcome {
+        let prefix = if target == Target::KafkaLink { "link-kafka" } else { "link-redis" };
+        let condition = match deed {
+            Deed::Stall => Condition::Stalled,
+            Deed::Cut => Condition::Cut,
+            Deed::Slow => SLOW,
+            _ => Condition::Open,
+        };
+        let links = self.environment.map(Environment::links).unwrap_or_default();
+        let mut names = Vec::new();
+        for link in links.iter().filter(|link| link.name().starts_with(prefix)) {
+            link.set(condition);
+            names.push(link.name());
+        }
+        match names.is_empty() {
+            true => FaultOutcome::NotApplicable,
+            false => FaultOutcome::Done { whom: names.join(", "), added_url: None },
+        }
+    }
+
+    fn add_node(&self) -> Result<FaultOutcome> {
+        let Some(nodes) = &self.nodes else { return Ok(FaultOutcome::NotApplicable) };
+        let mut nodes = lock(nodes);
+        let process = nodes.add().context("a further node did not start")?.clone();
+        let whom = process.name().to_owned();
+        let (kind, process) = (ComponentKind::Node, Some(process));
+        if let Some(http) = nodes.http().pop() {
+            self.edge(Edge::Added(Watched { name: whom.clone(), kind, process }, http));
+        }
+        Ok(FaultOutcome::Done { whom, added_url: nodes.urls().pop() })
+    }
+}
