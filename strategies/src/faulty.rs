@@ -3,6 +3,9 @@
 //! It wraps any strategy: the [`Fault`] acts on what the strategy delivers, or on what it answers. Everything is
 //! deterministic: a fault hits every [`Fault::EVERY`]th event.
 
+mod history;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::future::{pending, ready};
 use std::sync::Arc;
@@ -11,12 +14,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::backplane::{
-    Backplane, BoxFuture, Entrance, Envelope, Event, Message, MessageId, Position, RoomId,
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, MessageId, Position, RoomId,
 };
 use crate::error::{Error, Result};
 use crate::guarantees::Guarantees;
 use crate::stats::Stats;
 use crate::strategy::{Start, Strategy};
+
+use history::FaultyHistory;
 
 /// A way to misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,28 @@ pub enum Fault {
     Lenient,
     /// Settings are not looked at.
     LenientSettings,
+    /// Every answer of history lacks the message in its middle.
+    ForgetHistory,
+    /// Every answer of history repeats its first message at the end.
+    RepeatHistory,
+    /// In every answer of history the first two messages change places.
+    SwapHistory,
+    /// Every answer of history lacks its last message: it was read too early.
+    StaleHistory,
+    /// History has only what was delivered to this node.
+    OwnHistory,
+    /// What history cannot tell is told as complete.
+    BoastfulHistory,
+    /// History looks at no limit.
+    BoundlessHistory,
+    /// History begins one position too early.
+    InclusiveHistory,
+    /// History is always read forwards.
+    OneWayHistory,
+    /// Pages of history do not say where the room stands.
+    ToplessHistory,
+    /// Removing history removes nothing.
+    KeptHistory,
 }
 
 impl Fault {
@@ -71,7 +98,8 @@ pub async fn connect(strategy: &Strategy, start: Start, fault: Fault) -> Result<
         start.settings.clear();
     }
     let inner = (strategy.connect)(start).await?;
-    Ok(Faulty { fault, inner, entrance, published: Mutex::new(0) })
+    let history = FaultyHistory { fault, inner: Arc::clone(&inner), entrance: Arc::clone(&entrance) };
+    Ok(Faulty { fault, inner, entrance, history, published: Mutex::new(0) })
 }
 
 /// A misbehaving backplane.
@@ -79,6 +107,7 @@ pub struct Faulty {
     fault: Fault,
     inner: Arc<dyn Backplane>,
     entrance: Arc<FaultyEntrance>,
+    history: FaultyHistory,
     published: Mutex<u64>,
 }
 
@@ -114,6 +143,10 @@ impl Backplane for Faulty {
             return Box::pin(ready(Ok(())));
         }
         self.inner.leave(room)
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        self.inner.history().map(|_| &self.history as &dyn History)
     }
 
     fn stats(&self) -> &Stats {
@@ -155,6 +188,8 @@ struct State {
     held: Option<Message>,
     just_joined: Vec<RoomId>,
     last: Position,
+    /// What history may know; only with [`Fault::OwnHistory`].
+    delivered: HashSet<MessageId>,
 }
 
 impl Entrance for FaultyEntrance {
@@ -206,6 +241,9 @@ impl FaultyEntrance {
                     state.last = message.position;
                 }
                 message.position = state.last;
+            }
+            Fault::OwnHistory => {
+                state.delivered.insert(message.envelope.id);
             }
             Fault::SilentSkip => message.position.offset += state.messages / self.every,
             _ => {}

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use manifold_strategies::Guarantees;
+use manifold_strategies::guarantees::ReplayKind;
 
 use crate::cluster::Cluster;
-use crate::{delivery, lifecycle, membership, order};
+use crate::{delivery, history, lifecycle, membership, order};
 
 type Outcome = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
@@ -31,6 +32,11 @@ macro_rules! case {
     };
 }
 
+/// What is read back can only be whole where rooms are.
+fn replays(guarantees: &Guarantees) -> bool {
+    guarantees.whole_rooms && guarantees.replay != ReplayKind::None
+}
+
 /// Every case.
 pub static CASES: &[Case] = &[
     case!(delivery::reaches_all_members_and_only_them, |g, _| g.whole_rooms),
@@ -44,6 +50,17 @@ pub static CASES: &[Case] = &[
     case!(order::shows_all_members_one_order, |g, _| { g.whole_rooms && g.ordering.is_per_room() }),
     case!(order::positions_are_what_was_declared, |g, _| g.whole_rooms),
     case!(order::a_retry_leaves_positions_as_declared, |g, _| g.whole_rooms && g.idempotent_retry),
+    case!(history::resumes_with_all_that_was_missed, |g, _| replays(g)),
+    case!(history::resumes_on_another_node, |g, _| replays(g)),
+    case!(history::a_resume_races_with_publishing, |g, _| replays(g)),
+    case!(history::a_node_that_has_just_started_answers, |g, _| replays(g)),
+    case!(history::too_much_is_incomplete, |g, _| replays(g)),
+    case!(history::a_part_is_never_passed_off_as_all, |g, _| replays(g)),
+    case!(history::a_position_that_never_was_is_incomplete, |g, _| replays(g)),
+    case!(history::pages_are_as_asked, |g, _| replays(g)),
+    case!(history::a_room_that_nobody_is_in_has_history, |g, _| replays(g)),
+    case!(history::a_retry_is_kept_once, |g, _| replays(g) && g.idempotent_retry),
+    case!(history::removed_history_is_gone, |g, _| replays(g)),
     case!(membership::a_join_is_effective, |g, _| g.whole_rooms),
     case!(membership::a_leave_ends_delivery, |g, _| g.whole_rooms),
     case!(membership::grows_from_one_to_four_nodes, |g, _| g.whole_rooms && g.spans_nodes),

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use manifold_strategies::faulty::{self, Fault};
-use manifold_strategies::{Backplane, Envelope, Guarantees, MessageId, Position, RoomId, Start, Strategy};
+use manifold_strategies::{
+    Backplane, Envelope, Guarantees, History, MessageId, Page, PageQuery, Position, Resumed, RoomId, Start, Strategy,
+};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -126,6 +128,22 @@ impl Node {
 
     pub async fn send(&self, envelope: Envelope) -> Result<Position> {
         Ok(timeout(self.deadline, self.backplane.publish(envelope)).await.context("no acknowledgement")??)
+    }
+
+    /// The node's history, which its guarantees promise.
+    pub fn history(&self) -> Result<&dyn History> {
+        self.backplane.history().context("history is declared and there is none")
+    }
+
+    /// What a member that stands at `since` has missed.
+    pub async fn resume(&self, room: &str, since: Position, limit: usize) -> Result<Resumed> {
+        let resumed = self.history()?.resume(&RoomId::new(room), since, limit);
+        Ok(timeout(self.deadline, resumed).await.context("resume took too long")??)
+    }
+
+    pub async fn page(&self, room: &str, query: PageQuery) -> Result<Page> {
+        let page = self.history()?.page(&RoomId::new(room), query);
+        Ok(timeout(self.deadline, page).await.context("a page took too long")??)
     }
 
     /// Publishes `{tag}:{0..count}` without waiting in between, then waits for all acknowledgements.

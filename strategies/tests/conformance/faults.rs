@@ -33,9 +33,47 @@ const CAUGHT_BY: &[(Option<Fault>, &[&str])] = &[
     (Some(Fault::SilentSkip), &["positions_are_what_was_declared", "a_retry_leaves_positions_as_declared"]),
     (Some(Fault::EndlessShutdown), &["shutdown_flushes_and_closes"]),
     (Some(Fault::OpenAfterShutdown), &["shutdown_flushes_and_closes"]),
-    (Some(Fault::FreshId), &["a_retry_is_idempotent"]),
+    (Some(Fault::FreshId), &["a_retry_is_idempotent", "a_retry_is_kept_once"]),
     (Some(Fault::Lenient), &["refuses_what_is_too_large"]),
     (Some(Fault::LenientSettings), &["unknown_settings_are_refused"]),
+    (
+        Some(Fault::ForgetHistory),
+        &[
+            "resumes_with_all_that_was_missed",
+            "resumes_on_another_node",
+            "a_resume_races_with_publishing",
+            "a_node_that_has_just_started_answers",
+            "a_part_is_never_passed_off_as_all",
+            "pages_are_as_asked",
+        ],
+    ),
+    (
+        Some(Fault::RepeatHistory),
+        &["resumes_with_all_that_was_missed", "a_resume_races_with_publishing", "a_retry_is_kept_once"],
+    ),
+    (Some(Fault::SwapHistory), &["resumes_with_all_that_was_missed", "pages_are_as_asked"]),
+    (Some(Fault::StaleHistory), &["resumes_with_all_that_was_missed", "resumes_on_another_node"]),
+    (
+        Some(Fault::OwnHistory),
+        &[
+            "resumes_on_another_node",
+            "a_node_that_has_just_started_answers",
+            "a_room_that_nobody_is_in_has_history",
+        ],
+    ),
+    (
+        Some(Fault::BoastfulHistory),
+        &[
+            "a_part_is_never_passed_off_as_all",
+            "a_position_that_never_was_is_incomplete",
+            "removed_history_is_gone",
+        ],
+    ),
+    (Some(Fault::BoundlessHistory), &["too_much_is_incomplete", "pages_are_as_asked"]),
+    (Some(Fault::InclusiveHistory), &["resumes_with_all_that_was_missed", "pages_are_as_asked"]),
+    (Some(Fault::OneWayHistory), &["pages_are_as_asked"]),
+    (Some(Fault::ToplessHistory), &["pages_are_as_asked"]),
+    (Some(Fault::KeptHistory), &["removed_history_is_gone"]),
     (None, &["a_room_is_fragmented", "an_absent_broker_is_refused", "an_absent_broker_is_retried"]),
 ];
 
@@ -87,8 +125,13 @@ fn symptoms(fault: Option<Fault>, case: &str) -> &'static [&'static str] {
     };
     match fault {
         Fault::Drop | Fault::EarlyJoin | Fault::FalseAck => &["waited", "missing"],
-        Fault::Duplicate | Fault::FreshId => &["duplicates"],
-        Fault::Swap => &["out of order"],
+        Fault::Duplicate | Fault::FreshId | Fault::RepeatHistory | Fault::InclusiveHistory => &["duplicates"],
+        Fault::Swap | Fault::SwapHistory => &["out of order"],
+        Fault::ForgetHistory | Fault::StaleHistory | Fault::OwnHistory | Fault::OneWayHistory => &["missing"],
+        Fault::BoastfulHistory => &["a part is passed off", "never was", "still there"],
+        Fault::BoundlessHistory => &["more than", "duplicates"],
+        Fault::ToplessHistory => &["the room stands at"],
+        Fault::KeptHistory => &["are still there"],
         // The last message may be the one that is held back.
         Fault::Diverge => &["order", "waited"],
         Fault::Leak => &["which nobody joined"],

@@ -13,6 +13,7 @@ mod cases;
 mod cluster;
 mod delivery;
 mod faults;
+mod history;
 mod inbox;
 mod lifecycle;
 mod membership;
