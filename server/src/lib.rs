@@ -8,6 +8,7 @@
 //! - `hub`: rooms, their members, the interest that they cause, and the fan-out, which is the one
 //!   [`Entrance`](manifold_strategies::Entrance) of messages; it also holds messages back for members that come back;
 //! - `history`: what a room carried, for those members, for those who ask, and for the server API;
+//! - `presence`: who is in which room, on all nodes;
 //! - `sweep`: pings and deadlines of all sessions;
 //! - [`config`], `metrics`, [`Node`], which ties them together, and [`Server`], which runs it.
 //!
@@ -26,6 +27,7 @@ mod logging;
 mod metrics;
 mod node;
 mod outbox;
+mod presence;
 mod publish;
 mod rooms;
 mod server;

@@ -11,6 +11,7 @@ use crate::clock::unix_us;
 use crate::config::{Config, ConfigError};
 use crate::hub::{Hub, HubSettings};
 use crate::metrics::{Gauges, Metrics};
+use crate::presence::{self, Presence};
 use crate::rooms::RoomRules;
 use crate::sweep::{Deadlines, Sweep};
 
@@ -71,9 +72,18 @@ impl Node {
             pong: Duration::from_millis(config.pong_timeout_ms),
             close: Duration::from_millis(config.close_timeout_ms),
         };
+        let hub = Hub::new(hub_settings, Arc::clone(&metrics));
+        if config.presence {
+            let timing = presence::Timing {
+                batch_ms: config.presence_batch_ms,
+                heartbeat_ms: config.presence_heartbeat_ms,
+                silence_ms: config.presence_silence_ms,
+            };
+            hub.set_presence(Presence::new(timing, Arc::clone(&metrics))?);
+        }
         Ok(Arc::new(Self {
             effective,
-            hub: Hub::new(hub_settings, Arc::clone(&metrics)),
+            hub,
             sweep: Arc::new(Sweep::new(deadlines)),
             metrics,
             connections: AtomicUsize::new(0),
@@ -188,6 +198,7 @@ impl Node {
             connections: self.connection_count(),
             rooms: self.hub.room_count(),
             outbox_bytes: self.sweep.sessions().iter().map(|session| session.outbox_bytes()).sum(),
+            presence: self.hub.presence().map(|presence| presence.counts()),
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Server {
     accepting: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     watching: JoinHandle<()>,
+    /// Presence's task, unless that is turned off.
+    gossiping: Option<JoinHandle<()>>,
 }
 
 /// Why a node cannot serve.
@@ -99,7 +101,9 @@ impl Server {
         let accepting = tokio::spawn(accepting);
         let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
         let watching = tokio::spawn(Arc::clone(node.hub()).watch_positions());
-        Ok(Self { node, address, stop, requests, accepting, sweeping, watching })
+        let presence = node.hub().presence().map(Arc::clone);
+        let gossiping = presence.map(|presence| tokio::spawn(presence.run(Arc::clone(node.hub()))));
+        Ok(Self { node, address, stop, requests, accepting, sweeping, watching, gossiping })
     }
 
     /// Where it listens.
@@ -149,6 +153,11 @@ impl Server {
         }
         self.sweeping.abort();
         self.watching.abort();
+        if let (Some(gossiping), Some(presence)) = (self.gossiping, self.node.hub().presence()) {
+            gossiping.abort();
+            let _ = gossiping.await;
+            presence.say_goodbye(self.node.hub()).await;
+        }
         // Requests of the API that are being answered; the rest is idle and has ended by itself.
         let _ = tokio::time::timeout(REQUESTS_PATIENCE, self.requests.acquire_many(http::REQUESTS_MAX)).await;
         let timeout = Duration::from_millis(config.shutdown_timeout_ms);

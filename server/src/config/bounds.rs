@@ -23,6 +23,10 @@ impl Config {
             let message = "must be shorter than ping_interval_ms".to_owned();
             return Err(ConfigError::out_of_bounds("pong_timeout_ms", message));
         }
+        if self.presence_silence_ms < 3 * self.presence_heartbeat_ms {
+            let message = "must be at least three times presence_heartbeat_ms".to_owned();
+            return Err(ConfigError::out_of_bounds("presence_silence_ms", message));
+        }
         if self.api_key.as_deref() == Some("") {
             return Err(ConfigError::out_of_bounds("api_key", "is empty".to_owned()));
         }
@@ -36,7 +40,7 @@ impl Config {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 27] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 30] {
         /// The sweep's wheel reaches a little further.
         const DEADLINE_MS: RangeInclusive<u64> = 100..=180_000;
         const MIB: u64 = 1024 * 1024;
@@ -59,6 +63,9 @@ impl Config {
             ("recovery_timeout_ms", self.recovery_timeout_ms, 1..=600_000),
             ("history_messages_max", self.history_messages_max.into(), 1..=100_000),
             ("position_check_ms", self.position_check_ms, 0..=3_600_000),
+            ("presence_batch_ms", self.presence_batch_ms, 1..=10_000),
+            ("presence_heartbeat_ms", self.presence_heartbeat_ms, 10..=60_000),
+            ("presence_silence_ms", self.presence_silence_ms, 30..=600_000),
             ("ping_interval_ms", self.ping_interval_ms, DEADLINE_MS),
             ("pong_timeout_ms", self.pong_timeout_ms, 50..=180_000),
             ("request_timeout_ms", self.request_timeout_ms, 100..=3_600_000),
@@ -97,6 +104,7 @@ mod tests {
         assert_eq!(error, "room_name_bytes_max: 256 is not within 1 and 255");
         assert!(error_of(|config| config.namespace = "a b".to_owned()).starts_with("namespace: "));
         assert!(error_of(|config| config.pong_timeout_ms = 25_000).starts_with("pong_timeout_ms: "));
+        assert!(error_of(|config| config.presence_silence_ms = 2_999).starts_with("presence_silence_ms: "));
         assert!(error_of(|config| config.outbox_bytes_max = 100_000).starts_with("outbox_bytes_max: "));
         let error = error_of(|config| config.recovery_hold_bytes_max = 0);
         assert_eq!(error, "recovery_hold_bytes_max: 0 is not within 1024 and 1073741824");

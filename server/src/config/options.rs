@@ -144,6 +144,16 @@ options! {
         /// How often the position of a quiet room is compared with the backplane's, for members that are told of losses; 0 is never.
         "MANIFOLD_POSITION_CHECK_MS" position_check_ms: u64 = 2_000;
 
+        /// Know who is in which room, on all nodes: presence, join and leave.
+        #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        "MANIFOLD_PRESENCE" presence: bool = true;
+        /// Time in which nodes gather who came and went, before they tell each other.
+        "MANIFOLD_PRESENCE_BATCH_MS" presence_batch_ms: u64 = 50;
+        /// Time between a node's signs of life to the others.
+        "MANIFOLD_PRESENCE_HEARTBEAT_MS" presence_heartbeat_ms: u64 = 1_000;
+        /// After how much silence of a node its clients count as gone.
+        "MANIFOLD_PRESENCE_SILENCE_MS" presence_silence_ms: u64 = 5_000;
+
         /// Time between pings to a client.
         "MANIFOLD_PING_INTERVAL_MS" ping_interval_ms: u64 = 25_000;
         /// Time for the answer to a ping.

@@ -12,6 +12,7 @@ use manifold_protocol::{
 
 use super::Disconnect;
 use super::pending::PendingSet;
+use super::presence::Question;
 use super::rate::{RateLimit, Verdict};
 use super::subscribe::{Joining, Subscription};
 use crate::frame;
@@ -139,9 +140,8 @@ impl Client {
             Request::Subscribe(request) => self.subscribe(id, &request),
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel),
             Request::Publish(request) => self.publish(id, &request, cx),
-            Request::Presence { channel } | Request::PresenceStats { channel } => {
-                self.unavailable(id, &channel)
-            }
+            Request::Presence { channel } => self.presence(id, &channel, Question::Clients),
+            Request::PresenceStats { channel } => self.presence(id, &channel, Question::Stats),
             Request::History(request) => self.history(id, &request),
             Request::SubRefresh(request) => self.unavailable(id, &request.channel),
             Request::Rpc(_) | Request::Refresh { .. } => {

@@ -9,6 +9,7 @@ use manifold_strategies::{BoxFuture, Position, Result};
 
 use super::commands::Client;
 use super::history::FinishedHistory;
+use super::presence::{FinishedPresence, PresenceAnswer};
 use super::recover::FinishedRecovery;
 use super::subscribe::{Joining, Wish};
 use crate::hub::{JoinFailed, Ticket};
@@ -21,6 +22,7 @@ pub(super) enum Pending {
     Join(Pin<Box<dyn Future<Output = FinishedJoin> + Send>>),
     Recovery(Pin<Box<dyn Future<Output = FinishedRecovery> + Send>>),
     History(Pin<Box<dyn Future<Output = FinishedHistory> + Send>>),
+    Presence(PresenceAnswer),
 }
 
 /// A publish whose acknowledgement has not come.
@@ -44,6 +46,7 @@ pub(super) enum Finished {
     Join(FinishedJoin),
     Recovery(FinishedRecovery),
     History(FinishedHistory),
+    Presence(FinishedPresence),
 }
 
 impl Future for PendingPublish {
@@ -67,6 +70,7 @@ impl Future for Pending {
             Self::Join(join) => join.as_mut().poll(cx).map(Finished::Join),
             Self::Recovery(recovery) => recovery.as_mut().poll(cx).map(Finished::Recovery),
             Self::History(history) => history.as_mut().poll(cx).map(Finished::History),
+            Self::Presence(answer) => answer.as_mut().poll(cx).map(Finished::Presence),
         }
     }
 }
@@ -115,6 +119,7 @@ impl Client {
             Finished::Join(join) => self.finish_join(join),
             Finished::Recovery(recovery) => self.finish_recovery(recovery),
             Finished::History(history) => self.finish_history(history),
+            Finished::Presence(answer) => self.finish_presence(answer),
         }
     }
 }

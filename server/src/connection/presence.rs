@@ -73,11 +73,8 @@ impl Client {
         });
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(finished) => self.finish_presence(finished),
-            Poll::Pending => {
-                self.wait_for(Pending::Presence(answer));
-                // Polled at the next turn, which this asks for.
-                self.session.waker().wake();
-            }
+            // What it waits for is its next turn.
+            Poll::Pending => self.begin_waiting_for(Pending::Presence(answer)),
         }
     }
 

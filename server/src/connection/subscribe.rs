@@ -10,6 +10,7 @@ use manifold_strategies::{Position, RoomId};
 use super::Disconnect;
 use super::commands::Client;
 use super::pending::{FinishedJoin, Pending};
+use super::presence::Question;
 use super::publish::Publish;
 use crate::epoch;
 use crate::history::Since;
@@ -43,6 +44,7 @@ pub(super) enum Behind {
     Subscribe { id: u32, wish: Wish },
     Unsubscribe { id: u32 },
     Publish(Publish),
+    Presence { id: u32, question: Question },
 }
 
 impl Joining {
@@ -87,7 +89,11 @@ impl Client {
         let positioned = recoverable || (request.positioned && hub.numbering() != Numbering::None);
         let since = || Since { offset: request.offset, epoch: Box::from(&*request.epoch) };
         Wish {
-            grant: Grant { positioned, recoverable },
+            grant: Grant {
+                positioned,
+                recoverable,
+                join_leave: request.join_leave && hub.presence().is_some(),
+            },
             recover: request.recover.then(since),
             must_recover: request.flag.error_when_unrecoverable(),
         }
@@ -147,7 +153,7 @@ impl Client {
     }
 
     /// Lets a command wait for the room that is being joined.
-    fn put_behind(&mut self, id: u32, channel: &str, command: Behind) {
+    pub(super) fn put_behind(&mut self, id: u32, channel: &str, command: Behind) {
         if self.is_full() {
             self.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
         } else if let Some(joining) = self.joining_mut(channel) {
@@ -216,6 +222,7 @@ impl Client {
                 Behind::Subscribe { id, wish } => self.join(id, channel, wish),
                 Behind::Unsubscribe { id } => self.leave(id, channel),
                 Behind::Publish(message) => self.hand_over(channel, message),
+                Behind::Presence { id, question } => self.tell_presence(id, channel, question),
             }
             // A long turn must not make its own client look slow.
             self.session.relieve(UNFLUSHED_BYTES_MAX);

@@ -8,6 +8,7 @@ mod api_key;
 mod info;
 mod origin;
 mod page;
+mod presence;
 mod upgrade;
 
 use std::io;

@@ -3,21 +3,17 @@
 use std::sync::Arc;
 
 use manifold_protocol::ErrorCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::presence::{self, Presence};
 
-/// Who is there, by client id.
+/// Who is there, by client id, as JSON.
 ///
 /// # Errors
 /// 107 for no name of a room, 108 where presence is off.
-pub(super) async fn clients(node: &Node, channel: &str) -> Result<Value, ErrorCode> {
-    let clients = presence::map(presence_of(node, channel)?, channel).await;
-    // Not by `json!`, which would copy it.
-    let mut result = Map::new();
-    result.insert("presence".to_owned(), Value::Object(clients));
-    Ok(Value::Object(result))
+pub(super) async fn clients(node: &Node, channel: &str) -> Result<String, ErrorCode> {
+    Ok(presence::result(presence_of(node, channel)?, channel).await)
 }
 
 /// How many clients and users are there.

@@ -1,19 +1,37 @@
-//! `join` and `leave` pushes on their way to the members that wish to see who comes and goes.
+//! Presence's ways through the hub: what nodes say about it comes in, and `join` and `leave` pushes go out to the members that
+//! wish to see who comes and goes.
 //!
-//! They take turns as a giant room's messages do, whatever the room's size: nothing of them runs within a delivery.
+//! Pushes take turns as a giant room's messages do, whatever the room's size: nothing of them runs within a delivery.
 
 use std::sync::Arc;
 
-use manifold_strategies::RoomId;
+use manifold_strategies::{Message, RoomId};
 
 use super::Hub;
 use super::room::Room;
+use crate::presence;
 use crate::session::Session;
 
 /// Slots looked at per turn.
 const TURN_MEMBERS: usize = 128;
 
 impl Hub {
+    /// A message of a room that nobody here is in: it may be of the one that nodes speak in.
+    pub(super) fn take_hidden(&self, message: &Message) {
+        let Some(presence) = self.presence() else { return };
+        if message.envelope.room.as_str() == presence::ROOM {
+            presence.take(&message.envelope.payload);
+        }
+    }
+
+    /// Messages of a room that nobody here is in were lost.
+    pub(super) fn take_hidden_gap(&self, room: &RoomId) {
+        let Some(presence) = self.presence() else { return };
+        if room.as_str() == presence::ROOM {
+            presence.take_gap();
+        }
+    }
+
     /// Whether somebody here wishes to see who comes to a room and goes.
     pub(crate) fn shows_arrivals(&self, room: &RoomId) -> bool {
         let room = self.find(room.as_str());

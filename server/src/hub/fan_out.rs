@@ -106,7 +106,7 @@ impl Entrance for Hub {
 impl Hub {
     fn deliver_message(&self, scratch: &mut Scratch, message: &Message, last: bool) {
         let envelope = &message.envelope;
-        let Some(room) = self.find(envelope.room.as_str()) else { return };
+        let Some(room) = self.find(envelope.room.as_str()) else { return self.take_hidden(message) };
         let Some((mut state, offset)) = self.place(&mut scratch.frame, &room, message) else { return };
         state.serial += 1;
         let excluded = state.hold_back(message, offset, self.settings.recovery_hold_bytes_max);
@@ -254,7 +254,7 @@ impl Hub {
     /// The backplane lost messages of a room on their way here.
     fn declare_gap(&self, room: &RoomId, from: u64, to: u64) {
         tracing::warn!(%room, from, to, "messages were lost on the way to this node");
-        let Some(room) = self.find(room.as_str()) else { return };
+        let Some(room) = self.find(room.as_str()) else { return self.take_hidden_gap(room) };
         let turn = room.turn.lock();
         let mut state = room.lock();
         self.dismiss(&room, &mut state, &[], "a gap was declared");

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::presence::Stay;
 use crate::session::Session;
 
 /// One subscription of one session.
@@ -19,6 +20,10 @@ pub(super) struct Member {
     pub(super) recoverable: bool,
     /// Its position is of a numbering that has ended: it gets no offsets.
     pub(super) void: bool,
+    /// It wishes to see who comes and goes.
+    pub(super) join_leave: bool,
+    /// Its presence in the room, which ends with the membership.
+    pub(super) _stay: Option<Box<Stay>>,
 }
 
 /// Slots of members, some of them free.

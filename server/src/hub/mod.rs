@@ -4,9 +4,10 @@
 //! members that come back. What does not: the
 //! client protocol's commands, sockets' reading side, and any knowledge of what carries messages between nodes.
 //!
-//! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox or the list of newly watched rooms. None
-//! is held while the backplane is called.
+//! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox, presence or the list of newly watched rooms.
+//! None is held while the backplane is called.
 
+mod arrivals;
 mod fan_out;
 mod giant;
 mod interest;
@@ -35,6 +36,7 @@ use room::State;
 pub(crate) use room::{JoinFailed, Room};
 
 use crate::metrics::Metrics;
+use crate::presence::{Presence, Who};
 use crate::session::Session;
 
 /// Shards of the room table: enough that threads rarely meet.
@@ -75,6 +77,8 @@ pub(crate) struct Grant {
     pub(crate) positioned: bool,
     /// It gets by history what it missed when it comes back.
     pub(crate) recoverable: bool,
+    /// It is shown who comes and goes.
+    pub(crate) join_leave: bool,
 }
 
 /// What carries the hub's messages, and what it is good for.
@@ -92,6 +96,8 @@ pub(crate) struct Hub {
     link: OnceLock<Link>,
     /// Rooms that have positioned members since the last look at those that do.
     newly_watched: Mutex<Vec<Arc<Room>>>,
+    /// Who is where in the cluster, unless that is turned off.
+    presence: OnceLock<Arc<Presence>>,
     settings: HubSettings,
     metrics: Arc<Metrics>,
     runtime: Handle,
@@ -106,6 +112,7 @@ impl Hub {
             hasher: RandomState::new(),
             link: OnceLock::new(),
             newly_watched: Mutex::default(),
+            presence: OnceLock::new(),
             settings,
             metrics,
             runtime: Handle::current(),
@@ -123,6 +130,16 @@ impl Hub {
         };
         // A second backplane would be a programming error that the first survives.
         let _ = self.link.set(Link { backplane, numbering, keeps_history });
+    }
+
+    /// Lets members be present. The first call counts.
+    pub(crate) fn set_presence(&self, presence: Arc<Presence>) {
+        let _ = self.presence.set(presence);
+    }
+
+    /// Who is where in the cluster, unless that is turned off.
+    pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
+        self.presence.get()
     }
 
     /// What carries messages between nodes.
@@ -171,10 +188,13 @@ impl Hub {
         if grant.positioned && self.checks_positions() && !std::mem::replace(&mut state.watched, true) {
             self.newly_watched.lock().push(Arc::clone(room));
         }
-        let Grant { positioned, recoverable } = grant;
+        let stay = self.presence().map(|presence| Box::new(presence.enter(&room.id, Who::of(session))));
+        let Grant { positioned, recoverable, join_leave } = grant;
         let joined_serial = state.serial;
         let session = Arc::clone(session);
-        state.members.insert(Member { session, joined_serial, positioned, recoverable, void: false })
+        let member =
+            Member { session, joined_serial, positioned, recoverable, void: false, join_leave, _stay: stay };
+        state.members.insert(member)
     }
 
     /// Ends a membership. `reply` is called when no further push will follow.

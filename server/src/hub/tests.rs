@@ -7,7 +7,7 @@ use manifold_strategies::{Entrance, Event, Start};
 
 use super::*;
 
-const POSITIONED: Grant = Grant { positioned: true, recoverable: false };
+const POSITIONED: Grant = Grant { positioned: true, recoverable: false, join_leave: false };
 
 async fn hub() -> Arc<Hub> {
     let settings = HubSettings {
@@ -66,7 +66,15 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
     // The same within one `attach`: the gap comes between the membership and the end of its ticket.
     let ticket = ticket(&hub);
     let room = Arc::clone(&ticket.room);
-    let member = Member { session, joined_serial: 0, positioned: true, recoverable: false, void: false };
+    let member = Member {
+        session,
+        joined_serial: 0,
+        positioned: true,
+        recoverable: false,
+        void: false,
+        join_leave: false,
+        _stay: None,
+    };
     room.lock().members.insert(member);
     hub.deliver(&mut gap());
     assert_eq!((room.len(), hub.room_count()), (0, 1));

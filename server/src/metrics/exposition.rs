@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::histogram::{BOUNDS_US, Histogram, Totals};
 use super::{Hot, Metrics};
+use crate::presence::Counts;
 
 /// What `/metrics` answers with.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +25,8 @@ pub(crate) struct Gauges {
     pub(crate) connections: usize,
     pub(crate) rooms: usize,
     pub(crate) outbox_bytes: usize,
+    /// Absent where presence is off.
+    pub(crate) presence: Option<Counts>,
 }
 
 /// One scrape.
@@ -54,6 +57,7 @@ pub(crate) fn render(
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_node(&mut encoder)?;
+        self.encode_presence(&mut encoder)?;
         self.encode_recoveries(&mut encoder)?;
         self.encode_backplane(&mut encoder, self.backplane.stats())?;
         encode_process(&mut encoder)
@@ -140,6 +144,23 @@ impl Snapshot {
             ),
         ];
         counters.iter().try_for_each(|(name, help, value)| counter(encoder, name, help, value.load(Relaxed)))
+    }
+
+    fn encode_presence(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(Counts { entries, nodes, resyncs }) = self.gauges.presence else { return Ok(()) };
+        gauge(
+            encoder,
+            "manifold_presence_entries",
+            "Clients times rooms that they are in, on all nodes",
+            entries as i64,
+        )?;
+        gauge(encoder, "manifold_presence_nodes", "Nodes that presence hears, and this one", nodes as i64)?;
+        counter(
+            encoder,
+            "manifold_presence_resyncs",
+            "Times that a node was asked for all that it knows",
+            resyncs,
+        )
     }
 
     fn encode_backplane(&self, encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::Result {

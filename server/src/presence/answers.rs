@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use manifold_protocol::json;
-use serde_json::{Map, Value};
 
 use super::Presence;
 use super::who::Who;
@@ -27,7 +26,22 @@ pub(crate) async fn reply(
 ) -> Result<Vec<u8>, TooLong> {
     let mut out = b"{\"id\":".to_vec();
     json::append_u64(&mut out, id.into());
-    out.extend_from_slice(b",\"presence\":{\"presence\":{");
+    out.extend_from_slice(b",\"presence\":");
+    append_result(&mut out, presence, room, bytes_max).await;
+    out.push(b'}');
+    if out.len() <= bytes_max { Ok(out) } else { Err(TooLong) }
+}
+
+/// The API's result, as JSON. Yields between pages.
+pub(crate) async fn result(presence: &Presence, room: &str) -> String {
+    let mut out = Vec::new();
+    append_result(&mut out, presence, room, usize::MAX).await;
+    String::from_utf8(out).expect("made of strings")
+}
+
+/// Appends who is there, by client id. Stops soon after `bytes_max`.
+async fn append_result(out: &mut Vec<u8>, presence: &Presence, room: &str, bytes_max: usize) {
+    out.extend_from_slice(b"{\"presence\":{");
     let start = out.len();
     each_page(presence, room, |page| {
         for who in page {
@@ -35,36 +49,14 @@ pub(crate) async fn reply(
                 out.push(b',');
             }
             let id = who.client_id();
-            json::append_string(&mut out, &id);
+            json::append_string(out, &id);
             out.push(b':');
-            json::append_client_info(&mut out, &who.info(&id));
+            json::append_client_info(out, &who.info(&id));
         }
         out.len() <= bytes_max
     })
     .await;
-    out.extend_from_slice(b"}}}");
-    if out.len() <= bytes_max { Ok(out) } else { Err(TooLong) }
-}
-
-/// The API's result: infos by client id.
-pub(crate) async fn map(presence: &Presence, room: &str) -> Map<String, Value> {
-    let mut map = Map::new();
-    each_page(presence, room, |page| {
-        for who in page {
-            let id = who.client_id();
-            let mut info = Map::new();
-            info.insert("user".to_owned(), Value::from(&*who.user));
-            info.insert("client".to_owned(), Value::from(id.as_str()));
-            for (name, text) in who.infos() {
-                // It was checked to be JSON when it came here.
-                info.insert(name.to_owned(), serde_json::from_str(text).unwrap_or_default());
-            }
-            map.insert(id, Value::Object(info));
-        }
-        true
-    })
-    .await;
-    map
+    out.extend_from_slice(b"}}");
 }
 
 /// Hands the room's entries to `take`, a page at a time, until it has enough. Who is there all the while is in one page;
@@ -87,6 +79,7 @@ async fn each_page(presence: &Presence, room: &str, mut take: impl FnMut(&[Arc<W
 mod tests {
     use manifold_protocol::{PresenceResult, Reply, ReplyBody};
     use manifold_strategies::RoomId;
+    use serde_json::Value;
 
     use super::*;
     use crate::presence::Timing;
@@ -120,12 +113,13 @@ mod tests {
         let presence = presence(10_000);
         let text = reply(&presence, 1, "a", 2 * 1024 * 1024).await.unwrap();
         let value: Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(value["presence"]["presence"].as_object().map(Map::len), Some(10_000));
+        let clients = value["presence"]["presence"].as_object().unwrap();
+        assert_eq!(clients.len(), 10_000);
+        assert!(clients.iter().all(|(id, info)| info["client"] == **id && info["conn_info"]["a"] == 1));
         assert_eq!(reply(&presence, 1, "a", text.len()).await.map(|text| text.len()), Ok(text.len()));
         assert_eq!(reply(&presence, 1, "a", text.len() - 1).await, Err(TooLong));
-        let map = map(&presence, "a").await;
-        assert_eq!(map.len(), 10_000);
-        assert_eq!(map.values().next().map(|info| &info["conn_info"]["a"]), Some(&Value::from(1)));
+        let result: Value = serde_json::from_str(&super::result(&presence, "a").await).unwrap();
+        assert_eq!(result, value["presence"]);
         assert_eq!(presence.stats("a").num_users, 1);
     }
 }

@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub(crate) use answers::{TooLong, map, reply};
+pub(crate) use answers::{TooLong, reply, result};
 use gossip::Gossip;
 pub(crate) use gossip::Timing;
 use table::{NodeId, Place};

@@ -44,12 +44,6 @@ impl Who {
             chan_info: json_of(&self.chan_info),
         }
     }
-
-    /// The infos that are there, by their names in the protocol.
-    pub(super) fn infos(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let infos = [("conn_info", &*self.conn_info), ("chan_info", &*self.chan_info)];
-        infos.into_iter().filter(|(_, info)| !info.is_empty())
-    }
 }
 
 fn json_of(text: &str) -> Option<Json<'_>> {
