@@ -260,9 +260,11 @@ impl Rings {
     /// What changed for all rooms, and the time, before a ring is read.
     fn refresh(&mut self, room: &RoomId, now: Instant) {
         let Some(top) = self.top(room) else { return };
-        let read_from = self.floors.get(&top.epoch).map_or(0, |floor| floor.read_from);
+        let read_from = self.floors.get(&top.epoch).map(|floor| floor.read_from);
         self.change(room, |ring| {
-            ring.lost(read_from);
+            if let Some(read_from) = read_from {
+                ring.lost(read_from);
+            }
             ring.trim(now);
         });
     }
