@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Fault;
 
-pub use load::{SHIPPED, ScenarioError};
+pub use load::{FAULT_MATRIX, SHIPPED, ScenarioError, shipped};
 
 /// A load shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

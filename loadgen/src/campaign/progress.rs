@@ -164,7 +164,7 @@ impl Progress {
             Show::Json => emit(&json!({
                 "event": "end", "block": record.block, "scenario": record.scenario.name, "strategy": record.contender.label,
                 "role": record.role, "valid": record.validity.valid, "kept": record.verdict.kept, "lost": record.measured.audit.lost(),
-                "delivery_us_p99": record.measured.latencies.delivery.quantile_us(0.99),
+                "delivery_us_p99": record.measured.latencies.delivery.quantile_us(0.99), "recoveries": record.measured.recoveries,
             })),
             Show::Line | Show::Log => {
                 self.say(&format!("{place} {now:<58} {} {}", self.outcome(record), self.soft(&clock)))
@@ -224,7 +224,11 @@ impl Progress {
                 self.style.paint("31", &format!("PROMISE BROKEN — {text}"))
             }
         };
-        format!("p99 {p99:>9}  {verdict}")
+        let recoveries = record.measured.recoveries.filter(|recoveries| recoveries.answered() > 0);
+        let recovered = recoveries.map_or(String::new(), |recoveries| {
+            format!(" · {} of {} recovered", count(recoveries.complete), count(recoveries.answered()))
+        });
+        format!("p99 {p99:>9}  {verdict}{recovered}")
     }
 
     fn soft(&self, text: &str) -> String {

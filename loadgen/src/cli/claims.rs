@@ -26,6 +26,7 @@ pub(super) fn execute(arguments: &ClaimsArguments) -> Result<Outcome> {
         scenario: SCENARIOS.map(str::to_owned).to_vec(),
         quick: true,
         full: false,
+        faults: false,
         seed: arguments.seed,
         blocks: Some(arguments.blocks),
         duration: None,

@@ -20,12 +20,15 @@ use crate::campaign::{
 use crate::claims::experiments;
 use crate::probe::tool;
 use crate::record::RunRecord;
-use crate::scenario::{SHIPPED, Scenario};
+use crate::scenario::{FAULT_MATRIX, SHIPPED, Scenario};
 
 /// Scenarios of a quick comparison, every block.
 const QUICK: [&str; 3] = ["small-rooms", "giant-room", "skewed"];
 /// Scenarios of a quick comparison, first block only: what the brokers' restarts cost.
 const QUICK_FEW: [&str; 2] = ["redis-restart", "broker-restart"];
+/// Scenarios of the ordinary comparison that belong to the fault matrix, too.
+const FAULTS_OF_SHIPPED: [&str; 5] =
+    ["reconnect-storm", "scale-out", "node-crash", "broker-restart", "redis-restart"];
 /// Scenario whose capacity a full comparison searches.
 const CAPACITY_IN_FULL: &str = "small-rooms";
 /// Runs that a search takes as a rule, for the estimate: seven rates, two runs each, now and then a third.
@@ -46,6 +49,8 @@ struct Pace {
 }
 
 const QUICK_PACE: Pace = Pace { window_s: 3.0, warm_up_s: 1.0, timeline_s: 6.5, blocks: 2 };
+/// Recoveries take the time that they take: no timeline is shortened.
+const FAULTS_PACE: Pace = Pace { window_s: 20.0, warm_up_s: 4.0, timeline_s: 60.0, blocks: 1 };
 const FULL_PACE: Pace = Pace { window_s: 5.0, warm_up_s: 1.5, timeline_s: 12.0, blocks: 5 };
 
 const SEARCH_PACE: Pace = Pace { window_s: 3.0, warm_up_s: 1.0, timeline_s: 8.0, blocks: 1 };
@@ -225,6 +230,9 @@ fn plan(arguments: &CompareArguments) -> Result<Plan> {
         () if !arguments.scenario.is_empty() => {
             (arguments.scenario.iter().map(String::as_str).collect(), vec![])
         }
+        () if arguments.faults => {
+            (FAULTS_OF_SHIPPED.into_iter().chain(FAULT_MATRIX.iter().map(|(name, _)| *name)).collect(), vec![])
+        }
         () if arguments.full => (SHIPPED.iter().map(|(name, _)| *name).collect(), vec![]),
         () => (QUICK.to_vec(), QUICK_FEW.to_vec()),
     };
@@ -242,11 +250,15 @@ fn plan(arguments: &CompareArguments) -> Result<Plan> {
 }
 
 fn rhythm(arguments: &CompareArguments) -> &'static Pace {
-    if arguments.full { &FULL_PACE } else { &QUICK_PACE }
+    match () {
+        () if arguments.faults => &FAULTS_PACE,
+        () if arguments.full => &FULL_PACE,
+        () => &QUICK_PACE,
+    }
 }
 
 fn paced(arguments: &CompareArguments, name: &str) -> Result<Scenario> {
-    varied(arguments, name, &[])
+    varied(arguments, name, if arguments.faults { &["recover=true"] } else { &[] })
 }
 
 /// A scenario with further overrides, which go before those of the person.
@@ -357,6 +369,7 @@ mod tests {
         assert!(capacity(&arguments(&[])).is_empty());
         assert!(capacity(&arguments(&["--full", "--scenario", "node-crash"])).is_empty());
         assert_eq!(capacity(&arguments(&["--capacity", "skewed"])), ["skewed"]);
+        assert!(capacity(&arguments(&["--faults"])).is_empty());
         let plan = plan(&full).unwrap();
         let searches = searches(&plan, &full, &capacity(&full)).unwrap();
         assert_eq!(searches.len(), 5, "every strategy but the counter-example");

@@ -13,7 +13,7 @@ use super::readme;
 use crate::campaign::{Loaded, Store, StoreError, style};
 use crate::diff::{describe, diff as compare};
 use crate::report::gather::mixtures;
-use crate::scenario::{SHIPPED, Scenario};
+use crate::scenario::{Scenario, shipped};
 
 pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
     let target = arguments.output.as_ref().unwrap_or(&arguments.folders[0]);
@@ -76,8 +76,8 @@ pub(super) fn diff(arguments: &DiffArguments) -> Result<Outcome> {
 
 pub(super) fn list() -> Result<Outcome> {
     outln!("Scenarios (loadgen run NAME, loadgen compare --scenario NAME; or a TOML file):");
-    for (name, text) in SHIPPED {
-        outln!("  {name:<18} {}", Scenario::parse(name, text, &[])?.stands_for);
+    for (name, text) in shipped() {
+        outln!("  {name:<20} {}", Scenario::parse(name, text, &[])?.stands_for);
     }
     outln!("\nStrategies (loadgen compare --strategy NAME, options as 'NAME key=value'):");
     for strategy in STRATEGIES {
@@ -87,7 +87,7 @@ pub(super) fn list() -> Result<Outcome> {
             (false, true) => "Redis",
             (false, false) => "nothing: one node, the floor",
         };
-        outln!("  {:<18} needs {needs}", strategy.name);
+        outln!("  {:<20} needs {needs}", strategy.name);
     }
     Ok(Outcome::Pass)
 }

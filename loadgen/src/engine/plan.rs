@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn members_are_distinct_and_counted() {
-        for (name, _) in crate::scenario::SHIPPED {
+        for (name, _) in crate::scenario::shipped() {
             let (_, plan) = plan(name, 2);
             let mut members = vec![0; plan.rooms.len()];
             for client in &plan.clients {

@@ -45,15 +45,17 @@ pub enum ScenarioError {
     },
 }
 
-macro_rules! shipped {
-    ($($name:literal),+ $(,)?) => {
-        /// The shipped scenarios: name and text.
-        pub const SHIPPED: &[(&str, &str)] =
+macro_rules! scenarios {
+    ($(#[$doc:meta])* $list:ident: $($name:literal),+ $(,)?) => {
+        $(#[$doc])*
+        pub const $list: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),+];
     };
 }
 
-shipped!(
+scenarios!(
+    /// The shipped scenarios that strategies are compared in: name and text.
+    SHIPPED:
     "small-rooms",
     "giant-room",
     "skewed",
@@ -68,17 +70,44 @@ shipped!(
     "redis-restart",
 );
 
+scenarios!(
+    /// Further shipped scenarios, which break things: who recovers, how soon, and what is lost.
+    FAULT_MATRIX:
+    "tunnel",
+    "mass-reconnect",
+    "bad-guests",
+    "node-drain",
+    "rolling-restart",
+    "node-frozen",
+    "log-frozen",
+    "log-leader-killed",
+    "log-majority-killed",
+    "log-link-stalled",
+    "log-link-cut",
+    "log-link-slow",
+    "memory-frozen",
+    "memory-master-killed",
+    "memory-link-stalled",
+    "memory-link-cut",
+    "memory-link-slow",
+);
+
+/// Every shipped scenario: name and text.
+pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SHIPPED.iter().chain(FAULT_MATRIX).copied()
+}
+
 impl Scenario {
     /// Loads a shipped scenario by name, or a file by path (anything with a `/` or ending in `.toml`), with overrides.
     ///
     /// # Errors
     /// Unknown name, unreadable file, or what [`Scenario::parse`] refuses.
     pub fn load(name: &str, overrides: &[String]) -> Result<Self, ScenarioError> {
-        if let Some((_, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
+        if let Some((_, text)) = shipped().find(|(known, _)| *known == name) {
             return Self::parse(name, text, overrides);
         }
         if !name.contains('/') && !name.ends_with(".toml") {
-            let known = SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let known = shipped().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
             return Err(ScenarioError::Unknown { name: name.to_owned(), known });
         }
         let text = std::fs::read_to_string(name)

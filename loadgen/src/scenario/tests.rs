@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn every_shipped_scenario_is_sound_and_named_after_its_file() {
-    for (name, _) in SHIPPED {
+    for (name, _) in shipped() {
         let scenario = Scenario::load(name, &[]).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(scenario.name, *name);
+        assert_eq!(scenario.name, name);
         assert!(scenario.stands_for.len() > 20 && !scenario.stands_for.contains('\n'), "{name}");
         for word in ["kafka", "redis", "pubsub", "hybrid", "broadcast", "keyed"] {
             let words = [&scenario.stands_for];
@@ -21,6 +21,23 @@ fn overrides_reach_any_key() {
     let scenario = Scenario::load("small-rooms", &overrides).unwrap();
     assert_eq!((scenario.traffic.rate_per_s, scenario.rooms.count), (500.0, 3));
     assert_eq!(scenario.churn.share_per_min, 2.5);
+}
+
+#[test]
+fn keys_that_are_off_leave_no_trace_in_content_addresses() {
+    let plain = serde_json::to_value(Scenario::load("small-rooms", &[]).unwrap()).unwrap();
+    assert!(plain.get("recover").is_none() && plain.get("brokers").is_none(), "{plain}");
+    let killed = serde_json::to_value(Scenario::load("log-leader-killed", &[]).unwrap()).unwrap();
+    assert_eq!((&killed["recover"], &killed["brokers"]["kafka"]), (&true.into(), &"three".into()));
+}
+
+#[test]
+fn links_are_asked_for_by_their_faults_alone() {
+    assert!(Scenario::load("log-link-cut", &[]).unwrap().needs_links());
+    assert!(!Scenario::load("log-frozen", &[]).unwrap().needs_links());
+    let message = refusal(&["faults=[{ at_s = 1.0, do = \"kill\", to = \"redis-link\" }]"]);
+    assert!(message.contains("`faults` cannot Kill RedisLink"), "{message}");
+    assert!(refusal(&["faults=[{ at_s = 1.0, do = \"roll\", to = \"kafka\" }]"]).contains("cannot Roll"));
 }
 
 fn refusal(overrides: &[&str]) -> String {
