@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use manifold_protocol::ErrorCode;
+use manifold_protocol::json::append_history_result;
+use manifold_protocol::{ErrorCode, HistoryRequest};
+use manifold_strategies::RoomId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -21,8 +23,9 @@ use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
 use super::info::JSON;
-use super::{api_key, origin, respond};
+use super::{api_key, origin, presence, respond};
 use crate::clock::unix_us;
+use crate::history;
 use crate::node::Node;
 use crate::publish::{ApiPublish, publish};
 
@@ -50,6 +53,12 @@ struct PublishRequest<'a> {
     b64data: String,
     #[serde(default)]
     idempotency_key: String,
+}
+
+#[derive(Deserialize)]
+struct RoomRequest {
+    #[serde(default)]
+    channel: String,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +123,7 @@ async fn answer(
         call(node, api_method, &body).await
     };
     match result {
-        Ok(result) => respond(StatusCode::OK, JSON, json!({ "result": result }).to_string()),
+        Ok(result) => respond(StatusCode::OK, JSON, format!("{{\"result\":{result}}}")),
         Err(refusal) => refuse(refusal),
     }
 }
@@ -150,22 +159,50 @@ fn error_value(code: ErrorCode) -> Value {
     json!({ "code": code.0, "message": message })
 }
 
-async fn call_in_body(node: &Arc<Node>, body: &[u8]) -> Result<Value, Refusal> {
+async fn call_in_body(node: &Arc<Node>, body: &[u8]) -> Result<String, Refusal> {
     let MethodCall { method, params } = parse(body)?;
     call(node, &method, params.map_or(b"{}".as_slice(), |params| params.get().as_bytes())).await
 }
 
-async fn call(node: &Arc<Node>, method: &str, body: &[u8]) -> Result<Value, Refusal> {
-    match method {
+/// The result as JSON.
+async fn call(node: &Arc<Node>, method: &str, body: &[u8]) -> Result<String, Refusal> {
+    let result = match method {
         "publish" => {
             let request: PublishRequest<'_> = parse(body)?;
-            publish(node, &request.channel, &request.message()?).await.map_err(Refusal::Error)
+            publish(node, &request.channel, &request.message()?).await.map_err(Refusal::Error)?
         }
-        "broadcast" => broadcast(node, parse(body)?).await,
-        "info" => Ok(node_info(node)),
-        "channels" => Ok(channels(node, &parse_or_empty::<ChannelsRequest>(body)?.pattern)),
-        _ => Err(Refusal::Error(ErrorCode::METHOD_NOT_FOUND)),
-    }
+        "broadcast" => broadcast(node, parse(body)?).await?,
+        "history" => return room_history(node, parse(body)?).await.map_err(Refusal::Error),
+        "history_remove" => history_remove(node, &parse::<RoomRequest>(body)?.channel).await?,
+        "presence" => {
+            let channel = parse::<RoomRequest>(body)?.channel;
+            return presence::clients(node, &channel).await.map_err(Refusal::Error);
+        }
+        "presence_stats" => {
+            presence::stats(node, &parse::<RoomRequest>(body)?.channel).map_err(Refusal::Error)?
+        }
+        "info" => node_info(node),
+        "channels" => channels(node, &parse_or_empty::<ChannelsRequest>(body)?.pattern),
+        _ => return Err(Refusal::Error(ErrorCode::METHOD_NOT_FOUND)),
+    };
+    Ok(result.to_string())
+}
+
+/// A page of a room's history. Messages go out as they came in, and are never parsed.
+async fn room_history(node: &Arc<Node>, request: HistoryRequest<'_>) -> Result<String, ErrorCode> {
+    node.rooms().check_form(&request.channel)?;
+    let room = RoomId::new(&*request.channel);
+    let page = history::read(Arc::clone(node), room, (&request).into()).await?;
+    let result = history::result(&page).ok_or(ErrorCode::INTERNAL)?;
+    let mut out = Vec::new();
+    append_history_result(&mut out, &result);
+    String::from_utf8(out).map_err(|_| ErrorCode::INTERNAL)
+}
+
+async fn history_remove(node: &Node, channel: &str) -> Result<Value, Refusal> {
+    node.rooms().check_form(channel).map_err(Refusal::Error)?;
+    history::remove(node, &RoomId::new(channel)).await.map_err(Refusal::Error)?;
+    Ok(json!({}))
 }
 
 impl PublishRequest<'_> {

@@ -31,8 +31,6 @@ struct Watched {
     serial: u64,
     /// Where the backplane said the room stands.
     asked: Option<Position>,
-    /// The last position that members were told they miss.
-    told: Option<Position>,
 }
 
 /// What a look at a room shows.
@@ -62,7 +60,7 @@ impl Hub {
         loop {
             tokio::time::sleep(self.settings.position_check).await;
             let new = std::mem::take(&mut *self.newly_watched.lock());
-            watched.extend(new.into_iter().map(|room| Watched { room, serial: 0, asked: None, told: None }));
+            watched.extend(new.into_iter().map(|room| Watched { room, serial: 0, asked: None }));
             let mut quiet = self.take_quiet(&mut watched);
             while !quiet.is_empty() {
                 let batch = quiet.split_off(quiet.len().saturating_sub(ROOMS_AT_ONCE));
@@ -93,26 +91,25 @@ impl Hub {
             return Look::Over;
         }
         let before = std::mem::replace(&mut watched.serial, state.serial);
-        let asked = watched.asked.take().filter(|asked| Some(*asked) != watched.told);
+        let asked = watched.asked.take();
         if before != state.serial {
             return Look::Busy;
         }
         drop(state);
-        if let Some(asked) = asked
-            && self.dismiss_behind(&watched.room, asked)
-        {
-            watched.told = Some(asked);
+        if let Some(asked) = asked {
+            self.dismiss_behind(&watched.room, asked);
         }
         Look::Quiet
     }
 
     /// Sends positioned members away if the room has still not come as far as it should have been a look ago. Its own position
     /// stays where it is: what is late and not lost still has its place.
-    fn dismiss_behind(&self, room: &Arc<Room>, asked: Position) -> bool {
+    fn dismiss_behind(&self, room: &Arc<Room>, asked: Position) {
         let turn = room.turn.lock();
         let mut state = room.lock();
         let behind = state.top.is_some_and(|top| top.epoch == asked.epoch && top.offset < asked.offset);
-        if behind {
+        // Who has come back since has what is missing, or knows.
+        if behind && state.missed_to.replace(asked) != Some(asked) {
             tracing::warn!(room = %room.id, top = ?state.top, ?asked, "the last messages did not arrive");
             self.metrics.count_position_behind();
             let members = state.dismiss_positioned(&room.id, &[]);
@@ -120,7 +117,6 @@ impl Hub {
         }
         drop(turn);
         self.tend_if_unwanted(room, state);
-        behind
     }
 
     async fn ask(&self, mut watched: Watched) -> Watched {

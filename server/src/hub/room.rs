@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) comebacks: Option<Box<Comebacks>>,
     /// The room's position is compared with the backplane's while it is quiet.
     pub(super) watched: bool,
+    /// The last position that such a comparison found to be missing.
+    pub(super) missed_to: Option<Position>,
 }
 
 /// Whether the backplane brings this room's messages to this node.

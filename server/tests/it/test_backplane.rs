@@ -1,7 +1,7 @@
 //! A backplane that a test holds in its hand: several nodes on one bus, whose messages arrive on a thread of the bus, in
-//! batches, as those of a broker would; joins and acknowledgements wait, or fail, as the test says.
+//! batches, as those of a broker would; joins, acknowledgements and history wait, or fail, as the test says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -10,10 +10,15 @@ use std::sync::{Arc, Mutex};
 
 use manifold_strategies::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions, ReplayKind};
 use manifold_strategies::{
-    Backplane, BoxFuture, Entrance, Envelope, Error, ErrorKind, Event, Message, Position, Result, RoomId,
-    Stats,
+    Backplane, BoxFuture, Entrance, Envelope, Error, ErrorKind, Event, History, Message, Position, Result,
+    Resumed, RoomId, Stats,
 };
 use tokio::sync::watch;
+
+use crate::test_history::TestHistory;
+
+/// The epoch of all rooms: 25 in base 36.
+pub(crate) const EPOCH: u64 = 77;
 
 /// Where messages of the bus go.
 struct Listener {
@@ -27,14 +32,24 @@ pub(crate) struct Bus {
     sender: mpsc::Sender<Event>,
     nodes: Arc<Mutex<Vec<Listener>>>,
     offsets: Mutex<HashMap<RoomId, u64>>,
+    positions: Positions,
+    keeps_history: bool,
+    /// What was published, hidden rooms left out.
+    kept: Mutex<HashMap<RoomId, Vec<Message>>>,
+    /// What those who come back are answered next, in place of what was kept.
+    pub(crate) answers: Mutex<VecDeque<Result<Resumed>>>,
     /// Every join and leave, as it began and ended.
     pub(crate) calls: Mutex<Vec<String>>,
     /// While false, joins (and acknowledgements) wait.
     pub(crate) joins_open: watch::Sender<bool>,
     pub(crate) acks_open: watch::Sender<bool>,
+    /// While false, history does.
+    pub(crate) history_open: watch::Sender<bool>,
     /// So many joins (and publishes) fail from now on.
     pub(crate) joins_failing: AtomicUsize,
     pub(crate) publishes_failing: AtomicUsize,
+    /// So many publishes are kept from now on, but do not arrive.
+    pub(crate) publishes_silent: AtomicUsize,
     /// So many messages of hidden rooms, which the nodes use among themselves, are lost from now on. Nothing else that a test
     /// says concerns those rooms.
     pub(crate) hidden_lost: AtomicUsize,
@@ -46,7 +61,17 @@ fn is_hidden(room: &RoomId) -> bool {
 }
 
 impl Bus {
+    /// A bus that keeps nothing.
     pub(crate) fn new() -> Arc<Self> {
+        Self::build(Positions::Dense, false)
+    }
+
+    /// A bus that keeps everything.
+    pub(crate) fn with_history(positions: Positions) -> Arc<Self> {
+        Self::build(positions, true)
+    }
+
+    fn build(positions: Positions, keeps_history: bool) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel();
         let nodes: Arc<Mutex<Vec<Listener>>> = Arc::default();
         let listeners = Arc::clone(&nodes);
@@ -62,11 +87,17 @@ impl Bus {
             sender,
             nodes,
             offsets: Mutex::default(),
+            positions,
+            keeps_history,
+            kept: Mutex::default(),
+            answers: Mutex::default(),
             calls: Mutex::default(),
             joins_open: watch::Sender::new(true),
             acks_open: watch::Sender::new(true),
+            history_open: watch::Sender::new(true),
             joins_failing: AtomicUsize::new(0),
             publishes_failing: AtomicUsize::new(0),
+            publishes_silent: AtomicUsize::new(0),
             hidden_lost: AtomicUsize::new(0),
             shut_down: AtomicBool::new(false),
         })
@@ -76,7 +107,8 @@ impl Bus {
     pub(crate) fn backplane(self: &Arc<Self>, entrance: Arc<dyn Entrance>) -> Arc<dyn Backplane> {
         let cut = Arc::new(AtomicBool::new(false));
         self.nodes.lock().unwrap().push(Listener { entrance, cut: Arc::clone(&cut) });
-        Arc::new(TestBackplane { bus: Arc::clone(self), cut, stats: Stats::default() })
+        let history = self.keeps_history.then(|| TestHistory { bus: Arc::clone(self) });
+        Arc::new(TestBackplane { bus: Arc::clone(self), history, cut, stats: Stats::default() })
     }
 
     /// Cuts a node off, by the order of their coming, or lets it back.
@@ -102,7 +134,16 @@ impl Bus {
         self.calls.lock().unwrap().clone()
     }
 
-    fn note(&self, call: &str, room: &RoomId) {
+    /// What was kept of a room.
+    pub(crate) fn kept(&self, room: &str) -> Vec<Message> {
+        self.kept.lock().unwrap().get(room).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn is_dense(&self) -> bool {
+        self.positions == Positions::Dense
+    }
+
+    pub(crate) fn note(&self, call: &str, room: &RoomId) {
         self.calls.lock().unwrap().push(format!("{call} {room}"));
     }
 
@@ -113,6 +154,7 @@ impl Bus {
 
 struct TestBackplane {
     bus: Arc<Bus>,
+    history: Option<TestHistory>,
     cut: Arc<AtomicBool>,
     stats: Stats,
 }
@@ -124,8 +166,8 @@ impl Backplane for TestBackplane {
             ordering: Ordering::PerRoom,
             ack: Ack::Broker,
             interest: Interest::Everything,
-            replay: ReplayKind::None,
-            positions: Positions::Dense,
+            replay: if self.history.is_some() { ReplayKind::Memory } else { ReplayKind::None },
+            positions: self.bus.positions,
             idempotent_retry: false,
             spans_nodes: true,
             whole_rooms: true,
@@ -143,8 +185,15 @@ impl Backplane for TestBackplane {
         let mut offsets = self.bus.offsets.lock().unwrap();
         let offset = offsets.entry(envelope.room.clone()).or_default();
         *offset += 1;
-        let position = Position { epoch: 77, offset: *offset };
-        self.bus.send(Event::Message(Message { envelope, position }));
+        let position = Position { epoch: EPOCH, offset: *offset };
+        let message = Message { envelope, position };
+        if !hidden {
+            let mut kept = self.bus.kept.lock().unwrap();
+            kept.entry(message.envelope.room.clone()).or_default().push(message.clone());
+        }
+        if hidden || !Bus::fails(&self.bus.publishes_silent) {
+            self.bus.send(Event::Message(message));
+        }
         let mut open = self.bus.acks_open.subscribe();
         Box::pin(async move {
             let _ = open.wait_for(|open| *open).await;
@@ -165,7 +214,7 @@ impl Backplane for TestBackplane {
             if failed {
                 return Err(Error::new(ErrorKind::Unreachable, "join", "as the test wants"));
             }
-            Ok(Position { epoch: 77, offset: bus.position(room.as_str()) })
+            Ok(Position { epoch: EPOCH, offset: bus.position(room.as_str()) })
         })
     }
 
@@ -177,6 +226,10 @@ impl Backplane for TestBackplane {
             bus.note("left", &room);
             Ok(())
         })
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        self.history.as_ref().map(|history| history as &dyn History)
     }
 
     fn stats(&self) -> &Stats {
