@@ -108,6 +108,8 @@ async fn a_gap_while_history_is_read() {
     bus.send(Event::Gap { room: RoomId::new("a"), from: 2, to: 4 });
     publish(&mut plain, 4).await;
     assert_eq!((plain.publication().await, plain.publication().await), (json!(1), json!(4)));
+    let (messages, top) = (bus.kept("a"), bus.top(&RoomId::new("a")));
+    bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top }));
     bus.history_open.send_replace(true);
     assert_eq!(client.next().await["subscribe"], unrecovered(4));
     assert_outcome(&server, "gap", 1).await;
