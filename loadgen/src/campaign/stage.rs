@@ -316,6 +316,9 @@ mod tests {
         assert!(!stage.cancelled());
         assert_eq!(stage.inject(Deed::Kill, Target::Node).unwrap(), FaultOutcome::NotApplicable);
         assert_eq!(stage.inject(Deed::Kill, Target::Redis).unwrap(), FaultOutcome::NotApplicable);
+        assert_eq!(stage.inject(Deed::Cut, Target::RedisLink).unwrap(), FaultOutcome::NotApplicable);
+        assert_eq!(stage.inject(Deed::Kill, Target::KafkaMajority).unwrap(), FaultOutcome::NotApplicable);
+        assert!(stage.inject(Deed::Kill, Target::KafkaLink).is_err());
         let (nodes, cost) = stage.finish();
         assert!(nodes.is_none() && cost.components.is_empty());
     }
