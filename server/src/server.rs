@@ -129,8 +129,8 @@ impl Server {
     /// Goes down in order: accepts nobody any more, tells every client to connect elsewhere, spread over the drain window,
     /// sends what waits for them, lets the backplane flush and leave.
     ///
-    /// Bounded by the drain window, the close timeout, and twice the shutdown timeout: once for the answers to what the backplane
-    /// has accepted, once for it to leave.
+    /// Bounded by the drain window, the close timeout, and twice the shutdown timeout (once for the answers to what the backplane
+    /// has accepted, once for it to leave), and a second for presence's last words.
     ///
     /// # Errors
     /// When the backplane did not leave in order.
