@@ -334,11 +334,11 @@ impl Keeper {
         None
     }
 
-    /// Messages did not reach this node. Which ones it cannot know: this strategy has no positions.
+    /// Messages did not reach this node. Which ones it cannot know.
     fn declare_loss(&self, why: &str) {
         tracing::warn!(node = self.parts.node, "messages were lost to this node: {why}");
         self.parts.stats.gaps.add(1);
-        self.parts.entrance.deliver(&mut vec![Event::Reconnected]);
+        drop(self.parts.writer.probe(self.parts.reading.lose()));
     }
 
     /// Lets the writer write for as long as this node's membership is proven, and says whether it is effective.

@@ -21,6 +21,8 @@ pub(super) const STEP_MS_MAX: u64 = 1_000;
 pub(super) const MEMBERS_MAX: usize = 256;
 /// The most partitions that one member may hold.
 pub(super) const HOLD_MAX: u32 = 8;
+/// The most former members that are remembered. Their partitions still hold what they read.
+const DEPARTED_MAX: usize = 32;
 
 /// A member as the log describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +44,26 @@ pub(super) struct Member {
     /// How long its writes may be under way, in ms.
     #[serde(default = "publish_timeout_ms_max")]
     pub(super) publish_timeout_ms: u64,
+    /// When it asked: append time of its `Join`, by the broker's clock.
+    #[serde(default)]
+    pub(super) joined_ms: i64,
     /// When everybody's publishes came to reach it: append time of the record that completed this, by the broker's clock.
     #[serde(default)]
     pub(super) reached_ms: Option<i64>,
+    /// Offset of that record.
+    #[serde(default)]
+    pub(super) reached: Option<u64>,
+}
+
+/// A member that left or was expelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Departed {
+    /// As it was at its end.
+    pub(super) member: Member,
+    /// Offset of the record that ended it.
+    pub(super) ended: u64,
+    /// Append time of that record.
+    pub(super) ended_ms: i64,
 }
 
 /// The cluster after a prefix of the control log.
@@ -58,12 +77,15 @@ pub(super) struct View {
     appended_ms: i64,
     /// Members, in the order in which they joined.
     members: Vec<Member>,
+    /// Former members, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    departed: Vec<Departed>,
 }
 
 impl View {
     /// A cluster without members, whose log starts at `next`.
     pub(super) fn vacant(next: u64) -> Self {
-        Self { next, clock_ms: 0, appended_ms: 0, members: Vec::new() }
+        Self { next, clock_ms: 0, appended_ms: 0, members: Vec::new(), departed: Vec::new() }
     }
 
     /// Applies the record at `offset`, appended at `appended_ms` by the broker's clock. `None` is a record that could not
@@ -75,7 +97,7 @@ impl View {
         self.next = offset + 1;
         self.advance_clock(appended_ms);
         let clock_ms = self.clock_ms;
-        self.members.retain(|member| clock_ms.saturating_sub(member.seen_ms) <= member.lease_ms);
+        self.remove(|member| clock_ms.saturating_sub(member.seen_ms) > member.lease_ms);
         match record {
             Some(Record::Join { node, incarnation, hold, lease_ms, publish_timeout_ms, .. }) => {
                 let member = Member {
@@ -87,13 +109,15 @@ impl View {
                     lease_ms: *lease_ms,
                     seen_ms: clock_ms,
                     publish_timeout_ms: *publish_timeout_ms,
+                    joined_ms: appended_ms,
                     reached_ms: None,
+                    reached: None,
                 };
                 self.admit(member, *hold);
             }
             Some(Record::Beat { incarnation, through, .. }) => self.refresh(*incarnation, *through),
             Some(Record::Leave { incarnation }) => {
-                self.members.retain(|member| member.incarnation != *incarnation);
+                self.remove(|member| member.incarnation == *incarnation);
             }
             None => {}
         }
@@ -112,12 +136,22 @@ impl View {
         if self.member(newcomer.incarnation).is_some() {
             return;
         }
-        self.members.retain(|member| member.node != newcomer.node);
+        self.remove(|member| member.node == newcomer.node);
         if self.members.len() >= MEMBERS_MAX {
             return;
         }
         let partitions = self.lowest_free(hold.clamp(1, HOLD_MAX) as usize);
         self.members.push(Member { partitions, ..newcomer });
+    }
+
+    /// Ends memberships, by the record that is being applied.
+    fn remove(&mut self, is_gone: impl Fn(&Member) -> bool) {
+        let (ended, ended_ms) = (self.next - 1, self.appended_ms);
+        for member in self.members.extract_if(.., |member| is_gone(member)) {
+            self.departed.push(Departed { member, ended, ended_ms });
+        }
+        let superfluous = self.departed.len().saturating_sub(DEPARTED_MAX);
+        self.departed.drain(..superfluous);
     }
 
     /// Takes note of members that nobody's publishes miss from here on.
@@ -127,6 +161,7 @@ impl View {
         let reached: Vec<Incarnation> = waiting.filter(reached).map(|member| member.incarnation).collect();
         for member in self.members.iter_mut().filter(|member| reached.contains(&member.incarnation)) {
             member.reached_ms = Some(self.appended_ms);
+            member.reached = Some(self.next - 1);
         }
     }
 
@@ -156,6 +191,16 @@ impl View {
     /// The members, in the order in which they joined.
     pub(super) fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The last former members, the latest last.
+    pub(super) fn departed(&self) -> &[Departed] {
+        &self.departed
+    }
+
+    /// Append time of the last applied record, ms since the Unix epoch by the broker's clock; 0 before the first.
+    pub(super) fn appended_ms(&self) -> i64 {
+        self.appended_ms
     }
 
     /// The member with this incarnation.

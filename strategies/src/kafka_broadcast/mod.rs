@@ -37,10 +37,16 @@
 //! name supersedes the first, and a full cluster admits nobody: then this node ends for good, and `failed` says why.
 //!
 //! # What it does not promise
-//! Partitions order independently: two nodes may show one room's publishers interleaved differently. There are no
-//! positions, and nothing is replayed.
+//! Partitions order independently: two nodes may show one room's publishers interleaved differently.
+//!
+//! # Positions and history
+//! A position names a copy (`copies`: the partition that a node read, and whose it was) and a place in it. Any node can read
+//! any copy, so a client can go on from its position on any node (`history`, `cross`).
 
 mod control;
+mod copies;
+mod cross;
+mod history;
 mod keeper;
 mod membership;
 mod own;
@@ -61,6 +67,8 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use self::control::Appender;
+use self::copies::Copies;
+use self::history::RoomHistory;
 use self::keeper::{Keeper, Parts};
 use self::places::Places;
 use self::reader::{Reader, Standstill};
@@ -69,13 +77,20 @@ use self::rooms::Rooms;
 pub use self::settings::Settings;
 use self::status::{SHUT_DOWN, Status};
 use self::writer::{Limits, Writer};
-use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
-use crate::clients::kafka::{Cluster, Connection, Consumer, ConsumerSettings, Producer, TopicSpec, fault};
+use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
+use crate::clients::kafka::{
+    Cluster, Connection, Consumer, ConsumerSettings, Incarnations, Producer, TopicSpec, fault, incarnation,
+};
 use crate::dedup::DedupWindow;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guarantees::Guarantees;
+use crate::guarantees::{Guarantees, Positions};
+use crate::kafka_history::log::Log;
+use crate::ring::{Feed, Rings};
 use crate::stats::Stats;
 use crate::strategy::{Needs, Start, Strategy, Variant};
+
+/// How long a look at the cluster may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
@@ -103,6 +118,10 @@ pub struct KafkaBroadcast {
     rooms: Arc<Rooms>,
     writer: Arc<Writer>,
     stats: Arc<Stats>,
+    places: Arc<Places>,
+    /// `None` where messages have no positions.
+    history: Option<RoomHistory>,
+    log: Arc<Log>,
     status: watch::Receiver<Status>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
 }
@@ -127,12 +146,13 @@ impl KafkaBroadcast {
         let connection = Connection::new(&start, settings.client.clone())?;
         let cluster = Cluster::connect(connection, start.connect_retry).await?;
         let control = control::topic(&start.namespace, settings.replication);
-        let data = data_topic(&start.namespace, &settings);
+        let data = data_topic(&start.namespace, &settings)?;
         tokio::try_join!(cluster.ensure_topic(&control), cluster.ensure_topic(&data))?;
 
         let stats = Arc::new(Stats::default());
         let rooms = Arc::new(Rooms::default());
         let (standstill, places) = (Arc::new(Standstill::default()), Arc::new(Places::default()));
+        let logs = Logs::look_at(&cluster, &data.name, &settings).await?;
         let reader = Reader {
             entrance: Arc::clone(&start.entrance),
             rooms: Arc::clone(&rooms),
@@ -140,6 +160,9 @@ impl KafkaBroadcast {
             seen: settings.deduplicate.then(|| DedupWindow::new(settings.dedup_window)),
             standstill: Arc::clone(&standstill),
             places: Arc::clone(&places),
+            copies: Arc::clone(&logs.copies),
+            positions: settings.has_positions(),
+            now: None,
             batch: Vec::new(),
             reached: Vec::new(),
         };
@@ -152,13 +175,15 @@ impl KafkaBroadcast {
 
         let (status_sender, status) = watch::channel(Status::Joining { awaits: 0 });
         let (stop_sender, stop) = oneshot::channel();
+        let (history, log) = (logs.history(&settings, &places, &status), Arc::clone(&logs.log));
+        let read = (Arc::clone(&places), standstill);
         let parts = Parts {
             node: start.node,
             appender: Appender::new(&cluster, &settings, &control.name)?,
             control_topic: control.name,
             cluster: cluster.clone(),
             writer: Arc::clone(&writer),
-            reading: Reading::new(cluster, data.name, reader, Arc::clone(&places), standstill),
+            reading: Reading::new(cluster, data.name, reader, read, logs.copies, logs.incarnations),
             entrance: start.entrance,
             stats: Arc::clone(&stats),
             settings: settings.clone(),
@@ -183,15 +208,18 @@ impl KafkaBroadcast {
             rooms,
             writer,
             stats,
+            places,
+            history,
+            log,
             status,
             stop: Mutex::new(Some(stop_sender)),
         })
     }
 }
 
-fn data_topic(namespace: &str, settings: &Settings) -> TopicSpec {
+fn data_topic(namespace: &str, settings: &Settings) -> Result<TopicSpec> {
     let retention_ms = u64::from(settings.retention_min) * 60_000;
-    TopicSpec {
+    Ok(TopicSpec {
         name: format!("{namespace}.broadcast"),
         partitions: settings.partitions.max(settings.hold),
         replication: settings.replication,
@@ -200,7 +228,58 @@ fn data_topic(namespace: &str, settings: &Settings) -> TopicSpec {
             // The broker's clock, so that a node that was expelled finds what it missed.
             ("message.timestamp.type".into(), "LogAppendTime".into()),
             ("retention.ms".into(), retention_ms.to_string()),
+            incarnation::mark()?,
         ],
+    })
+}
+
+/// The data topic's log, as history needs it.
+struct Logs {
+    log: Arc<Log>,
+    incarnations: Arc<Incarnations>,
+    copies: Arc<Copies>,
+    /// All times in it are of one broker's clock.
+    one_clock: bool,
+}
+
+impl Logs {
+    async fn look_at(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<Self> {
+        let incarnations = Incarnations::new(cluster, topic)?;
+        let mark = incarnations.now().await?;
+        if mark.is_none() && settings.has_positions() {
+            tracing::warn!(
+                topic,
+                "the topic was not created by this strategy and has no mark: clients can resume on the node only that they \
+                 were on"
+            );
+        }
+        let rings = settings
+            .rings()
+            .map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
+        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
+        Ok(Self {
+            log: Arc::new(Log::new(cluster.clone(), topic.to_owned(), settings.scan())),
+            incarnations: Arc::new(incarnations),
+            copies: Arc::new(Copies::new(topic, mark, rings)?),
+            one_clock: brokers == 1,
+        })
+    }
+
+    fn history(
+        &self,
+        settings: &Settings,
+        places: &Arc<Places>,
+        status: &watch::Receiver<Status>,
+    ) -> Option<RoomHistory> {
+        settings.has_positions().then(|| RoomHistory {
+            log: Arc::clone(&self.log),
+            incarnations: Arc::clone(&self.incarnations),
+            copies: Arc::clone(&self.copies),
+            places: Arc::clone(places),
+            status: status.clone(),
+            join_timeout: settings.join_timeout(),
+            one_clock: self.one_clock,
+        })
     }
 }
 
@@ -254,6 +333,9 @@ impl Backplane for KafkaBroadcast {
 
     fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
         self.rooms.add(room.clone());
+        // Whatever lies behind is delivered from here on.
+        let current = self.places.current().filter(|_| self.history.is_some());
+        let position = current.map_or_else(Position::default, |(_, position)| position);
         let (rooms, room) = (Arc::clone(&self.rooms), room.clone());
         let effective = effective(self.status.clone(), self.join_timeout, "join");
         Box::pin(async move {
@@ -261,13 +343,17 @@ impl Backplane for KafkaBroadcast {
             if outcome.is_err() {
                 rooms.remove(&room);
             }
-            outcome.map(|()| Position::default())
+            outcome.map(|()| position)
         })
     }
 
     fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
         self.rooms.remove(room);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        self.history.as_ref().map(|history| history as &dyn History)
     }
 
     fn stats(&self) -> &Stats {
@@ -288,12 +374,16 @@ impl Backplane for KafkaBroadcast {
         self.writer.close(SHUT_DOWN);
         let (writer, mut status, deadline) =
             (Arc::clone(&self.writer), self.status.clone(), self.shutdown_deadline);
+        let log = Arc::clone(&self.log);
         Box::pin(async move {
             let ends = Instant::now() + deadline;
             // First everything that was published, then the farewell.
             let flushed = writer.flush(deadline / 2).await;
             let _ = stop.send(());
-            let ended = status.wait_for(|status| matches!(status, Status::Ended { .. }));
+            let ended = async {
+                log.close().await;
+                status.wait_for(|status| matches!(status, Status::Ended { .. })).await.map(drop)
+            };
             let left = ends.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, ended).await {
                 Ok(_) => flushed,

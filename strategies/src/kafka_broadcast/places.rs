@@ -1,22 +1,30 @@
 //! Where the reader stands: shared between its thread and whoever directs it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::backplane::Position;
 
 /// Where the reader stands and where it has to stop.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     partitions: Mutex<HashMap<i32, Place>>,
+    /// The partition from which reading started last.
+    current: Mutex<Option<i32>>,
     /// Some partition has an end: looked at per record, so it costs no lock.
     bounded: AtomicBool,
+    /// Something was lost that the reader has yet to declare.
+    loss: AtomicBool,
     passed: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    /// The numbering of its messages.
+    epoch: u64,
     /// Where reading started.
     start: i64,
     /// The next offset, after delivery.
@@ -32,6 +40,38 @@ impl Places {
             place.next = next;
         }
         self.passed.notify_waiters();
+    }
+
+    /// The position of the message at an offset.
+    pub(super) fn position(&self, partition: i32, offset: i64) -> Position {
+        let epoch = self.partitions.lock().get(&partition).map_or(0, |place| place.epoch);
+        Position { epoch, offset: u64::try_from(offset + 1).unwrap_or(0) }
+    }
+
+    /// Which partition the reader reads, and the position of what it delivered last.
+    pub(super) fn current(&self) -> Option<(i32, Position)> {
+        let partitions = self.partitions.lock();
+        let partition = (*self.current.lock())?;
+        let place = partitions.get(&partition)?;
+        Some((partition, Position { epoch: place.epoch, offset: u64::try_from(place.next).unwrap_or(0) }))
+    }
+
+    /// Resolves when the reader delivered everything before `end`, or started anew: true if it still reads by this numbering.
+    pub(super) async fn has_passed(&self, partition: i32, epoch: u64, end: i64) -> bool {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            match self.current() {
+                Some((of, now)) if of == partition && now.epoch == epoch => {
+                    if i64::try_from(now.offset).is_ok_and(|next| next >= end) {
+                        return true;
+                    }
+                }
+                _ => return false,
+            }
+            passed.await;
+        }
     }
 
     /// The partitions that are read now.
@@ -52,6 +92,16 @@ impl Places {
         }
     }
 
+    /// Something was lost up to where the reader is: it says so with the next record.
+    pub(super) fn note_loss(&self) {
+        self.loss.store(true, Release);
+    }
+
+    /// Whether something was lost since the last call.
+    pub(super) fn take_loss(&self) -> bool {
+        self.loss.load(Acquire) && self.loss.swap(false, AcqRel)
+    }
+
     /// Whether a record is not for this node any more.
     pub(super) fn beyond(&self, partition: i32, offset: i64) -> bool {
         self.bounded.load(Acquire)
@@ -63,11 +113,14 @@ impl Places {
                 .is_some_and(|until| offset >= until)
     }
 
-    /// The reader starts there.
-    pub(super) fn start(&self, partition: i32, next: i64) {
+    /// The reader starts there; messages are numbered by `epoch`.
+    pub(super) fn start(&self, partition: i32, next: i64, epoch: u64) {
         let mut partitions = self.partitions.lock();
-        partitions.insert(partition, Place { start: next, next, until: None });
+        partitions.insert(partition, Place { epoch, start: next, next, until: None });
+        *self.current.lock() = Some(partition);
         self.bounded.store(partitions.values().any(|place| place.until.is_some()), Release);
+        drop(partitions);
+        self.passed.notify_waiters();
     }
 
     /// The reader must not go further than that.
@@ -95,7 +148,7 @@ mod tests {
     #[test]
     fn a_bounded_partition_ends_and_a_new_start_lifts_the_bound() {
         let places = Places::default();
-        places.start(1, 10);
+        places.start(1, 10, 5);
         assert!(!places.beyond(1, 99));
         places.bound(&[(1, 20), (2, 5)]);
         assert!(!places.beyond(1, 19));
@@ -103,15 +156,32 @@ mod tests {
         assert!(!places.reached(&[(1, 20)]));
         places.pass(1, 20);
         assert!(places.reached(&[(1, 20), (2, 5)]), "a partition that is not read holds nobody up");
-        places.start(1, 50);
+        assert_eq!(places.current(), Some((1, Position { epoch: 5, offset: 20 })));
+        assert_eq!(places.position(1, 20), Position { epoch: 5, offset: 21 });
+        places.start(1, 50, 6);
+        assert_eq!(places.current(), Some((1, Position { epoch: 6, offset: 50 })));
         assert!(!places.beyond(1, 60));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_end_learns_of_a_new_start() {
+        let places = Places::default();
+        places.start(1, 10, 5);
+        assert!(places.has_passed(1, 5, 10).await);
+        let both = async {
+            tokio::join!(places.has_passed(1, 5, 11), async {
+                tokio::task::yield_now().await;
+                places.start(2, 0, 6);
+            })
+        };
+        assert!(!tokio::time::timeout(std::time::Duration::from_secs(5), both).await.unwrap().0);
     }
 
     #[tokio::test]
     async fn all_moved_waits_for_every_partition() {
         let places = Places::default();
-        places.start(0, 5);
-        places.start(1, 0);
+        places.start(0, 5, 1);
+        places.start(1, 0, 1);
         places.pass(0, 6);
         let both = async {
             tokio::join!(places.all_moved(), async {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::copies::Copies;
 use super::places::Places;
 use super::rooms::Rooms;
-use crate::backplane::{Entrance, Envelope, Event, Message, Position};
+use crate::backplane::{Entrance, Envelope, Event, Message, Position, RoomId};
 use crate::clients::kafka::{Link, Record, RecordSink};
 use crate::dedup::DedupWindow;
 use crate::envelope;
@@ -23,6 +25,11 @@ pub(super) struct Reader {
     pub(super) seen: Option<DedupWindow>,
     pub(super) standstill: Arc<Standstill>,
     pub(super) places: Arc<Places>,
+    pub(super) copies: Arc<Copies>,
+    /// Messages have positions.
+    pub(super) positions: bool,
+    /// When the batch at hand began.
+    pub(super) now: Option<Instant>,
     pub(super) batch: Vec<Event>,
     /// Places reached by the batch at hand, per partition.
     pub(super) reached: Vec<(i32, i64)>,
@@ -53,8 +60,8 @@ impl Standstill {
 }
 
 impl Reader {
-    /// The message in a record, if it is wanted here and new.
-    fn wanted(&mut self, record: &Record<'_>) -> Option<Envelope> {
+    /// The message in a record, if it is wanted here and new. Others are kept only.
+    fn wanted(&mut self, record: &Record<'_>) -> Option<Message> {
         self.stats.envelopes_received.add(1);
         let view = match envelope::View::parse(record.payload) {
             Ok(view) => view,
@@ -64,21 +71,48 @@ impl Reader {
                 return None;
             }
         };
-        let room = self.rooms.read().get(view.room)?.clone();
-        self.stats.envelopes_wanted.add(1);
+        let room = self.rooms.read().get(view.room).cloned();
+        let (wanted, kept) = (room.is_some(), self.copies.rings.is_some());
+        if !wanted && !kept {
+            return None;
+        }
+        self.stats.envelopes_wanted.add(u64::from(wanted));
         if let Some(seen) = &mut self.seen
             && !seen.insert(view.id)
         {
-            self.stats.duplicates_removed.add(1);
+            self.stats.duplicates_removed.add(u64::from(wanted));
             return None;
         }
+        let room = room.unwrap_or_else(|| RoomId::new(view.room));
         // One allocation for info and payload together; the room's name is shared with the set.
         let mut bytes = Vec::with_capacity(view.info.len() + view.payload.len());
         bytes.extend_from_slice(view.info);
         bytes.extend_from_slice(view.payload);
         let mut info = Bytes::from(bytes);
         let payload = info.split_off(view.info.len());
-        Some(Envelope { room, id: view.id, published_at_us: view.published_at_us, info, payload })
+        let envelope = Envelope { room, id: view.id, published_at_us: view.published_at_us, info, payload };
+        let position = match self.positions {
+            true => self.places.position(record.partition, record.offset),
+            false => Position::default(),
+        };
+        let message = Message { envelope, position };
+        if let Some(rings) = &self.copies.rings {
+            // Before it is delivered, so that the rings never have less than members saw.
+            rings.lock().push(&message, *self.now.get_or_insert_with(Instant::now));
+        }
+        wanted.then_some(message)
+    }
+
+    /// Declares a loss in every room that is wanted here: everything that came before may have had holes. Done by this thread,
+    /// because a gap has its place among the messages of a room.
+    fn declare_loss(&mut self, record: &Record<'_>) {
+        self.batch.push(Event::Reconnected);
+        if !self.positions {
+            return;
+        }
+        let to = self.places.position(record.partition, record.offset).offset;
+        let rooms: Vec<RoomId> = self.rooms.read().iter().cloned().collect();
+        self.batch.extend(rooms.into_iter().map(|room| Event::Gap { room, from: 1, to }));
     }
 }
 
@@ -91,12 +125,15 @@ impl RecordSink for Reader {
             Some((_, next)) => *next = record.offset + 1,
             None => self.reached.push((record.partition, record.offset + 1)),
         }
+        if self.places.take_loss() {
+            self.declare_loss(record);
+        }
         // An empty record is a node's own, to see whether it reads.
         if record.payload.is_empty() {
             return;
         }
-        if let Some(envelope) = self.wanted(record) {
-            self.batch.push(Event::Message(Message { envelope, position: Position::default() }));
+        if let Some(message) = self.wanted(record) {
+            self.batch.push(Event::Message(message));
         }
     }
 
@@ -104,6 +141,7 @@ impl RecordSink for Reader {
         if !self.batch.is_empty() {
             self.entrance.deliver(&mut self.batch);
         }
+        self.now = None;
         for (partition, next) in self.reached.drain(..) {
             self.places.pass(partition, next);
         }

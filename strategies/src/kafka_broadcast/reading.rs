@@ -15,15 +15,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::copies::Copies;
 use super::membership::{Member, View};
 use super::places::Places;
 use super::reader::Standstill;
 use super::record::Incarnation;
-use crate::clients::kafka::{Cluster, Consumer, fault};
+use crate::clients::kafka::{Cluster, Consumer, Incarnations, fault};
 use crate::error::{Error, Result};
 
 /// What is added to the longest publish timeout: brokers' clocks may differ by that much.
-const CLOCK_SLACK: Duration = Duration::from_secs(2);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// The most time that one step may keep the node from giving its next sign of life.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ struct Detour {
     met: bool,
     /// Where to go on in this node's new partitions, known once it is a member again.
     home: Vec<(i32, i64)>,
+    /// This node's incarnation then.
+    owner: Option<Incarnation>,
     effective_at: Option<Instant>,
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Reading {
     pub(super) consumer: Consumer,
     pub(super) places: Arc<Places>,
     pub(super) standstill: Arc<Standstill>,
+    pub(super) copies: Arc<Copies>,
+    incarnations: Arc<Incarnations>,
     /// Partitions that the reader reads.
     assigned: Vec<i32>,
     /// The highest partition that the consumer was told of.
@@ -88,12 +93,24 @@ impl Reading {
         cluster: Cluster,
         topic: String,
         consumer: Consumer,
-        places: Arc<Places>,
-        standstill: Arc<Standstill>,
+        (places, standstill): (Arc<Places>, Arc<Standstill>),
+        copies: Arc<Copies>,
+        incarnations: Arc<Incarnations>,
     ) -> Self {
-        let (assigned, known, stale, detour) = (Vec::new(), None, false, None);
-        let publish_timeout = Duration::ZERO;
-        Self { cluster, topic, consumer, places, standstill, assigned, known, stale, detour, publish_timeout }
+        Self {
+            cluster,
+            topic,
+            consumer,
+            places,
+            standstill,
+            copies,
+            incarnations,
+            assigned: Vec::new(),
+            known: None,
+            stale: false,
+            detour: None,
+            publish_timeout: Duration::ZERO,
+        }
     }
 
     /// These are, or were, members.
@@ -123,6 +140,7 @@ impl Reading {
             followed: None,
             met: false,
             home: Vec::new(),
+            owner: None,
             effective_at: None,
         });
         detour.home.clear();
@@ -131,6 +149,12 @@ impl Reading {
             // What is read now has an end already: whoever is followed next is read from the start of the detour.
             detour.followed = None;
         }
+    }
+
+    /// Something was lost: the reader says so with the next record of the partitions that are returned.
+    pub(super) fn lose(&self) -> &[i32] {
+        self.places.note_loss();
+        &self.assigned
     }
 
     /// Whether this node may ask to join anew: it must know before where its old partitions end, because they may become
@@ -154,6 +178,7 @@ impl Reading {
         member: Option<&Member>,
         effective: bool,
     ) -> Result<Turn> {
+        self.copies.show(view);
         self.stale |= self.standstill.take();
         if self.stale {
             self.detour = None;
@@ -170,7 +195,10 @@ impl Reading {
             return Ok(Turn::Settled);
         }
         let ends = self.ends(&member.partitions).await?;
-        self.assign(&ends).await?;
+        if self.stale {
+            self.renumber(&ends).await?;
+        }
+        self.assign(&ends, member.incarnation).await?;
         Ok(match std::mem::take(&mut self.stale) {
             true => Turn::Lost("the log no longer held what this node was to read next"),
             false => Turn::Settled,
@@ -190,6 +218,7 @@ impl Reading {
             if detour.home.is_empty() {
                 // Looked up before this node is effective: what comes after that comes after this.
                 detour.home = self.ends(&member.partitions).await?;
+                detour.owner = Some(member.incarnation);
             }
             detour.met |= present;
         }
@@ -210,7 +239,9 @@ impl Reading {
         if !self.drained(detour).await? {
             return Ok(Turn::Again);
         }
-        self.assign(&detour.home).await?;
+        // Known since this node is a member again.
+        let Some(owner) = detour.owner else { return Ok(Turn::Again) };
+        self.assign(&detour.home, owner).await?;
         Ok(detour.doubt.map_or(Turn::Returned, Turn::Lost))
     }
 
@@ -234,7 +265,7 @@ impl Reading {
         }
         let peer = detour.peers.iter().find_map(|peer| view.member(*peer));
         let Some((peer, &partition)) = peer.and_then(|peer| Some((peer, peer.partitions.first()?))) else {
-            self.assign(&[]).await?;
+            self.release()?;
             return Ok(Turn::Lost("it was no member for a while, and nobody was all that time"));
         };
         let (topic, since_ms) = (self.topic.clone(), detour.since_ms);
@@ -248,7 +279,7 @@ impl Reading {
         detour.doubt = (oldest > 0 && start <= oldest)
             .then_some("it was no member for a while, and the log no longer held all of that time");
         tracing::info!(peer = peer.node, partition, offset = start, "reading what was missed");
-        self.assign(&[(partition, start)]).await?;
+        self.assign(&[(partition, start)], peer.incarnation).await?;
         detour.drain_to = None;
         detour.followed = Some(peer.incarnation);
         Ok(Turn::Again)
@@ -273,8 +304,29 @@ impl Reading {
         tokio::time::timeout(STEP_TIMEOUT, self.cluster.run(question)).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Makes the reader read exactly these partitions from these offsets.
-    async fn assign(&mut self, places: &[(i32, i64)]) -> Result<()> {
+    /// The log no longer held what was to be read: retention was faster, or it became shorter. Positions are called anew then.
+    async fn renumber(&self, ends: &[(i32, i64)]) -> Result<()> {
+        let asked = tokio::time::timeout(STEP_TIMEOUT, self.incarnations.refreshed());
+        let mark = asked.await.unwrap_or_else(|_| Err(late()))?;
+        let is_shorter = |&(partition, end): &(i32, i64)| {
+            self.places.current().is_some_and(|(of, now)| {
+                of == partition && i64::try_from(now.offset).is_ok_and(|next| next > end)
+            })
+        };
+        self.copies.renumber(mark, ends.iter().any(is_shorter))
+    }
+
+    /// Makes the reader read nothing.
+    fn release(&mut self) -> Result<()> {
+        if !self.assigned.is_empty() {
+            self.consumer.release_blocking(&self.topic, &self.assigned)?;
+            self.assigned.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes the reader read exactly these partitions of `owner` from these offsets.
+    async fn assign(&mut self, places: &[(i32, i64)], owner: Incarnation) -> Result<()> {
         let highest = places.iter().map(|&(partition, _)| partition).max();
         if highest > self.known {
             // Otherwise it may take a second until the consumer asks of its own accord.
@@ -282,15 +334,11 @@ impl Reading {
             self.ask(move |_| consumer.refresh_blocking(&topic, STEP_TIMEOUT)).await?;
             self.known = highest;
         }
-        if !self.assigned.is_empty() {
-            self.consumer.release_blocking(&self.topic, &self.assigned)?;
-            self.assigned.clear();
-        }
+        self.release()?;
         for &(partition, next) in places {
-            self.places.start(partition, next);
-        }
-        if places.is_empty() {
-            return Ok(());
+            let epoch = self.copies.epoch(partition, owner);
+            self.copies.reads_from(epoch, next);
+            self.places.start(partition, next, epoch);
         }
         self.consumer.assign_blocking(&self.topic, places)?;
         self.assigned = places.iter().map(|&(partition, _)| partition).collect();

@@ -9,6 +9,8 @@ use crate::clients::kafka::{ClientProperties, Compression, ProducerSettings};
 use crate::dedup::DedupWindow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guarantees::{Ack, Delivery, Guarantees, Interest, Ordering, Positions, ReplayKind};
+use crate::kafka_history::{self, log::ScanLimits};
+use crate::ring::Limits;
 use crate::strategy::parse_settings;
 
 /// The longest publish timeout, in ms.
@@ -32,8 +34,8 @@ pub struct Settings {
     /// Replicas of both topics when they are created. Default: as many as there are brokers, at most 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication: Option<u32>,
-    /// How long the broker keeps messages, in minutes. Default 60, 1 to 10,080. Nothing is replayed from them; they are
-    /// for people who investigate.
+    /// How long the broker keeps messages, in minutes. Default 60, 1 to 10,080. As far as that clients can be given what
+    /// they missed.
     pub retention_min: u32,
     /// How long a write may wait for company, in ms. Default 0 (lowest latency); 1 from about 5,000 partition writes
     /// per second and node on. 0 to 1,000.
@@ -56,6 +58,16 @@ pub struct Settings {
     pub lease_ms: u64,
     /// Time between two signs of life. Default 300, 50 ms to an eighth of the lease.
     pub beat_ms: u64,
+    /// Last messages of each room that a node keeps in memory, to answer for history without the broker; 0 keeps none.
+    /// Default 300, at most 10,000. All rooms together take 64 MiB at most; what is not there is read from the log.
+    pub history_messages: usize,
+    /// How long they are kept, in minutes. Default 10, 1 to 1,440.
+    pub history_minutes: u32,
+    /// Records of a partition, of all rooms, that one read of history may scan. Default 100,000, 1,000 to 10,000,000. A client
+    /// that missed more is told that it cannot be given all it missed.
+    pub history_scan_messages_max: u32,
+    /// How long one such read may take. Default 2,000, 100 to 60,000 ms.
+    pub history_scan_ms_max: u32,
     /// How long a shutdown may take. Default 5,000, 100 to 60,000 ms.
     pub shutdown_ms: u64,
     /// Further librdkafka properties, for TLS and SASL.
@@ -79,6 +91,10 @@ impl Default for Settings {
             in_flight_bytes_max: 64 << 20,
             lease_ms: 4_000,
             beat_ms: 300,
+            history_messages: 300,
+            history_minutes: 10,
+            history_scan_messages_max: 100_000,
+            history_scan_ms_max: 2_000,
             shutdown_ms: 5_000,
             client: ClientProperties::default(),
         }
@@ -108,6 +124,10 @@ impl Settings {
         within("in_flight_bytes_max", self.in_flight_bytes_max, 1 << 20, 192 << 20)?;
         within("lease_ms", self.lease_ms, 2_500, 60_000)?;
         within("beat_ms", self.beat_ms, 50, self.lease_ms / 8)?;
+        within("history_messages", self.history_messages, 0, 10_000)?;
+        within("history_minutes", self.history_minutes, 1, 1_440)?;
+        within("history_scan_messages_max", self.history_scan_messages_max, 1_000, 10_000_000)?;
+        within("history_scan_ms_max", self.history_scan_ms_max, 100, 60_000)?;
         within("shutdown_ms", self.shutdown_ms, 100, 60_000)?;
         self.client.validate()
     }
@@ -134,11 +154,30 @@ impl Settings {
             ordering: Ordering::PerPublisher,
             ack: Ack::Log,
             interest: Interest::Everything,
-            replay: ReplayKind::None,
-            positions: Positions::None,
+            replay: if self.has_positions() { ReplayKind::Log } else { ReplayKind::None },
+            positions: if self.has_positions() { Positions::Rising } else { Positions::None },
             idempotent_retry: self.deduplicate,
             spans_nodes: true,
             whole_rooms: true,
+        }
+    }
+
+    /// Whether messages have positions: not in the experiments, where they come from several partitions, or more than once.
+    pub(super) fn has_positions(&self) -> bool {
+        self.hold == 1 && self.deduplicate
+    }
+
+    /// What a node keeps in memory; `None` where that is nothing.
+    pub(super) fn rings(&self) -> Option<Limits> {
+        let messages = if self.has_positions() { self.history_messages } else { 0 };
+        kafka_history::ring_limits(messages, self.history_minutes)
+    }
+
+    /// Bounds of one read of the log.
+    pub(super) fn scan(&self) -> ScanLimits {
+        ScanLimits {
+            records: self.history_scan_messages_max.into(),
+            time: Duration::from_millis(self.history_scan_ms_max.into()),
         }
     }
 
@@ -207,13 +246,22 @@ mod tests {
     #[test]
     fn unknown_keys_and_values_out_of_bounds_are_refused() {
         for text in
-            ["holds = 1", "hold = 0", "hold = 9", "lease_ms = 1000", "beat_ms = 600", "linger_ms = -1.0"]
+            ["holds = 1", "hold = 0", "hold = 9", "history_minutes = 0", "lease_ms = 1000", "beat_ms = 600", "linger_ms = -1.0"]
         {
             let error = parse(text).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::Config, "{text}");
             assert!(error.to_string().contains(&text[..4]), "{error}");
         }
         assert!(parse("linger_ms = nan").is_err());
+    }
+
+    #[test]
+    fn the_experiments_have_no_positions() {
+        assert_eq!(parse("").unwrap().guarantees().replay, ReplayKind::Log);
+        for text in ["hold = 2", "deduplicate = false"] {
+            let guarantees = parse(text).unwrap().guarantees();
+            assert_eq!((guarantees.replay, guarantees.positions), (ReplayKind::None, Positions::None));
+        }
     }
 
     #[test]

@@ -17,13 +17,9 @@ use super::rooms::Rooms;
 use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, Resumed, RoomId};
 use crate::clients::kafka::Incarnations;
 use crate::clients::kafka::fault::timed_out;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kafka_history::log::{Bounds, Found, Keep, Located, Log, Wanted};
-
-/// Records before the place from which is read that are looked at for first copies of what comes after.
-const LOOK_BACK_RECORDS: i64 = 1_000;
-/// Records that are read first when the newest messages of a room are asked for; ten times as many at each further attempt.
-const NEWEST_RECORDS: i64 = 1_000;
+use crate::kafka_history::page::{LOOK_BACK_RECORDS, Place};
 
 /// The history of a node's rooms. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -100,7 +96,7 @@ impl RoomHistory {
             let since = standing.at(from - 1);
             let held = rings.lock().after(&room, since, standing.at(delivered - 1), limit, Instant::now());
             if let Some(resumed) = held {
-                return Ok(resumed);
+                return self.arrived(standing.partition, resumed).await;
             }
         }
         match self.missed(&room, &standing, from, limit).await? {
@@ -109,6 +105,18 @@ impl RoomHistory {
             }
             _ => Ok(Resumed::Incomplete { top }),
         }
+    }
+
+    /// The same answer, once the entrance has all of it: the rings have a message a little before.
+    async fn arrived(&self, partition: i32, resumed: Resumed) -> Result<Resumed> {
+        if let Resumed::Complete { messages, .. } = &resumed
+            && let Some(last) = messages.last()
+        {
+            let next = i64::try_from(last.position.offset).unwrap_or(i64::MAX);
+            let waited = tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, next));
+            waited.await.map_err(|_| timed_out("history", "this node stands still"))?;
+        }
+        Ok(resumed)
     }
 
     /// The room's messages from an offset on, if they can be read.
@@ -135,83 +143,36 @@ impl RoomHistory {
 
     async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
         let standing = self.standing(&room).await?;
-        let (top, mut messages) = (standing.top(), Vec::new());
-        let place = query.since.map(|since| standing.next(since));
-        let foreign = place.is_some_and(|place| place.is_none());
+        let top = standing.top();
+        let next = query.since.map(|since| standing.next(since));
+        let foreign = next.is_some_and(|next| next.is_none());
         if foreign || query.limit == 0 {
-            return Ok(Page { messages, top, foreign });
+            return Ok(Page { messages: Vec::new(), top, foreign });
         }
         if !standing.sound {
             return Err(timed_out("history", "the log became shorter, and this node has yet to read it anew"));
         }
         if let (Some(rings), Some(delivered)) = (&self.rooms.rings, standing.delivered) {
-            let since = place.flatten().map(|next| standing.at(next - 1));
+            let since = next.flatten().map(|next| standing.at(next - 1));
             let query = PageQuery { since, ..query };
             let held = rings.lock().page(&room, query, standing.at(delivered - 1), Instant::now());
             if held.whole {
                 return Ok(held.page);
             }
         }
-        let found = if query.reverse {
-            self.newest(&room, &standing, place.flatten(), query.limit).await?
-        } else {
-            self.oldest(&room, &standing, place.flatten(), query.limit).await?
+        let Bounds { start, .. } = self.log.bounds(standing.partition).await?;
+        let reach = start.max(standing.end - self.log.limits().records);
+        let place = Place { room, partition: standing.partition, reach, end: standing.end };
+        let found = match query.reverse {
+            true => place.newest(&self.log, next.flatten(), query.limit).await?,
+            false => place.oldest(&self.log, next.flatten(), query.limit).await?,
         };
-        messages.extend(self::messages(found, &standing));
+        let mut messages = messages(found, &standing);
         if query.reverse {
             messages.reverse();
         }
         Ok(Page { messages, top, foreign: false })
     }
-
-    /// How far back a page can reach.
-    async fn reach(&self, standing: &Standing) -> Result<i64> {
-        let Bounds { start, .. } = self.log.bounds(standing.partition).await?;
-        Ok(start.max(standing.end - self.log.limits().records))
-    }
-
-    async fn oldest(
-        &self,
-        room: &RoomId,
-        standing: &Standing,
-        next: Option<i64>,
-        limit: usize,
-    ) -> Result<Found> {
-        let reach = self.reach(standing).await?;
-        let from = next.unwrap_or(reach).max(reach);
-        let look = (from - LOOK_BACK_RECORDS).max(reach);
-        let (partition, to) = (standing.partition, standing.end);
-        let keep = Keep::First(limit);
-        let wanted = Wanted { room: room.clone(), partition, look, from, to, keep };
-        self.log.read(wanted).await?.ok_or_else(too_far)
-    }
-
-    /// The last messages before the one at the place that `next` follows: in ever larger parts of the log.
-    async fn newest(
-        &self,
-        room: &RoomId,
-        standing: &Standing,
-        next: Option<i64>,
-        limit: usize,
-    ) -> Result<Found> {
-        let reach = self.reach(standing).await?;
-        let to = next.map_or(standing.end, |next| next - 1).max(reach);
-        let (partition, mut records) = (standing.partition, NEWEST_RECORDS);
-        loop {
-            let from = (to - records).max(reach);
-            let keep = Keep::Last(limit);
-            let wanted = Wanted { room: room.clone(), partition, look: from, from, to, keep };
-            let found = self.log.read(wanted).await?.ok_or_else(too_far)?;
-            if from == reach || found.messages.len() >= limit {
-                return Ok(found);
-            }
-            records = records.saturating_mul(10);
-        }
-    }
-}
-
-fn too_far() -> Error {
-    timed_out("history", "the log could not be read in time, or was trimmed meanwhile")
 }
 
 fn messages(found: Found, standing: &Standing) -> Vec<Message> {

@@ -1,0 +1,191 @@
+//! What a member missed that comes from another node: put together from several copies.
+//!
+//! The copies of a message lie in different partitions, appended up to `slack` apart (the longest publish timeout, and what
+//! brokers' clocks may differ by). The member has what lies before its place in the **old** copy. A **full** copy has
+//! everything that the old one may lack: the old one itself while its owner is a member, else one that everybody wrote to
+//! before anybody ceased to write to the old one. The node goes on with its **own** copy, and only with what lies behind the
+//! end that was read. From the old copy comes what follows the member's place, from the other two what the old one has not;
+//! in that order, because a publisher's messages have theirs in each copy, and lack in the old one from some point on.
+//!
+//! Two things have to be told from the times at which messages were appended, and where these do not decide, nobody can know,
+//! and the answer is that something may be missing:
+//! - A message that the old copy lacks may have been published before its owner was a member: then it is none of those that
+//!   the member missed.
+//! - A message that the own copy lacks may still be on its way there, and would come a second time.
+
+use std::collections::HashSet;
+
+use super::copies::OneCopy;
+use crate::backplane::{Envelope, MessageId};
+use crate::kafka_history::log::{Found, Located};
+
+/// What is known of the copies, in ms since the Unix epoch by the brokers' clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// It was at least this late when the copies were read.
+    pub(super) now_ms: i64,
+    /// The furthest apart that the copies of one message may be appended.
+    pub(super) slack_ms: i64,
+    /// What brokers' clocks may differ by.
+    pub(super) skew_ms: i64,
+    /// When the old copy's owner joined, and when everybody wrote to it.
+    pub(super) old: (i64, i64),
+    /// The same of the copy that this node reads.
+    pub(super) own: (i64, i64),
+}
+
+/// What was read of each copy. `full` is `None` where it is one of the others.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) old: Found,
+    pub(super) full: Option<Found>,
+    pub(super) own: Found,
+}
+
+/// What a place in time says of a message and a copy.
+#[derive(Debug, PartialEq, Eq)]
+enum Written {
+    /// It was published before anybody wrote to this copy.
+    Never,
+    /// It was written to this copy, or will be.
+    Surely,
+    Unknown,
+}
+
+impl Rules {
+    /// Of these copies, if everybody came to write to both.
+    pub(super) fn of(
+        now_ms: i64,
+        slack_ms: i64,
+        skew_ms: i64,
+        old: &OneCopy,
+        own: &OneCopy,
+    ) -> Option<Self> {
+        let times = |copy: &OneCopy| Some((copy.joined_ms, copy.reached?.1));
+        Some(Self { now_ms, slack_ms, skew_ms, old: times(old)?, own: times(own)? })
+    }
+
+    /// Whether a message appended elsewhere at this time was written to a copy whose owner joined, and was reached, then.
+    fn written(&self, appended_ms: i64, (joined_ms, reached_ms): (i64, i64)) -> Written {
+        if appended_ms < joined_ms - self.skew_ms {
+            Written::Never
+        } else if appended_ms > reached_ms + self.slack_ms {
+            Written::Surely
+        } else {
+            Written::Unknown
+        }
+    }
+
+    /// Whether to answer with a message that the own copy lacks; `None` if nobody knows.
+    fn belongs(&self, message: &Located) -> Option<bool> {
+        if message.appended_ms + self.slack_ms < self.now_ms {
+            // It would be there by now.
+            return Some(true);
+        }
+        match self.written(message.appended_ms, self.own) {
+            Written::Never => Some(true),
+            // It comes by itself, or its publisher learns that it does not.
+            Written::Surely => Some(false),
+            Written::Unknown => None,
+        }
+    }
+
+    /// The messages that the member missed, in an order that keeps each publisher's; `None` if something may be missing, or
+    /// might come twice.
+    pub(super) fn merge(&self, parts: Parts) -> Option<Vec<Envelope>> {
+        let Parts { old, full, own } = parts;
+        let there: HashSet<MessageId> = own.ids;
+        let mut known = old.ids;
+        let mut missed = Vec::new();
+        for message in old.messages {
+            if there.contains(&message.envelope.id) || self.belongs(&message)? {
+                missed.push(message.envelope);
+            }
+        }
+        for message in full.into_iter().flat_map(|full| full.messages).chain(own.messages) {
+            if !known.insert(message.envelope.id) {
+                continue;
+            }
+            match self.written(message.appended_ms, self.old) {
+                Written::Never => continue,
+                Written::Surely => {}
+                Written::Unknown => return None,
+            }
+            if there.contains(&message.envelope.id) || self.belongs(&message)? {
+                missed.push(message.envelope);
+            }
+        }
+        Some(missed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::RoomId;
+    use bytes::Bytes;
+
+    /// Two old members; it is second 100.
+    const RULES: Rules =
+        Rules { now_ms: 100_000, slack_ms: 7_000, skew_ms: 0, old: (10_000, 11_000), own: (20_000, 21_000) };
+
+    /// Messages by id and time in ms, and ids of others that lie before them.
+    fn found(messages: &[(u128, i64)], before: &[u128]) -> Found {
+        let located = |&(id, appended_ms): &(u128, i64)| Located {
+            offset: 0,
+            appended_ms,
+            position: None,
+            envelope: Envelope {
+                room: RoomId::new("r"),
+                id: MessageId(id),
+                published_at_us: 0,
+                info: Bytes::new(),
+                payload: Bytes::new(),
+            },
+        };
+        let ids = messages.iter().map(|&(id, _)| id).chain(before.iter().copied()).map(MessageId).collect();
+        Found { messages: messages.iter().map(located).collect(), more: false, ids }
+    }
+
+    fn merge(rules: Rules, old: Found, full: Option<Found>, own: Found) -> Option<Vec<u128>> {
+        let merged = rules.merge(Parts { old, full, own })?;
+        Some(merged.into_iter().map(|envelope| envelope.id.0).collect())
+    }
+
+    #[test]
+    fn what_the_old_copy_lacks_comes_after_what_it_has() {
+        let old = found(&[(3, 99_000), (4, 99_100)], &[1, 2]);
+        let own = found(&[(2, 98_000), (4, 99_050), (3, 99_060), (5, 99_200)], &[]);
+        assert_eq!(merge(RULES, old, None, own), Some(vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn what_the_own_copy_lacks_is_left_to_come_unless_it_would_be_there() {
+        let old = found(&[(3, 80_000), (4, 99_900)], &[]);
+        assert_eq!(merge(RULES, old, None, Found::default()), Some(vec![3]));
+    }
+
+    #[test]
+    fn a_node_that_just_started_answers_for_what_was_published_before() {
+        let rules = Rules { own: (99_500, 99_800), ..RULES };
+        let old = || found(&[(3, 99_000), (4, 99_400)], &[]);
+        assert_eq!(merge(rules, old(), None, Found::default()), Some(vec![3, 4]));
+        // Published while it joined: on its way there or not, nobody knows.
+        assert_eq!(merge(rules, found(&[(3, 99_000), (4, 99_600)], &[]), None, Found::default()), None);
+        assert_eq!(merge(rules, old(), None, found(&[(5, 99_900)], &[])), Some(vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn a_full_copy_fills_in_for_an_old_one_that_ended() {
+        let full = found(&[(2, 90_000), (3, 91_000), (4, 92_000)], &[]);
+        let own = found(&[(5, 99_900)], &[]);
+        assert_eq!(merge(RULES, found(&[(3, 91_000)], &[2]), Some(full), own), Some(vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn what_was_published_before_the_old_owner_joined_was_not_missed() {
+        let rules = Rules { old: (99_000, 99_300), ..RULES };
+        assert_eq!(merge(rules, Found::default(), None, found(&[(1, 98_000)], &[])), Some(vec![]));
+        assert_eq!(merge(rules, Found::default(), None, found(&[(1, 99_100)], &[])), None);
+    }
+}

@@ -1,0 +1,350 @@
+//! History of rooms: out of this node's memory, else out of the copies in the log.
+//!
+//! A position names a copy and a place in it. Who stands in the copy that this node reads is answered from memory or from that
+//! copy; who comes from another node, from several (`cross`). Either way nothing of the answer is on its way to the
+//! entrance any more: this node's reader has come to where its copy ended when it was asked.
+//!
+//! # When an answer is incomplete
+//! - The copy is unknown: of another incarnation of the topic, or its owner is gone for longer than anybody remembers.
+//! - The log no longer holds the next record, or not all that has to be looked at around it.
+//! - More messages than asked for were missed, or more records would have to be read than one read may.
+//! - The old copy's owner is gone, and no member was there all the time since.
+//! - The times at which messages were appended do not say enough: see `cross`.
+//!
+//! One message can escape: published before this node was a member, by a node that did not write to it yet, and acknowledged
+//! after this node was asked. That is what a member that subscribes at this moment misses, too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::copies::{Copies, OneCopy, Shown};
+use super::cross::{Parts, Rules};
+use super::places::Places;
+use super::reading::CLOCK_SLACK;
+use super::status::Status;
+use crate::backplane::{BoxFuture, Envelope, History, Message, Page, PageQuery, Position, Resumed, RoomId};
+use crate::clients::kafka::Incarnations;
+use crate::clients::kafka::fault::timed_out;
+use crate::error::{Error, Result};
+use crate::kafka_history::log::{Bounds, Found, Keep, Log, Wanted};
+use crate::kafka_history::page::{LOOK_BACK_RECORDS, Place};
+
+/// Messages that a copy may have of a room beyond those that another one has too, and those that are asked for.
+const EXTRA_MESSAGES: usize = 1_000;
+
+/// The history of a node's rooms. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct RoomHistory {
+    pub(super) log: Arc<Log>,
+    pub(super) incarnations: Arc<Incarnations>,
+    pub(super) copies: Arc<Copies>,
+    pub(super) places: Arc<Places>,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) join_timeout: Duration,
+    /// The cluster has one broker, so all times are of one clock.
+    pub(super) one_clock: bool,
+}
+
+/// The copy that this node reads, and where it ended when this node was asked: all before was delivered.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    partition: i32,
+    epoch: u64,
+    end: i64,
+    /// Positions are those of the topic as it is now.
+    sound: bool,
+}
+
+impl Standing {
+    fn top(&self) -> Position {
+        at(self.epoch, self.end - 1)
+    }
+}
+
+/// The position of the message at an offset.
+fn at(epoch: u64, offset: i64) -> Position {
+    Position { epoch, offset: u64::try_from(offset + 1).unwrap_or(0) }
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn moved() -> Error {
+    timed_out("history", "this node is changing to another partition")
+}
+
+impl RoomHistory {
+    async fn standing(&self) -> Result<Standing> {
+        super::effective(self.status.clone(), self.join_timeout, "history").await?;
+        let (partition, now) = self.places.current().ok_or_else(moved)?;
+        let (mark, end) = (self.copies.mark(), self.log.end(partition).await?);
+        let delivered = i64::try_from(now.offset).unwrap_or(i64::MAX);
+        let sound = self.incarnations.now().await? == mark && end >= delivered;
+        let standing = Standing { partition, epoch: now.epoch, end, sound };
+        if sound {
+            self.arrived(&standing, end).await?;
+        }
+        Ok(standing)
+    }
+
+    /// Waits until the entrance has everything before `end`.
+    async fn arrived(&self, standing: &Standing, end: i64) -> Result<()> {
+        let passed = self.places.has_passed(standing.partition, standing.epoch, end);
+        match tokio::time::timeout(self.log.limits().time, passed).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(moved()),
+            Err(_) => Err(timed_out("history", "this node has not read all of its partition yet")),
+        }
+    }
+
+    async fn resumed(self, room: RoomId, since: Position, limit: usize) -> Result<Resumed> {
+        // Before anything is asked for: whoever is a member by this is one of those that the answers are about.
+        let shown = self.copies.shown();
+        let standing = self.standing().await?;
+        let top = standing.top();
+        let missed = if !standing.sound {
+            None
+        } else if since.epoch == standing.epoch {
+            if let Some(resumed) = self.remembered(&room, since, &standing, limit) {
+                return self.delivered(&standing, resumed).await;
+            }
+            let found = self.followed(&room, since, &standing, limit).await?;
+            found.map(|found| messages(found, standing.epoch))
+        } else {
+            let crossed = self.crossed(&room, since, &standing, &shown, limit).await?;
+            crossed.map(|envelopes| envelopes.into_iter().map(unplaced).collect())
+        };
+        // What arrives from here on may otherwise be of another copy than the answer reckons with.
+        if self.places.current().is_none_or(|(_, now)| now.epoch != standing.epoch) {
+            return Err(moved());
+        }
+        Ok(match missed {
+            Some(messages) => Resumed::Complete { messages, top },
+            None => Resumed::Incomplete { top },
+        })
+    }
+
+    fn remembered(
+        &self,
+        room: &RoomId,
+        since: Position,
+        standing: &Standing,
+        limit: usize,
+    ) -> Option<Resumed> {
+        let (_, stands) = self.places.current().filter(|(_, now)| now.epoch == standing.epoch)?;
+        self.copies.rings.as_ref()?.lock().after(room, since, stands, limit, Instant::now())
+    }
+
+    /// The same answer, once the entrance has all of it: the rings have a message a little before.
+    async fn delivered(&self, standing: &Standing, resumed: Resumed) -> Result<Resumed> {
+        if let Resumed::Complete { messages, .. } = &resumed
+            && let Some(last) = messages.last()
+        {
+            self.arrived(standing, i64::try_from(last.position.offset).unwrap_or(i64::MAX)).await?;
+        }
+        Ok(resumed)
+    }
+
+    /// What came after a place in the copy that this node reads.
+    async fn followed(
+        &self,
+        room: &RoomId,
+        since: Position,
+        standing: &Standing,
+        limit: usize,
+    ) -> Result<Option<Found>> {
+        let (from, to) = (i64::try_from(since.offset).unwrap_or(i64::MAX), standing.end);
+        if from == to {
+            return Ok(Some(Found::default()));
+        }
+        let records_max = self.log.limits().records;
+        let Bounds { start, .. } = self.log.bounds(standing.partition).await?;
+        if from < start || from > to || to - from > records_max {
+            return Ok(None);
+        }
+        let look = (from - LOOK_BACK_RECORDS).max(start).max(to - records_max);
+        let (partition, keep) = (standing.partition, Keep::First(limit));
+        let found = self.log.read(Wanted { room: room.clone(), partition, look, from, to, keep }).await?;
+        Ok(found.filter(|found| !found.more))
+    }
+
+    /// What came after a place in another copy.
+    async fn crossed(
+        &self,
+        room: &RoomId,
+        since: Position,
+        standing: &Standing,
+        shown: &Shown,
+        limit: usize,
+    ) -> Result<Option<Vec<Envelope>>> {
+        let own = self.copies.find(shown, standing.epoch);
+        let (Some(own), Some(old)) = (own, self.copies.find(shown, since.epoch)) else { return Ok(None) };
+        let Some(full) = shown.full_copy(&old, &own) else { return Ok(None) };
+        let slack_ms = ms(shown.publish_timeout + CLOCK_SLACK);
+        let skew_ms = if self.one_clock { 0 } else { ms(CLOCK_SLACK) };
+        let now_ms = shown.appended_ms;
+        let Some(rules) = Rules::of(now_ms, slack_ms, skew_ms, &old, &own) else { return Ok(None) };
+
+        // What the old copy lacks was appended to others after this.
+        let lacks_ms = old.ended.map_or(now_ms, |(_, ended_ms)| now_ms.min(ended_ms)) - slack_ms;
+        // What is on its way to the own copy was appended to others at most `slack_ms` ago, so itself after this.
+        let recent_ms = now_ms - 2 * slack_ms;
+        let own_ms = if full == own { lacks_ms.min(recent_ms) } else { recent_ms };
+        let apart = full != own && full != old;
+        let first_ms = if apart { own_ms.min(lacks_ms) } else { own_ms };
+
+        let Some(from_old) = self.old_part(room, since, shown, &old, first_ms - slack_ms, limit).await? else {
+            return Ok(None);
+        };
+        let most = limit.saturating_add(from_old.ids.len()).saturating_add(EXTRA_MESSAGES);
+        let from_full = if apart {
+            let end = self.log.end(full.partition).await?;
+            let Some(found) = self.part(room, &full, lacks_ms, end, most).await? else { return Ok(None) };
+            Some(found)
+        } else {
+            None
+        };
+        let Some(from_own) = self.part(room, &own, own_ms, standing.end, most).await? else { return Ok(None) };
+        let parts = Parts { old: from_old, full: from_full, own: from_own };
+        Ok(rules.merge(parts).filter(|missed| missed.len() <= limit))
+    }
+
+    /// The room's messages in the old copy from the member's place on, and the ids of those before it since `look_ms`.
+    async fn old_part(
+        &self,
+        room: &RoomId,
+        since: Position,
+        shown: &Shown,
+        old: &OneCopy,
+        look_ms: i64,
+        limit: usize,
+    ) -> Result<Option<Found>> {
+        let (partition, from) = (old.partition, i64::try_from(since.offset).unwrap_or(i64::MAX));
+        let Bounds { start, end } = self.log.bounds(partition).await?;
+        // Another owner's messages are not the continuation of these; full copies have them.
+        let to = match shown.successor(old) {
+            Some(next) => self.log.at_time(partition, next.joined_ms).await?.min(end),
+            None => end,
+        };
+        let look = self.log.at_time(partition, look_ms).await?;
+        if from < start || from > to || is_cut(look, start) {
+            return Ok(None);
+        }
+        let keep = Keep::First(limit);
+        let wanted = Wanted { room: room.clone(), partition, look: look.min(from), from, to, keep };
+        Ok(self.log.read(wanted).await?.filter(|found| !found.more))
+    }
+
+    /// The room's messages in a copy since a time.
+    async fn part(
+        &self,
+        room: &RoomId,
+        copy: &OneCopy,
+        since_ms: i64,
+        to: i64,
+        most: usize,
+    ) -> Result<Option<Found>> {
+        let partition = copy.partition;
+        let from = self.log.at_time(partition, since_ms).await?;
+        let Bounds { start, .. } = self.log.bounds(partition).await?;
+        if is_cut(from, start) {
+            return Ok(None);
+        }
+        let keep = Keep::First(most);
+        let wanted = Wanted { room: room.clone(), partition, look: from, from, to, keep };
+        Ok(self.log.read(wanted).await?.filter(|found| !found.more))
+    }
+
+    async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
+        let shown = self.copies.shown();
+        let standing = self.standing().await?;
+        let named = query.since.filter(|since| since.epoch != 0);
+        // All nodes answer alike, and one that has just started as well as an old one: out of the copy that goes back furthest.
+        let copy = match named {
+            Some(since) => self.copies.find(&shown, since.epoch),
+            None => shown.copies.iter().find(|copy| copy.reached.is_some()).copied(),
+        };
+        if !standing.sound {
+            return Err(moved());
+        }
+        let foreign = Page { messages: Vec::new(), top: standing.top(), foreign: true };
+        let is_nowhere = query.since.is_some_and(|since| since.epoch == 0 && since.offset > 0);
+        let Some(copy) = copy.filter(|_| !is_nowhere) else { return Ok(foreign) };
+        let Some((_, reached_ms)) = copy.reached else { return Ok(foreign) };
+        let epoch = self.copies.epoch(copy.partition, copy.owner);
+        let is_own = epoch == standing.epoch;
+        let Bounds { start, end } = self.log.bounds(copy.partition).await?;
+        let end = match shown.successor(&copy) {
+            _ if is_own => standing.end,
+            Some(next) => self.log.at_time(copy.partition, next.joined_ms).await?.min(end),
+            None => end,
+        };
+        let top = at(epoch, end - 1);
+        let next = query.since.map(|since| i64::try_from(since.offset).unwrap_or(i64::MAX));
+        if next.is_some_and(|next| next > end) {
+            return Ok(Page { top, ..foreign });
+        }
+        if query.limit == 0 {
+            return Ok(Page { messages: Vec::new(), top, foreign: false });
+        }
+        if is_own && let Some(rings) = &self.copies.rings {
+            let since = next.map(|next| at(epoch, next - 1));
+            let held = rings.lock().page(&room, PageQuery { since, ..query }, top, Instant::now());
+            if held.whole {
+                return Ok(held.page);
+            }
+        }
+        let whole_from = self.log.at_time(copy.partition, reached_ms).await?;
+        let reach = start.max(end - self.log.limits().records).max(whole_from.min(end));
+        let place = Place { room, partition: copy.partition, reach, end };
+        let found = match query.reverse {
+            true => place.newest(&self.log, next, query.limit).await?,
+            false => place.oldest(&self.log, next, query.limit).await?,
+        };
+        let mut messages = messages(found, epoch);
+        if query.reverse {
+            messages.reverse();
+        }
+        Ok(Page { messages, top, foreign: false })
+    }
+}
+
+/// Whether what is read from `from` on may lack something that the log no longer holds.
+fn is_cut(from: i64, start: i64) -> bool {
+    start > 0 && from <= start
+}
+
+fn messages(found: Found, epoch: u64) -> Vec<Message> {
+    let placed = found.messages.into_iter();
+    placed.map(|m| Message { position: at(epoch, m.offset), envelope: m.envelope }).collect()
+}
+
+/// A message of several copies has no place in one numbering.
+fn unplaced(envelope: Envelope) -> Message {
+    Message { envelope, position: Position::default() }
+}
+
+impl History for RoomHistory {
+    fn resume(&self, room: &RoomId, since: Position, limit: usize) -> BoxFuture<'static, Result<Resumed>> {
+        Box::pin(self.clone().resumed(room.clone(), since, limit))
+    }
+
+    fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>> {
+        Box::pin(self.clone().paged(room.clone(), query))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trimmed_log_is_noticed() {
+        assert!(!is_cut(0, 0));
+        assert!(is_cut(5, 5));
+        assert!(!is_cut(6, 5));
+    }
+}

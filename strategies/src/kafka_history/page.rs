@@ -1,0 +1,60 @@
+//! Pages of a room's history out of a partition.
+
+use std::sync::Arc;
+
+use super::log::{Found, Keep, Log, Wanted};
+use crate::backplane::RoomId;
+use crate::clients::kafka::fault::timed_out;
+use crate::error::{Error, Result};
+
+/// Records before the place from which is read that are looked at for first copies of what comes after.
+pub(crate) const LOOK_BACK_RECORDS: i64 = 1_000;
+/// Records that are read first when the newest messages of a room are asked for; ten times as many at each further attempt.
+const NEWEST_RECORDS: i64 = 1_000;
+
+/// Where a room's messages lie: in `reach..end` of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) room: RoomId,
+    pub(crate) partition: i32,
+    pub(crate) reach: i64,
+    pub(crate) end: i64,
+}
+
+impl Place {
+    /// The first messages from offset `next` on, or from the oldest.
+    ///
+    /// # Errors
+    /// When the log cannot be read in time, or was trimmed meanwhile.
+    pub(crate) async fn oldest(&self, log: &Arc<Log>, next: Option<i64>, limit: usize) -> Result<Found> {
+        let from = next.unwrap_or(self.reach).max(self.reach);
+        let look = (from - LOOK_BACK_RECORDS).max(self.reach);
+        log.read(self.wanted(look, from, self.end, Keep::First(limit))).await?.ok_or_else(late)
+    }
+
+    /// The last messages before the one that lies directly before offset `next`, or up to the newest: looked for in ever larger
+    /// parts of the log. Oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read in time, or was trimmed meanwhile.
+    pub(crate) async fn newest(&self, log: &Arc<Log>, next: Option<i64>, limit: usize) -> Result<Found> {
+        let to = next.map_or(self.end, |next| next - 1).max(self.reach);
+        let mut records = NEWEST_RECORDS;
+        loop {
+            let from = (to - records).max(self.reach);
+            let found = log.read(self.wanted(from, from, to, Keep::Last(limit))).await?.ok_or_else(late)?;
+            if from == self.reach || found.messages.len() >= limit {
+                return Ok(found);
+            }
+            records = records.saturating_mul(10);
+        }
+    }
+
+    fn wanted(&self, look: i64, from: i64, to: i64, keep: Keep) -> Wanted {
+        Wanted { room: self.room.clone(), partition: self.partition, look, from, to, keep }
+    }
+}
+
+fn late() -> Error {
+    timed_out("history", "the log could not be read in time, or was trimmed meanwhile")
+}
