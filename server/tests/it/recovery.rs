@@ -160,7 +160,8 @@ async fn what_history_had_before_it_arrives_comes_once() {
             let reply = ann.call(recover(0)).await;
             let expected = [numbers(1..=2), vec![(json!(8), None)]].concat();
             assert_eq!(missed(&reply), expected, "{reply}");
-            for late in [&bus.kept("a")[0], &unplaced[1], &unplaced[0], &bus.kept("a")[1]] {
+            let kept = bus.kept("a");
+            for late in [&kept[0], &unplaced[1], &unplaced[0], &kept[1]] {
                 bus.send(Event::Message(late.clone()));
             }
             publish(&mut plain, 3).await;
