@@ -74,10 +74,31 @@ for (const strategy of strategies()) {
       assert.deepEqual(left.received, []);
     });
 
+    await t.test("both ends know who is there, and see who comes and goes", async () => {
+      const channel = `e2e:${randomUUID()}`;
+      const one = await join(ends[0], channel, { joinLeave: true });
+      const seen = [];
+      for (const event of ["join", "leave"]) {
+        one.subscription.on(event, ({ info }) => seen.push(`${event} ${info.client}`));
+      }
+      const until = (holds, what) => within((async () => {
+        while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10));
+      })(), what);
+      const other = await join(ends[1], channel);
+      for (const { subscription } of [one, other]) {
+        await until(async () => (await subscription.presenceStats()).numClients === 2, "presence of two");
+        const { clients: present } = await subscription.presence();
+        assert.deepEqual(Object.keys(present).sort(), [one.id, other.id].sort());
+      }
+      await until(() => seen.includes(`join ${other.id}`), "the join");
+      other.client.disconnect();
+      await until(() => seen.includes(`leave ${other.id}`), "the leave");
+      await until(async () => (await one.subscription.presenceStats()).numClients === 1, "presence of one");
+    });
+
     await t.test("mistakes are answered, and the connection lives on", async () => {
       const member = await join(ends[0], `e2e:${randomUUID()}`);
       await assert.rejects(member.client.rpc("nothing", {}), (error) => [104, 108].includes(error.code));
-      await assert.rejects(member.subscription.presence(), (error) => error.code === 108);
       await assert.rejects(member.subscription.history({ limit: 1 }), (error) => error.code === 108);
       await member.subscription.publish("still here");
       await member.holds(1);
