@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 
 use manifold_strategies::{Event, MessageId};
 use parking_lot::Mutex;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::harness::{Node, envelope, namespace, own_broker, shared_broker, text};
 
@@ -209,7 +206,7 @@ async fn what_the_log_dropped_is_declared() {
         let partition = crate::harness::partition(last) as i32;
         let topic = format!("{namespace}.rooms");
         tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(drop_before(
+            tokio::runtime::Handle::current().block_on(crate::harness::drop_before(
                 kafka,
                 &topic,
                 partition,
@@ -237,14 +234,6 @@ async fn what_the_log_dropped_is_declared() {
         assert_eq!(node.backplane.stats().gap_messages.get(), lost);
         node.shutdown().await;
     }
-}
-
-async fn drop_before(kafka: &str, topic: &str, partition: i32, offset: i64) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
-    let mut offsets = TopicPartitionList::new();
-    offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a partition");
-    admin.delete_records(&offsets, &AdminOptions::new()).await.expect("records dropped");
 }
 
 /// The publisher's own retry after an unknown outcome: with the same id, delivered once.

@@ -10,6 +10,10 @@ use manifold_strategies::{
     Backplane, Entrance, Envelope, Event, Message, MessageId, Position, RoomId, Start, find,
 };
 use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 /// How long a test waits for what must come.
@@ -182,4 +186,35 @@ pub fn rooms_apart(count: usize, partitions: u32) -> Vec<String> {
     let mut seen = HashSet::new();
     let apart = (0..).map(|number| format!("room-{number}"));
     apart.filter(|room| seen.insert(partitioner.partition_of(room.as_bytes()))).take(count).collect()
+}
+
+fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client")
+}
+
+/// Drops what lies before an offset from the log, as retention does.
+pub async fn drop_before(kafka: &str, topic: &str, partition: i32, offset: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a partition");
+    admin(kafka).delete_records(&offsets, &AdminOptions::new()).await.expect("records dropped");
+}
+
+/// Deletes a topic; returns when nobody sees it any more.
+pub async fn delete_topic(kafka: &str, topic: &str) {
+    let deleted = admin(kafka).delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    let (kafka, topic) = (kafka.to_owned(), topic.to_owned());
+    let gone = tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let metadata = client.fetch_metadata(Some(&topic), DEADLINE).expect("the cluster answers");
+            if metadata.topics().iter().all(|found| found.error().is_some() || found.partitions().is_empty()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{topic} is still there");
+        }
+    });
+    gone.await.expect("a thread");
 }

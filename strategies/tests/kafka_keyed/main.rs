@@ -1,5 +1,5 @@
 //! The keyed strategy on a real broker: what the conformance suite cannot ask of every strategy. Consume modes, the
-//! cost of a join, reserved partitions, and what happens when the broker dies, freezes or forgets.
+//! cost of a join, reserved partitions, history, and what happens when the broker dies, freezes or forgets.
 
 // The modules of a test binary have no outside: `pub` here means "for the other modules".
 #![allow(unreachable_pub)]
@@ -9,4 +9,5 @@ mod demand;
 mod faults;
 mod harness;
 mod latency;
+mod resume;
 mod start;
