@@ -134,3 +134,25 @@ async fn a_publish_that_is_repeated_under_its_key_is_one_message() {
         assert_eq!(member.publication().await, expected);
     }
 }
+
+#[tokio::test]
+async fn a_room_that_was_forgotten_keeps_its_numbering() {
+    let server = serve(with_key()).await;
+    let mut client = Client::in_room(server.address(), "a").await;
+    publish(&mut client, 1).await;
+    publish(&mut client, 2).await;
+    let all = json!({"channel": "a", "limit": -1});
+    let before = api(server.address(), "history", &all).await["result"].clone();
+    assert_eq!((data(&before), &before["offset"]), (vec![json!(1), json!(2)], &json!(2)), "{before}");
+    let reply = api(server.address(), "history_remove", &json!({"channel": "a"})).await;
+    assert_eq!(reply["result"], json!({}), "{reply}");
+    let after = api(server.address(), "history", &all).await["result"].clone();
+    assert_eq!(after, json!({"publications": [], "epoch": before["epoch"], "offset": 2}));
+    // Whoever had not seen the last message learns that it is gone; whoever had misses nothing.
+    for (offset, recovered) in [(1, Value::Null), (2, json!(true))] {
+        let mut client = Client::connect(server.address()).await;
+        let from = json!({"channel": "a", "recover": true, "epoch": before["epoch"], "offset": offset});
+        let reply = client.call(json!({"subscribe": from})).await;
+        assert_eq!(reply["subscribe"]["recovered"], recovered, "{reply}");
+    }
+}
