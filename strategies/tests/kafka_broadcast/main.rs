@@ -1,5 +1,5 @@
 //! What is particular to `kafka-broadcast`, on a real broker: ownership of partitions through join, leave, crash and
-//! expulsion, and writes that reach some partitions only. What every strategy must do is in the conformance suite.
+//! expulsion, writes that reach some partitions only, and history across the copies. What every strategy must do is in the conformance suite.
 #![cfg(feature = "kafka-broadcast")]
 
 mod brokers;
@@ -8,4 +8,5 @@ mod faults;
 mod hold;
 mod membership;
 mod node;
+mod resume;
 mod stopped;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_strategies::{Backplane, Entrance, Event, RoomId, Start};
+use manifold_strategies::{Backplane, Entrance, Event, Position, RoomId, Start};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -14,6 +14,8 @@ use crate::brokers::{address, shared};
 use crate::node::{DEADLINE, Node, ROOM, Stream, namespace, run};
 
 const CHILD: &str = "MANIFOLD_TEST_CHILD";
+/// As the defaults, but a message's copies lie closer together, so that a short life is long enough to tell them apart.
+pub(crate) const CHILD_SETTINGS: &str = "publish_timeout_ms = 1000";
 
 /// Tells the parent process what arrives.
 struct Teller;
@@ -43,14 +45,15 @@ fn child() {
         namespace: namespace.into(),
         kafka: Some(kafka.into()),
         redis: None,
-        settings: toml::Table::new(),
+        settings: toml::from_str(CHILD_SETTINGS).expect("settings are TOML"),
         connect_retry: None,
         entrance: Arc::new(Teller),
     };
     run(async {
         let connect = manifold_strategies::kafka_broadcast::KafkaBroadcast::connect(start);
         let backplane = connect.await.expect("the child connects");
-        backplane.join(&RoomId::new(ROOM)).await.expect("the room is joined");
+        let place = backplane.join(&RoomId::new(ROOM)).await.expect("the room is joined");
+        eprintln!("stands at {} {}", place.epoch, place.offset);
         eprintln!("ready");
         // Until the parent is gone or says so.
         let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
@@ -107,6 +110,14 @@ impl Told {
             "waited for {what:?}; the last lines: {:?}",
             self.lines.lock().iter().rev().take(9)
         );
+    }
+
+    /// Where the child stood when it had joined the room.
+    pub(crate) fn place(&self) -> Position {
+        let lines = self.lines.lock();
+        let told = lines.iter().find_map(|line| line.strip_prefix("stands at ")?.split_once(' '));
+        let (epoch, offset) = told.expect("the child told its place");
+        Position { epoch: epoch.parse().expect("a number"), offset: offset.parse().expect("a number") }
     }
 
     fn numbers(&self) -> Vec<u64> {
