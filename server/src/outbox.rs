@@ -230,7 +230,8 @@ mod tests {
         outbox.append(&frame(8), 20, b"slow");
         assert!(outbox.append_answer(&frame(100)) && !outbox.append_answer(&frame(1)));
         assert_eq!(outbox.append(&frame(8), 20, b"slow"), Appended::Done);
-        assert_eq!(outbox.append(&frame(0), 20, b"slow"), Appended::Overflow, "the answer's bytes are not for others");
+        let more = outbox.append(&frame(0), 20, b"slow");
+        assert_eq!(more, Appended::Overflow, "the answer's bytes are not for others");
         let mut outbox = Outbox::default();
         assert!(outbox.append_answer(&frame(100)));
         outbox.consume(50);

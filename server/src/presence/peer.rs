@@ -76,8 +76,10 @@ impl Peer {
         let Standing::Behind { progress, .. } = self.standing else { return false };
         let progress = match progress {
             _ if chunk.index == 0 => Some(Progress { snapshot: chunk.snapshot, next_index: 1 }),
-            Some(Progress { snapshot, next_index }) if (snapshot, next_index) == (chunk.snapshot, chunk.index) => {
-                Some(Progress { snapshot, next_index: next_index.saturating_add(1) })
+            Some(Progress { snapshot, next_index: index })
+                if (snapshot, index) == (chunk.snapshot, chunk.index) =>
+            {
+                Some(Progress { snapshot, next_index: index.saturating_add(1) })
             }
             _ => None,
         };

@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn changes_of_a_room_share_a_frame_in_order() {
         let mut pushes = Pushes::default();
-        let changes = vec![change("a", 1, true), change("b", 2, true), change("a", 1, false), change("c", 3, true)];
+        let changes =
+            vec![change("a", 1, true), change("b", 2, true), change("a", 1, false), change("c", 3, true)];
         assert_eq!(pushes.add(changes, |room| room.as_str() != "c"), 0);
         let mut frames = pushes.next_frames();
         frames.sort();

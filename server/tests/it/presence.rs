@@ -51,7 +51,8 @@ pub(crate) async fn until_present(client: &mut Client, room: &str, count: u64) {
 
 pub(crate) async fn present(client: &mut Client, room: &str) -> BTreeSet<String> {
     let reply = client.call(json!({"presence": {"channel": room}})).await;
-    let presence = reply["presence"]["presence"].as_object().unwrap_or_else(|| panic!("no presence in {reply}"));
+    let presence = reply["presence"]["presence"].as_object();
+    let presence = presence.unwrap_or_else(|| panic!("no presence in {reply}"));
     for (id, info) in presence {
         assert_eq!(info, &json!({"user": "", "client": id}));
     }

@@ -56,7 +56,9 @@ async fn a_room_of_ten_thousand_is_told_whole_and_half_of_it_goes_at_once() {
     let (one, two) = (node(&bus, quick()).await, node(&bus, quick()).await);
     let count = giant_members();
     let addresses = [one.address(), two.address()];
-    let fill = move || (0..count).map(|index| small_member(addresses[index % 2], "giant")).collect::<Vec<_>>();
+    let fill = move || -> Vec<TcpStream> {
+        (0..count).map(|index| small_member(addresses[index % 2], "giant")).collect()
+    };
     let members = tokio::task::spawn_blocking(fill).await.unwrap();
     assert_eq!(members.len(), count);
     let (mut ann, mut bob) = (Client::connect(addresses[0]).await, Client::connect(addresses[1]).await);

@@ -41,7 +41,10 @@ impl Message {
             5 => Body::Goodbye,
             _ => return Err(Refused::Malformed("an unknown kind")),
         };
-        if rest.0.is_empty() { Ok(Self { from, body }) } else { Err(Refused::Malformed("bytes behind its end")) }
+        if !rest.0.is_empty() {
+            return Err(Refused::Malformed("bytes behind its end"));
+        }
+        Ok(Self { from, body })
     }
 }
 

@@ -111,12 +111,12 @@ fn limits_are_checked() {
     let body = Body::Batch { sequence: 1, ops: vec![join; 30] };
     let message = Message::encode(1, &body);
     assert_eq!(Message::decode(&message).map(|message| message.body), Ok(body));
-    let longer = Message::encode(1, &Body::Batch { sequence: 1, ops: vec![Op::Leave(RoomId::new("a"), 1); 2_000] });
+    let ops = vec![Op::Leave(RoomId::new("a"), 1); 2_000];
+    let longer = Message::encode(1, &Body::Batch { sequence: 1, ops });
     assert!(longer.len() > MESSAGE_BYTES_MAX && Message::decode(&longer).is_err());
-    let mut bad_json = Message::encode(1, &Body::Batch {
-        sequence: 1,
-        ops: vec![Op::Join(RoomId::new("a"), Arc::new(Who { chan_info: "12".into(), ..Who::default() }))],
-    });
+    let number = Arc::new(Who { chan_info: "12".into(), ..Who::default() });
+    let ops = vec![Op::Join(RoomId::new("a"), number)];
+    let mut bad_json = Message::encode(1, &Body::Batch { sequence: 1, ops });
     *bad_json.last_mut().unwrap() = b',';
     assert_eq!(Message::decode(&bad_json), Err(Refused::Malformed("an info that is not JSON")));
 }
