@@ -22,7 +22,7 @@ pub(super) const MEMBERS_MAX: usize = 256;
 /// The most partitions that one member may hold.
 pub(super) const HOLD_MAX: u32 = 8;
 /// The most former members that are remembered. Their partitions still hold what they read.
-const DEPARTED_MAX: usize = 32;
+const DEPARTED_MAX: usize = 16;
 
 /// A member as the log describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

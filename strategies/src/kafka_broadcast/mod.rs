@@ -167,11 +167,7 @@ impl KafkaBroadcast {
             reached: Vec::new(),
         };
         let reader = Consumer::start(cluster.connection(), &ConsumerSettings::default(), reader)?;
-        let producer = Producer::new(cluster.connection(), &settings.data_producer(), None)?;
-        let limits = Limits { writes: settings.in_flight_writes_max, bytes: settings.in_flight_bytes_max };
-        let writer =
-            Writer::new(data.name.clone(), producer, Arc::clone(&stats), settings.publish_timeout(), limits);
-        let writer = Arc::new(writer);
+        let writer = Arc::new(writer_to(&cluster, &data.name, &settings, &stats)?);
 
         let (status_sender, status) = watch::channel(Status::Joining { awaits: 0 });
         let (stop_sender, stop) = oneshot::channel();
@@ -215,6 +211,12 @@ impl KafkaBroadcast {
             stop: Mutex::new(Some(stop_sender)),
         })
     }
+}
+
+fn writer_to(cluster: &Cluster, topic: &str, settings: &Settings, stats: &Arc<Stats>) -> Result<Writer> {
+    let producer = Producer::new(cluster.connection(), &settings.data_producer(), None)?;
+    let limits = Limits { writes: settings.in_flight_writes_max, bytes: settings.in_flight_bytes_max };
+    Ok(Writer::new(topic.to_owned(), producer, Arc::clone(stats), settings.publish_timeout(), limits))
 }
 
 fn data_topic(namespace: &str, settings: &Settings) -> Result<TopicSpec> {

@@ -59,7 +59,7 @@ pub struct Settings {
     /// Time between two signs of life. Default 300, 50 ms to an eighth of the lease.
     pub beat_ms: u64,
     /// Last messages of each room that a node keeps in memory, to answer for history without the broker; 0 keeps none.
-    /// Default 300, at most 10,000. All rooms together take 64 MiB at most; what is not there is read from the log.
+    /// Default 300, at most 10,000. All rooms together take 128 MiB at most; what is not there is read from the log.
     pub history_messages: usize,
     /// How long they are kept, in minutes. Default 10, 1 to 1,440.
     pub history_minutes: u32,

@@ -9,22 +9,14 @@
 pub(crate) mod log;
 pub(crate) mod page;
 
+use std::time::Duration;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::Limits;
 
-/// Bytes of the last messages of one room that a node keeps in memory.
-const RING_ROOM_BYTES: usize = 2 << 20;
-/// Bytes of the last messages of all rooms that a node keeps in memory.
-const RING_TOTAL_BYTES: usize = 64 << 20;
-
 /// What a node keeps in memory by these settings; `None` where that is nothing.
 pub(crate) fn ring_limits(messages: usize, minutes: u32) -> Option<Limits> {
-    (messages > 0).then(|| Limits {
-        messages,
-        age: std::time::Duration::from_secs(u64::from(minutes) * 60),
-        room_bytes: RING_ROOM_BYTES,
-        total_bytes: RING_TOTAL_BYTES,
-    })
+    (messages > 0).then(|| Limits::new(messages, Duration::from_secs(u64::from(minutes) * 60)))
 }
 
 /// The upper 48 bits of epochs of a topic; the lowest 16, for the partition, are 0. The same on every node for a topic with

@@ -72,7 +72,7 @@ pub struct Settings {
     /// `group`, `shared-group`: how often a member reports, in ms, 100–`session_timeout_ms`/3. Default 1000.
     pub heartbeat_ms: u32,
     /// Last messages of each room that a node keeps in memory, to answer for history without the broker, 0–10000; 0 keeps
-    /// none. Default 300. All rooms together take 64 MiB at most; what is not there is read from the log.
+    /// none. Default 300. All rooms together take 128 MiB at most; what is not there is read from the log.
     pub history_messages: usize,
     /// How long they are kept, in minutes, 1–1440. Default 10.
     pub history_minutes: u32,
