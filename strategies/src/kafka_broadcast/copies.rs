@@ -127,7 +127,7 @@ impl Copies {
     /// again, which other nodes cannot see: positions mean something to this node alone from then on.
     pub(super) fn renumber(&self, mark: Option<u64>, shorter: bool) -> Result<()> {
         let mut now = self.numbering.lock();
-        if mark.is_some() && mark != now.mark {
+        if mark != now.mark {
             *now = Numbering { upper: numbering(&self.topic, mark)?, mark };
         } else if shorter {
             *now = Numbering { upper: private_numbering()?, mark };

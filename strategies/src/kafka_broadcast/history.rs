@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::copies::{Copies, OneCopy, Shown};
 use super::cross::{Parts, Rules};
 use super::places::Places;
+use super::reader::Standstill;
 use super::reading::CLOCK_SLACK;
 use super::status::Status;
 use crate::backplane::{BoxFuture, Envelope, History, Message, Page, PageQuery, Position, Resumed, RoomId};
@@ -41,6 +42,7 @@ pub(super) struct RoomHistory {
     pub(super) incarnations: Arc<Incarnations>,
     pub(super) copies: Arc<Copies>,
     pub(super) places: Arc<Places>,
+    pub(super) standstill: Arc<Standstill>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) join_timeout: Duration,
     /// The cluster has one broker, so all times are of one clock.
@@ -82,7 +84,12 @@ impl RoomHistory {
         let (partition, now) = self.places.current().ok_or_else(moved)?;
         let (mark, end) = (self.copies.mark(), self.log.end(partition).await?);
         let delivered = i64::try_from(now.offset).unwrap_or(i64::MAX);
-        let sound = self.incarnations.now().await? == mark && end >= delivered;
+        let is_same = self.incarnations.now().await? == mark;
+        if !is_same {
+            // The topic was created anew, and the reader has not come across it.
+            self.standstill.raise();
+        }
+        let sound = is_same && end >= delivered;
         let standing = Standing { partition, epoch: now.epoch, end, sound };
         if sound {
             self.arrived(&standing, end).await?;

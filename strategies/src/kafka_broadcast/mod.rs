@@ -171,8 +171,8 @@ impl KafkaBroadcast {
 
         let (status_sender, status) = watch::channel(Status::Joining { awaits: 0 });
         let (stop_sender, stop) = oneshot::channel();
-        let (history, log) = (logs.history(&settings, &places, &status), Arc::clone(&logs.log));
         let read = (Arc::clone(&places), standstill);
+        let (history, log) = (logs.history(&settings, &read, &status), Arc::clone(&logs.log));
         let parts = Parts {
             node: start.node,
             appender: Appender::new(&cluster, &settings, &control.name)?,
@@ -270,7 +270,7 @@ impl Logs {
     fn history(
         &self,
         settings: &Settings,
-        places: &Arc<Places>,
+        (places, standstill): &(Arc<Places>, Arc<Standstill>),
         status: &watch::Receiver<Status>,
     ) -> Option<RoomHistory> {
         settings.has_positions().then(|| RoomHistory {
@@ -278,6 +278,7 @@ impl Logs {
             incarnations: Arc::clone(&self.incarnations),
             copies: Arc::clone(&self.copies),
             places: Arc::clone(places),
+            standstill: Arc::clone(standstill),
             status: status.clone(),
             join_timeout: settings.join_timeout(),
             one_clock: self.one_clock,

@@ -156,8 +156,9 @@ async fn bring_up(
     let log = Arc::new(Log::new(cluster.clone(), topics.rooms.clone(), settings.scan()));
     let incarnations = Arc::new(topics.incarnations);
     let history = (settings.consume != Consume::SharedGroup).then(|| {
+        let (log, incarnations) = (Arc::clone(&log), Arc::clone(&incarnations));
         let follows_all = settings.consume != Consume::Demand;
-        RoomHistory::new(Arc::clone(&rooms), Arc::clone(&log), Arc::clone(&incarnations), follows_all)
+        RoomHistory::new(Arc::clone(&rooms), log, incarnations, keeper.clone(), follows_all)
     });
     let work = Work {
         cluster,

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::keeper::Keeper;
 use super::rooms::Rooms;
 use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, Resumed, RoomId};
 use crate::clients::kafka::Incarnations;
@@ -27,6 +28,7 @@ pub(super) struct RoomHistory {
     rooms: Arc<Rooms>,
     log: Arc<Log>,
     incarnations: Arc<Incarnations>,
+    keeper: Keeper,
     /// The node reads every partition, not only those of rooms that it wants.
     follows_all: bool,
 }
@@ -65,9 +67,10 @@ impl RoomHistory {
         rooms: Arc<Rooms>,
         log: Arc<Log>,
         incarnations: Arc<Incarnations>,
+        keeper: Keeper,
         follows_all: bool,
     ) -> Self {
-        Self { rooms, log, incarnations, follows_all }
+        Self { rooms, log, incarnations, keeper, follows_all }
     }
 
     async fn standing(&self, room: &RoomId) -> Result<Standing> {
@@ -76,7 +79,12 @@ impl RoomHistory {
         let follows = self.follows_all || self.rooms.wants(room);
         let before = if follows { self.rooms.delivered(partition) } else { 0 };
         let end = self.log.end(partition).await?;
-        let sound = self.incarnations.now().await? == mark && end >= before;
+        let is_same = self.incarnations.now().await? == mark;
+        if !is_same {
+            // The topic was created anew, and the reader has not come across it.
+            self.keeper.repair();
+        }
+        let sound = is_same && end >= before;
         let mut delivered = None;
         if follows && sound {
             let waited = tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, end));

@@ -30,7 +30,7 @@ enum Command {
 }
 
 /// A handle to the keeper. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Keeper {
     commands: SyncSender<Command>,
     /// Partitions of rooms that were left. Apart from the bounded queue, because none may be lost; at most as many as
@@ -223,10 +223,7 @@ impl Work {
         let resumes = self.cluster.resume_blocking(&self.topic, &read)?;
         tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
         // Where offsets count anew the duplicate window removes what was delivered already.
-        let at = |resume: &Resume| (resume.partition, resume.offset);
-        let renumbered: Vec<_> = resumes.iter().filter(|resume| resume.renumbered).map(at).collect();
-        self.renumber(&renumbered)?;
-        let offsets: Vec<_> = resumes.iter().map(at).collect();
+        let offsets = self.renumber(&resumes)?;
         match self.mode {
             Mode::Group => self.consumer.reassign_blocking(&self.topic, &offsets),
             _ => self.consumer.read_anew_blocking(&self.topic, &offsets),
@@ -238,17 +235,23 @@ impl Work {
     /// Another incarnation of the topic is another numbering, the same on all nodes. Where the log only became shorter, places
     /// beyond its end were used and will be used again, which nodes that come later cannot see: from there on the numbering is
     /// this node's own.
-    fn renumber(&self, offsets: &[(i32, i64)]) -> Result<()> {
-        if offsets.is_empty() {
-            return Ok(());
-        }
+    fn renumber(&self, resumes: &[Resume]) -> Result<Vec<(i32, i64)>> {
         let mark = self.runtime.block_on(self.incarnations.refreshed())?;
-        for offset in offsets {
-            let is_new = mark.is_some() && mark != self.rooms.mark(offset.0);
-            let numbering = if is_new { numbering(&self.topic, mark)? } else { private_numbering()? };
-            self.rooms.renumber(&[*offset], numbering, mark);
+        let mut offsets = Vec::with_capacity(resumes.len());
+        for &Resume { partition, offset, renumbered } in resumes {
+            let is_another = mark != self.rooms.mark(partition);
+            let offset = match is_another && !renumbered {
+                // Its log is as long as the old one was, or longer already: nothing of it was read.
+                true => self.cluster.starts_blocking(&self.topic, &[partition])?.first().map_or(0, |start| start.1),
+                false => offset,
+            };
+            offsets.push((partition, offset));
+            if is_another || renumbered {
+                let numbering = if is_another { numbering(&self.topic, mark)? } else { private_numbering()? };
+                self.rooms.renumber(&[(partition, offset)], numbering, mark);
+            }
         }
-        Ok(())
+        Ok(offsets)
     }
 }
 
