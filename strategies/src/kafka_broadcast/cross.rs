@@ -7,17 +7,22 @@
 //! end that was read. From the old copy comes what follows the member's place, from the other two what the old one has not;
 //! in that order, because a publisher's messages have theirs in each copy, and lack in the old one from some point on.
 //!
-//! Two things have to be told from the times at which messages were appended, and where these do not decide, nobody can know,
-//! and the answer is that something may be missing:
+//! Two things have to be told from the times at which messages were appended:
 //! - A message that the old copy lacks may have been published before its owner was a member: then it is none of those that
-//!   the member missed.
-//! - A message that the own copy lacks may still be on its way there, and would come a second time.
+//!   the member missed. Where times do not decide, nobody can know, and the answer is that something may be missing.
+//! - A message that the own copy lacks may still be on its way there, or may never have been written to it, because this node
+//!   has only just become a member. Where times do not decide it is in the answer: whoever asked drops it by its id should it
+//!   come all the same, for [`PATIENCE_MS`] at least. Where it may take longer, the answer is again that something may be
+//!   missing.
 
 use std::collections::HashSet;
 
 use super::copies::OneCopy;
 use crate::backplane::{Envelope, MessageId};
 use crate::kafka_history::log::{Found, Located};
+
+/// How long those who ask for history drop what comes a second time, in ms.
+const PATIENCE_MS: i64 = 30_000;
 
 /// What is known of the copies, in ms since the Unix epoch by the brokers' clocks.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +91,7 @@ impl Rules {
             Written::Never => Some(true),
             // It comes by itself, or its publisher learns that it does not.
             Written::Surely => Some(false),
-            Written::Unknown => None,
+            Written::Unknown => (self.slack_ms <= PATIENCE_MS).then_some(true),
         }
     }
 
@@ -171,7 +176,10 @@ mod tests {
         let old = || found(&[(3, 99_000), (4, 99_400)], &[]);
         assert_eq!(merge(rules, old(), None, Found::default()), Some(vec![3, 4]));
         // Published while it joined: on its way there or not, nobody knows.
-        assert_eq!(merge(rules, found(&[(3, 99_000), (4, 99_600)], &[]), None, Found::default()), None);
+        let while_it_joined = || found(&[(3, 99_000), (4, 99_600)], &[]);
+        assert_eq!(merge(rules, while_it_joined(), None, Found::default()), Some(vec![3, 4]));
+        let slow = Rules { slack_ms: 31_000, ..rules };
+        assert_eq!(merge(slow, while_it_joined(), None, Found::default()), None, "it may come later than expected");
         assert_eq!(merge(rules, old(), None, found(&[(5, 99_900)], &[])), Some(vec![3, 4, 5]));
     }
 
