@@ -65,6 +65,23 @@ impl Standing {
     }
 }
 
+/// What a member that comes from another copy wants.
+struct Asked<'a> {
+    room: &'a RoomId,
+    since: Position,
+    limit: usize,
+    /// Everything that was appended after this time is in the log for sure.
+    kept_ms: i64,
+}
+
+impl Asked<'_> {
+    /// Whether a partition that begins at `start`, read from `from` on, where lies what was appended at `since_ms`, may lack
+    /// something that the log no longer holds.
+    fn is_cut(&self, from: i64, start: i64, since_ms: i64) -> bool {
+        start > 0 && from <= start && since_ms < self.kept_ms
+    }
+}
+
 /// The position of the message at an offset.
 fn at(epoch: u64, offset: i64) -> Position {
     Position { epoch, offset: u64::try_from(offset + 1).unwrap_or(0) }
@@ -194,6 +211,9 @@ impl RoomHistory {
         let skew_ms = if self.one_clock { 0 } else { ms(CLOCK_SLACK) };
         let now_ms = shown.appended_ms;
         let Some(rules) = Rules::of(now_ms, slack_ms, skew_ms, &old, &own) else { return Ok(None) };
+        let kept = self.incarnations.kept().await?;
+        // Everything that was appended after this is in the log.
+        let kept_ms = kept.map_or(i64::MAX, |kept| now_ms.saturating_add(slack_ms).saturating_sub(ms(kept)));
 
         // What the old copy lacks was appended to others after this.
         let lacks_ms = old.ended.map_or(now_ms, |(_, ended_ms)| now_ms.min(ended_ms)) - slack_ms;
@@ -203,18 +223,19 @@ impl RoomHistory {
         let apart = full != own && full != old;
         let first_ms = if apart { own_ms.min(lacks_ms) } else { own_ms };
 
-        let Some(from_old) = self.old_part(room, since, shown, &old, first_ms - slack_ms, limit).await? else {
+        let asked = Asked { room, since, limit, kept_ms };
+        let Some(from_old) = self.old_part(&asked, shown, &old, first_ms - slack_ms).await? else {
             return Ok(None);
         };
         let most = limit.saturating_add(from_old.ids.len()).saturating_add(EXTRA_MESSAGES);
         let from_full = if apart {
             let end = self.log.end(full.partition).await?;
-            let Some(found) = self.part(room, &full, lacks_ms, end, most).await? else { return Ok(None) };
+            let Some(found) = self.part(&asked, &full, lacks_ms, end, most).await? else { return Ok(None) };
             Some(found)
         } else {
             None
         };
-        let Some(from_own) = self.part(room, &own, own_ms, standing.end, most).await? else { return Ok(None) };
+        let Some(from_own) = self.part(&asked, &own, own_ms, standing.end, most).await? else { return Ok(None) };
         let parts = Parts { old: from_old, full: from_full, own: from_own };
         Ok(rules.merge(parts).filter(|missed| missed.len() <= limit))
     }
@@ -222,14 +243,12 @@ impl RoomHistory {
     /// The room's messages in the old copy from the member's place on, and the ids of those before it since `look_ms`.
     async fn old_part(
         &self,
-        room: &RoomId,
-        since: Position,
+        asked: &Asked<'_>,
         shown: &Shown,
         old: &OneCopy,
         look_ms: i64,
-        limit: usize,
     ) -> Result<Option<Found>> {
-        let (partition, from) = (old.partition, i64::try_from(since.offset).unwrap_or(i64::MAX));
+        let (partition, from) = (old.partition, i64::try_from(asked.since.offset).unwrap_or(i64::MAX));
         let Bounds { start, end } = self.log.bounds(partition).await?;
         // Another owner's messages are not the continuation of these; full copies have them.
         let to = match shown.successor(old) {
@@ -237,18 +256,18 @@ impl RoomHistory {
             None => end,
         };
         let look = self.log.at_time(partition, look_ms).await?;
-        if from < start || from > to || is_cut(look, start) {
+        if from < start || from > to || asked.is_cut(look, start, look_ms) {
             return Ok(None);
         }
-        let keep = Keep::First(limit);
-        let wanted = Wanted { room: room.clone(), partition, look: look.min(from), from, to, keep };
+        let (room, keep) = (asked.room.clone(), Keep::First(asked.limit));
+        let wanted = Wanted { room, partition, look: look.min(from), from, to, keep };
         Ok(self.log.read(wanted).await?.filter(|found| !found.more))
     }
 
     /// The room's messages in a copy since a time.
     async fn part(
         &self,
-        room: &RoomId,
+        asked: &Asked<'_>,
         copy: &OneCopy,
         since_ms: i64,
         to: i64,
@@ -257,11 +276,11 @@ impl RoomHistory {
         let partition = copy.partition;
         let from = self.log.at_time(partition, since_ms).await?;
         let Bounds { start, .. } = self.log.bounds(partition).await?;
-        if is_cut(from, start) {
+        if asked.is_cut(from, start, since_ms) {
             return Ok(None);
         }
-        let keep = Keep::First(most);
-        let wanted = Wanted { room: room.clone(), partition, look: from, from, to, keep };
+        let (room, keep) = (asked.room.clone(), Keep::First(most));
+        let wanted = Wanted { room, partition, look: from, from, to, keep };
         Ok(self.log.read(wanted).await?.filter(|found| !found.more))
     }
 
@@ -319,11 +338,6 @@ impl RoomHistory {
     }
 }
 
-/// Whether what is read from `from` on may lack something that the log no longer holds.
-fn is_cut(from: i64, start: i64) -> bool {
-    start > 0 && from <= start
-}
-
 fn messages(found: Found, epoch: u64) -> Vec<Message> {
     let placed = found.messages.into_iter();
     placed.map(|m| Message { position: at(epoch, m.offset), envelope: m.envelope }).collect()
@@ -350,8 +364,11 @@ mod tests {
 
     #[test]
     fn a_trimmed_log_is_noticed() {
-        assert!(!is_cut(0, 0));
-        assert!(is_cut(5, 5));
-        assert!(!is_cut(6, 5));
+        let room = RoomId::new("r");
+        let asked = Asked { room: &room, since: Position::default(), limit: 1, kept_ms: 1_000 };
+        assert!(!asked.is_cut(0, 0, 500), "nothing was ever removed");
+        assert!(asked.is_cut(5, 5, 500));
+        assert!(!asked.is_cut(6, 5, 500), "what lies before is still there");
+        assert!(!asked.is_cut(5, 5, 1_500), "what was removed is older");
     }
 }

@@ -39,7 +39,15 @@ pub struct Incarnations {
     topic: String,
     admin: AdminClient<Quiet>,
     /// The newest answer and when it was asked for. Held while the broker is asked, so that one question serves all.
-    known: Mutex<Option<(Instant, Option<u64>)>>,
+    known: Mutex<Option<(Instant, Known)>>,
+}
+
+/// What the broker says of the topic.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    mark: Option<u64>,
+    /// Nothing is deleted before it is so old; `None` where it may be, because the log's size is bounded too.
+    kept: Option<Duration>,
 }
 
 impl std::fmt::Debug for Incarnations {
@@ -62,13 +70,25 @@ impl Incarnations {
     /// # Errors
     /// When the broker does not answer, or there is no such topic.
     pub async fn now(&self) -> Result<Option<u64>> {
+        Ok(self.known().await?.mark)
+    }
+
+    /// How long records are kept for sure; `None` where that depends on how many there are.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub async fn kept(&self) -> Result<Option<Duration>> {
+        Ok(self.known().await?.kept)
+    }
+
+    async fn known(&self) -> Result<Known> {
         let mut known = self.known.lock().await;
-        if let Some((_, mark)) = known.filter(|(asked, _)| asked.elapsed() < FRESH) {
-            return Ok(mark);
+        if let Some((_, known)) = known.filter(|(asked, _)| asked.elapsed() < FRESH) {
+            return Ok(known);
         }
-        let (asked, mark) = (Instant::now(), self.ask().await?);
-        *known = Some((asked, mark));
-        Ok(mark)
+        let (asked, answer) = (Instant::now(), self.ask().await?);
+        *known = Some((asked, answer));
+        Ok(answer)
     }
 
     /// The topic's mark as of this call.
@@ -80,7 +100,7 @@ impl Incarnations {
         self.now().await
     }
 
-    async fn ask(&self) -> Result<Option<u64>> {
+    async fn ask(&self) -> Result<Known> {
         let topic = ResourceSpecifier::Topic(&self.topic);
         let answers = self.admin.describe_configs([&topic], &options()).await;
         let answers = answers.map_err(|source| from_kafka("describe topic", &self.topic, source))?;
@@ -91,7 +111,14 @@ impl Incarnations {
             answer.map_err(|code| from_kafka("describe topic", &self.topic, KafkaError::AdminOp(code)))?;
         let entry = resource.get(SETTING).filter(|entry| entry.source == ConfigSource::DynamicTopic);
         let mark = entry.and_then(|entry| entry.value.as_ref()?.parse::<u64>().ok());
-        Ok(mark.filter(|mark| (BASE..2 * BASE).contains(mark)))
+        let value = |name| resource.get(name).and_then(|entry| entry.value.as_deref());
+        let kept = match (value("retention.ms"), value("retention.bytes")) {
+            // Forever, and whatever the size.
+            (Some("-1"), Some("-1")) => Some(Duration::MAX),
+            (Some(age_ms), Some("-1")) => age_ms.parse().ok().map(Duration::from_millis),
+            _ => None,
+        };
+        Ok(Known { mark: mark.filter(|mark| (BASE..2 * BASE).contains(mark)), kept })
     }
 }
 
