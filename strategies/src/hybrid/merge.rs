@@ -368,6 +368,22 @@ impl Merge {
         }
     }
 
+    /// The offset of a partition that is read next.
+    pub(super) fn next_of(&self, partition: usize) -> i64 {
+        self.tail.get(partition).copied().unwrap_or_default()
+    }
+
+    /// Whether a room holds nothing.
+    pub(super) fn rests(&self, id: &RoomId) -> bool {
+        !self.holding.contains(id)
+    }
+
+    /// Where a room with local members stands, once that is known.
+    pub(super) fn stands(&self, id: &RoomId) -> Option<Position> {
+        let line = self.rooms.get(id)?.lines.front()?;
+        Some(position(*line, line.reached))
+    }
+
     /// How far each partition was read.
     pub(super) fn read_to(&self) -> Vec<ReadTo> {
         let places = (0..).zip(self.tail.iter().zip(&self.newest_ms));

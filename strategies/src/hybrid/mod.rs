@@ -57,10 +57,13 @@
 //! between reserving a position and appending the message leaves a hole that holds the room up for `heal_timeout_ms`; if the
 //! message is appended after all, it is still delivered.
 
+mod history;
+mod kept;
 mod line;
 mod log;
 mod merge;
 mod node;
+mod order;
 mod paths;
 pub mod settings;
 mod under_way;
@@ -84,7 +87,7 @@ pub const GUARANTEES: Guarantees = Guarantees {
     ordering: Ordering::PerRoomWhileHealthy,
     ack: Ack::Log,
     interest: Interest::Everything,
-    replay: ReplayKind::None,
+    replay: ReplayKind::Log,
     positions: Positions::Dense,
     idempotent_retry: true,
     spans_nodes: true,

@@ -9,13 +9,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::history::RoomHistory;
+use super::kept::Kept;
 use super::log::Log;
 use super::merge::Merge;
 use super::paths::{LivePath, Paths, Tail};
 use super::settings::{First, Settings};
 use super::under_way::{Permit, UnderWay};
 use super::{GUARANTEES, Outcome};
-use crate::backplane::{Backplane, BoxFuture, Envelope, Position, RoomId};
+use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
 use crate::clients::kafka::{Consumer, Written};
 use crate::clients::redis::Address;
 use crate::envelope;
@@ -35,6 +37,7 @@ struct Node {
     live: Arc<Live>,
     paths: Arc<Paths>,
     consumer: Consumer,
+    history: RoomHistory,
     under_way: Arc<UnderWay>,
     /// Where durable-first messages go once the log has them. No longer than the publishes that may be under way.
     announce: mpsc::UnboundedSender<Announcement>,
@@ -56,12 +59,13 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
             *next = *end;
         }
     }
+    let kept = Kept::new(settings.rings(), tail.len(), std::time::Instant::now());
     let reserved = settings.first == First::Durable;
     let merge =
         Merge::new(tail, settings.heal_timeout(), reserved, settings.dedup_messages, Arc::clone(&stats));
     // An append has its outcome after the publish timeout; a little more, and nothing is left to settle.
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
-    let paths = Paths::new(merge, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
+    let paths = Paths::new(merge, kept, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
     let paths = Arc::new(paths);
     let consumer = Consumer::start(log.cluster.connection(), &settings.consumer(), Tail(Arc::clone(&paths)))?;
     let (reading, topic) = (consumer.clone(), log.topic.clone());
@@ -86,8 +90,9 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let keeper = tokio::spawn(Paths::keep(Arc::downgrade(&paths), consumer.clone()));
     let (announce, announcements) = mpsc::unbounded_channel();
     tokio::spawn(announce_all(Arc::downgrade(&live), announcements));
+    let history = RoomHistory::new(Arc::clone(&paths), Arc::clone(&live), &settings);
     let (under_way, closed) = (UnderWay::new(&settings), AtomicBool::new(false));
-    Ok(Arc::new(Node { settings, live, paths, consumer, under_way, announce, keeper, stats, closed }))
+    Ok(Arc::new(Node { settings, live, paths, consumer, history, under_way, announce, keeper, stats, closed }))
 }
 
 impl Node {
@@ -177,7 +182,7 @@ impl Backplane for Node {
             return Box::pin(ready(Err(error)));
         }
         let partition = self.paths.log.partition_of(room);
-        self.paths.step(|merge| merge.join(room, partition as usize));
+        self.paths.join(room, partition);
         let joined = self.live.join(room);
         let (paths, live, room) = (Arc::clone(&self.paths), Arc::clone(&self.live), room.clone());
         Box::pin(async move {
@@ -194,7 +199,7 @@ impl Backplane for Node {
                     Ok(Position::default())
                 }
                 _ => {
-                    paths.step(|merge| merge.leave(&room));
+                    paths.leave(&room);
                     let _ = live.leave(&room);
                     Err(error)
                 }
@@ -204,8 +209,12 @@ impl Backplane for Node {
 
     fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
         let left = self.check_open("leave").and_then(|()| self.live.leave(room));
-        self.paths.step(|merge| merge.leave(room));
+        self.paths.leave(room);
         Box::pin(ready(left))
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        Some(&self.history)
     }
 
     fn stats(&self) -> &Stats {
@@ -218,15 +227,15 @@ impl Backplane for Node {
         }
         self.keeper.abort();
         let until = Instant::now() + self.settings.shutdown_timeout();
-        let (live, log, consumer) =
-            (self.live.shutdown(), Arc::clone(&self.paths.log), self.consumer.clone());
+        let (live, log, consumer, history) =
+            (self.live.shutdown(), Arc::clone(&self.paths.log), self.consumer.clone(), self.history.clone());
         Box::pin(async move {
             // The live path first: what it still holds is appended to the log when it lets go.
             let flushed = live.await;
             let left =
                 until.saturating_duration_since(Instant::now()).max(std::time::Duration::from_millis(100));
             let appended = log.close(left).await;
-            let _ = timeout(left, consumer.stop()).await;
+            let _ = timeout(left, async { tokio::join!(consumer.stop(), history.close()) }).await;
             flushed.and(appended)
         })
     }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, interval};
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, timeout};
 
+use super::kept::Kept;
 use super::log::Log;
 use super::merge::{Merge, Place};
 use crate::backplane::{BoxFuture, Entrance, Envelope, Position, RoomId};
@@ -24,6 +26,10 @@ const FENCE_BYTES: usize = 8;
 /// The meeting point.
 pub(super) struct Paths {
     merge: Mutex<Merge>,
+    /// Locked under the merge, never the other way round.
+    kept: Mutex<Kept>,
+    /// Told after each batch of the log, and now and then.
+    progress: watch::Sender<()>,
     entrance: Arc<dyn Entrance>,
     pub(super) log: Arc<Log>,
     stats: Arc<Stats>,
@@ -35,13 +41,15 @@ pub(super) struct Paths {
 impl Paths {
     pub(super) fn new(
         merge: Merge,
+        kept: Kept,
         entrance: Arc<dyn Entrance>,
         log: Arc<Log>,
         stats: Arc<Stats>,
         settle_limit: Duration,
     ) -> Self {
-        let merge = Mutex::new(merge);
-        Self { merge, entrance, log, stats, settle_limit, out_of_range: AtomicBool::new(false) }
+        let (merge, kept, progress) = (Mutex::new(merge), Mutex::new(kept), watch::Sender::new(()));
+        let out_of_range = AtomicBool::new(false);
+        Self { merge, kept, progress, entrance, log, stats, settle_limit, out_of_range }
     }
 
     /// Runs a step of the merge, and delivers what it yields before anybody else's step.
@@ -49,9 +57,55 @@ impl Paths {
         let mut merge = self.merge.lock();
         let result = step(&mut merge);
         if !merge.out().is_empty() {
+            self.kept.lock().note(merge.out(), std::time::Instant::now());
             self.entrance.deliver(merge.out());
         }
         result
+    }
+
+    /// The node wants a room from now on.
+    pub(super) fn join(&self, room: &RoomId, partition: i32) {
+        self.step(|merge| {
+            merge.join(room, partition as usize);
+            self.kept.lock().joined(room, partition as usize, std::time::Instant::now());
+        });
+    }
+
+    /// The node does not want a room any more.
+    pub(super) fn leave(&self, room: &RoomId) {
+        self.step(|merge| {
+            merge.leave(room);
+            self.kept.lock().left(room);
+        });
+    }
+
+    /// The offset of a partition that is read next.
+    pub(super) fn next_of(&self, partition: i32) -> i64 {
+        self.step(|merge| merge.next_of(partition as usize))
+    }
+
+    /// Where a room with local members stands, once that is known. Everything up to there was delivered.
+    pub(super) fn stands(&self, room: &RoomId) -> Option<Position> {
+        self.step(|merge| merge.stands(room))
+    }
+
+    /// Asks what is kept, between two steps: nothing is remembered that is not delivered yet.
+    pub(super) fn recall<T>(&self, ask: impl FnOnce(&mut Kept, std::time::Instant) -> T) -> T {
+        let _merge = self.merge.lock();
+        ask(&mut self.kept.lock(), std::time::Instant::now())
+    }
+
+    /// Waits until the node has read a partition up to `end` and delivered what the room has of it. False if that takes longer
+    /// than `limit`.
+    pub(super) async fn settled(&self, room: &RoomId, partition: i32, end: i64, limit: Duration) -> bool {
+        let mut progress = self.progress.subscribe();
+        let settles = async {
+            while !self.step(|merge| merge.next_of(partition as usize) >= end && merge.rests(room)) {
+                // The sender is this value's own.
+                let _ = progress.changed().await;
+            }
+        };
+        timeout(limit, settles).await.is_ok()
     }
 
     /// Looks at held messages now and then, and repairs the tail, until the node is gone.
@@ -61,6 +115,7 @@ impl Paths {
             tick.tick().await;
             let Some(paths) = paths.upgrade() else { return };
             paths.step(|merge| merge.look(Instant::now()));
+            paths.progress.send_replace(());
             if paths.out_of_range.swap(false, SeqCst)
                 && let Err(error) = paths.repair(consumer.clone()).await
             {
@@ -85,6 +140,7 @@ impl Paths {
                 continue;
             }
             // Before it is read from there: what is read then counts from there.
+            self.kept.lock().unsettle_all();
             self.step(|merge| merge.log_moved(*resume));
         }
         let offsets: Vec<_> = resumes.iter().map(|resume| (resume.partition, resume.offset)).collect();
@@ -141,6 +197,7 @@ impl Inbound for LiveEnd {
     }
 
     fn interrupted(&mut self) {
+        self.paths.kept.lock().unsettle_all();
         self.paths.merge.lock().interrupted();
     }
 
@@ -165,7 +222,12 @@ impl RecordSink for Tail {
             time_ms: record.timestamp_ms,
         };
         match View::parse(record.payload) {
-            Ok(view) => self.0.merge.lock().log(place, &view, Instant::now()),
+            Ok(view) => {
+                if view.position.is_none() {
+                    self.0.kept.lock().unsettle(place.partition);
+                }
+                self.0.merge.lock().log(place, &view, Instant::now());
+            }
             Err(error) => {
                 self.0.stats.corrupt.add(1);
                 tracing::warn!(%error, record.partition, record.offset, "skipping a record");
@@ -175,9 +237,11 @@ impl RecordSink for Tail {
 
     fn batch_end(&mut self) {
         self.0.step(|merge| merge.look(Instant::now()));
+        self.0.progress.send_replace(());
     }
 
     fn link(&mut self, change: Link) {
+        self.0.kept.lock().unsettle_all();
         match change {
             Link::Broken => self.0.step(|merge| merge.log_link(true)),
             Link::Restored => {

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::clients::kafka::{ClientProperties, Compression, ConsumerSettings, ProducerSettings};
 use crate::dedup::DedupWindow;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kafka_history::log::ScanLimits;
 use crate::redis_pubsub;
 use crate::redis_pubsub::within;
+use crate::ring::Limits;
 use crate::strategy::parse_settings;
 
 /// Which path a message takes first. The publisher is acknowledged when the log has it, either way.
@@ -72,11 +74,18 @@ pub struct Settings {
     pub room_ttl_s: u64,
     /// Message ids that a node remembers to remove duplicates, 1–16,777,216. Default 65,536.
     pub dedup_messages: usize,
-    /// Messages of a room that Redis keeps for those who come back, 0–10,000; a few more may be there. Default 300.
+    /// Messages of a room that a node keeps in memory, and Redis in a stream, for those who come back, 0–10,000; 0 keeps none.
+    /// Default 300; Redis may have a few more, and all rooms of a node take 128 MiB at most. What is not there is read from
+    /// the log.
     pub history_messages: usize,
-    /// How long Redis keeps them after a room's last message, but no longer than `room_ttl_s`, in minutes, 1–10,080.
-    /// Default 10.
+    /// How long they are kept, by Redis counted from a room's last message, but there no longer than `room_ttl_s`, in minutes,
+    /// 1–10,080. Default 10.
     pub history_minutes: u64,
+    /// Records of a partition, of all its rooms, that one read of history may scan, 1,000–10,000,000. Default 100,000. A client
+    /// that missed more of its partition is told that it cannot be given all it missed.
+    pub history_scan_messages_max: u32,
+    /// How long one such read may take, in ms, 100–60,000. Default 2,000.
+    pub history_scan_ms_max: u32,
     /// How long Redis recognises the id of a message, in s, 1–3,600. Default 30. Only with `history_messages`.
     pub dedup_seconds: u64,
     /// Deadline of a graceful shutdown, in ms, 100–60,000. Default 5,000.
@@ -109,6 +118,8 @@ impl Default for Settings {
             dedup_messages: DedupWindow::CAPACITY,
             history_messages: 300,
             history_minutes: 10,
+            history_scan_messages_max: 100_000,
+            history_scan_ms_max: 2_000,
             dedup_seconds: 30,
             shutdown_timeout_ms: 5_000,
             client: ClientProperties::default(),
@@ -134,6 +145,8 @@ impl Settings {
         within("retention_minutes", self.retention_minutes.into(), 1, 525_600)?;
         within("log_wait_ms", self.log_wait_ms.into(), 1, 5_000)?;
         within("publish_timeout_ms", self.publish_timeout_ms.into(), 100, 60_000)?;
+        within("history_scan_messages_max", self.history_scan_messages_max.into(), 1_000, 10_000_000)?;
+        within("history_scan_ms_max", self.history_scan_ms_max.into(), 100, 60_000)?;
         within("shutdown_timeout_ms", self.shutdown_timeout_ms, 100, 60_000)?;
         if !(0.0..=1_000.0).contains(&self.log_linger_ms) {
             let problem = format!("log_linger_ms is {}, must be 0 to 1000", self.log_linger_ms);
@@ -198,6 +211,20 @@ impl Settings {
         }
     }
 
+    /// What the rings of a node may hold; `None` where there are none.
+    pub(super) fn rings(&self) -> Option<Limits> {
+        let age = Duration::from_secs(self.history_minutes * 60);
+        (self.history_messages > 0).then(|| Limits::new(self.history_messages, age))
+    }
+
+    /// Bounds of one read of the log.
+    pub(super) fn scan(&self) -> ScanLimits {
+        ScanLimits {
+            records: self.history_scan_messages_max.into(),
+            time: Duration::from_millis(self.history_scan_ms_max.into()),
+        }
+    }
+
     pub(super) fn publish_timeout(&self) -> Duration {
         Duration::from_millis(self.publish_timeout_ms.into())
     }
@@ -224,6 +251,9 @@ mod tests {
             ("first = 'slow'", "slow"),
             ("heal_timeout_ms = 1", "heal_timeout_ms"),
             ("heartbeat_ms = 1", "heartbeat_ms"),
+            ("history_messages = 10001", "history_messages"),
+            ("history_scan_messages_max = 1", "history_scan_messages_max"),
+            ("history_scan_ms_max = 1", "history_scan_ms_max"),
             ("log_linger_ms = nan", "log_linger_ms"),
             ("client = { acks = '1' }", "acks"),
         ] {

@@ -149,7 +149,7 @@ mod tests {
             },
         };
         let ids = messages.iter().map(|&(id, _)| id).chain(before.iter().copied()).map(MessageId).collect();
-        Found { messages: messages.iter().map(located).collect(), more: false, ids }
+        Found { messages: messages.iter().map(located).collect(), more: false, ids, ..Found::default() }
     }
 
     fn merge(rules: Rules, old: Found, full: Option<Found>, own: Found) -> Option<Vec<u128>> {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::divide::Divide;
+pub(crate) use super::divide::Keep;
 use crate::backplane::{Envelope, MessageId, Position, RoomId};
 use crate::clients::kafka::fault::closed;
 use crate::clients::kafka::{Cluster, Record, Slice, SliceEnd, SliceSink, Slices};
@@ -38,15 +40,6 @@ pub(crate) struct Wanted {
     pub(crate) keep: Keep,
 }
 
-/// Which messages to keep of those that are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// So many at most; reading ends at the next one.
-    First(usize),
-    /// The last so many.
-    Last(usize),
-}
-
 /// A message and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Located {
@@ -68,6 +61,8 @@ pub(crate) struct Found {
     pub(crate) more: bool,
     /// Ids of all messages of the room in `look..to`.
     pub(crate) ids: HashSet<MessageId>,
+    /// Where a position divides what is kept: what was seen of it.
+    pub(crate) divide: Divide,
 }
 
 /// What a partition holds: offsets `start..end`.
@@ -208,25 +203,30 @@ impl Request {
     /// Takes a message of the room.
     fn take(&mut self, message: &Located) {
         let Wanted { look, from, to, keep, .. } = self.wanted;
-        let new = (look..to).contains(&message.offset) && self.found.ids.insert(message.envelope.id);
-        if !new || message.offset < from {
+        if !(look..to).contains(&message.offset) {
             return;
         }
-        let messages = &mut self.found.messages;
-        match keep {
-            Keep::First(most) if messages.len() >= most => self.found.more = true,
-            Keep::Last(most) if messages.len() >= most => {
-                self.found.more = true;
-                messages.push_back(message.clone());
-                messages.pop_front();
-            }
-            _ => messages.push_back(message.clone()),
+        let (found, place) = (&mut self.found, keep.place());
+        if place.is_some() && message.position == place {
+            found.divide.anchor_ms.get_or_insert(message.appended_ms);
+        }
+        let new = found.ids.insert(message.envelope.id) && message.offset >= from;
+        if !new || place.is_some_and(|place| !found.divide.keeps(keep, place, message)) {
+            return;
+        }
+        let full = found.messages.len() >= keep.most();
+        found.more |= full;
+        if !full || keep.is_last() {
+            found.messages.push_back(message.clone());
+        }
+        if full && keep.is_last() {
+            found.messages.pop_front();
         }
     }
 
     /// Whether nothing that lies at `next` or beyond changes the answer.
     fn is_served(&self, next: i64) -> bool {
-        next >= self.wanted.to || (self.found.more && matches!(self.wanted.keep, Keep::First(_)))
+        next >= self.wanted.to || (self.found.more && !self.wanted.keep.is_last())
     }
 }
 
@@ -331,6 +331,31 @@ mod tests {
         assert_eq!((offsets(&scan.requests[1]), scan.requests[1].found.more), (vec![3, 4], true));
         assert_eq!((offsets(&scan.requests[2]), scan.requests[2].found.more), (vec![3, 5], true));
         assert_eq!(scan.requests[0].found.ids.len(), 5);
+    }
+
+    #[test]
+    fn a_position_divides_what_was_before_from_what_came_behind() {
+        let place = Position { epoch: 7, offset: 2 };
+        let (mut behind, mut before) =
+            (request(0, 0, 9, Keep::Behind(place, 9)), request(0, 0, 9, Keep::Before(place, 2)));
+        let records = [(6, 5), (7, 1), (0, 0), (7, 3), (7, 2), (0, 0), (7, 4), (8, 1)];
+        for (offset, (epoch, at)) in (0_i64..).zip(records) {
+            let position = (at > 0).then_some(Position { epoch, offset: at });
+            let envelope = Envelope {
+                room: RoomId::new("r"),
+                id: MessageId(offset as u128 + 1),
+                published_at_us: 0,
+                info: Bytes::new(),
+                payload: Bytes::new(),
+            };
+            let message = Located { offset, appended_ms: offset, position, envelope };
+            behind.take(&message);
+            before.take(&message);
+        }
+        assert_eq!(offsets(&behind), [3, 5, 6, 7]);
+        assert_eq!(offsets(&before), [1, 2], "the last two");
+        let divide = Divide { anchor_ms: Some(4), passed: true, unsure_ms: Some(2), other_ms: Some(0) };
+        assert_eq!(behind.found.divide, divide);
     }
 
     #[test]

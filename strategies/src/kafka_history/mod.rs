@@ -1,11 +1,13 @@
 //! A room's history in Kafka's log: shared by the strategies whose rooms lie in partitions that carry other rooms too.
 //!
 //! - [`log`]: reads the messages of rooms out of a slice of a partition; those who want the same partition share a scan.
+//! - [`divide`]: which of them are kept.
 //! - [`page`]: pages of history out of it.
 //! - [`numbering`]: the upper bits of epochs, by the incarnation of the topic.
 //!
 //! What does not live here: which partition to read and from where, and what that means for a client's position.
 
+pub(crate) mod divide;
 pub(crate) mod log;
 pub(crate) mod page;
 

@@ -23,6 +23,11 @@ const EXPIRED_PER_PUSH: usize = 4;
 /// Rings that one sweep drops, and rooms that it reports, at most.
 const SWEPT_MAX: usize = 64;
 
+/// Rooms that the nodes use among themselves have names that begin with a control character. Nobody comes back to them.
+fn is_hidden(room: &RoomId) -> bool {
+    room.as_str().starts_with(char::is_control)
+}
+
 /// A place in the order of writing: the second of the last write, and a number of its own.
 type Turn = (u64, u64);
 
@@ -43,7 +48,7 @@ struct Floor {
     forgotten: u64,
 }
 
-/// All rings of a node. When all of them together cost too much, the room that was written least recently (to a second) is
+/// All rings of a node, but for rooms whose names begin with a control character. When all of them together cost too much, the room that was written least recently (to a second) is
 /// forgotten first.
 #[derive(Debug)]
 pub struct Rings {
@@ -96,10 +101,10 @@ impl Rings {
 
     /// One message; what [`note`](Self::note) does for each.
     pub fn push(&mut self, message: &Message, now: Instant) {
-        if self.limits.messages == 0 {
+        let room = &message.envelope.room;
+        if self.limits.messages == 0 || is_hidden(room) {
             return;
         }
-        let room = &message.envelope.room;
         if self.feed == Feed::Everything {
             self.open(room, message.position);
         }
@@ -121,7 +126,7 @@ impl Rings {
     /// [`Ring::new`]. A ring that is there and stands at `top` already goes on.
     pub fn begin(&mut self, room: &RoomId, top: Position, complete_from: u64) {
         let goes_on = self.rooms.get(room).is_some_and(|slot| slot.ring.top() == top);
-        if goes_on || self.feed != Feed::Begun || self.limits.messages == 0 {
+        if goes_on || self.feed != Feed::Begun || self.limits.messages == 0 || is_hidden(room) {
             return;
         }
         self.end(room);
@@ -173,7 +178,7 @@ impl Rings {
         self.refresh(room, now);
         match self.rooms.get(room) {
             Some(slot) => slot.ring.after(since, stands, limit),
-            None => self.nothing_of_it(stands).after(since, stands, limit),
+            None => self.nothing_of(room, stands).after(since, stands, limit),
         }
     }
 
@@ -182,7 +187,7 @@ impl Rings {
         self.refresh(room, now);
         match self.rooms.get(room) {
             Some(slot) => slot.ring.page(query, stands),
-            None => self.nothing_of_it(stands).page(query, stands),
+            None => self.nothing_of(room, stands).page(query, stands),
         }
     }
 
@@ -270,8 +275,8 @@ impl Rings {
     }
 
     /// The ring of a room that has none.
-    fn nothing_of_it(&self, stands: Position) -> Ring {
-        let floor = self.floors.get(&stands.epoch);
+    fn nothing_of(&self, room: &RoomId, stands: Position) -> Ring {
+        let floor = self.floors.get(&stands.epoch).filter(|_| !is_hidden(room));
         let complete_from = floor.map_or(u64::MAX, |floor| floor.read_from.max(floor.forgotten));
         Ring::new(self.limits, self.dense, stands, complete_from)
     }

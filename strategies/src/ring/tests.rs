@@ -346,3 +346,18 @@ fn rings_that_are_off_know_nothing() {
         assert_eq!(rings.bytes(), 0);
     }
 }
+
+#[test]
+fn rooms_of_the_nodes_own_are_not_kept() {
+    let (now, hidden) = (Instant::now(), RoomId::new("\u{1}hidden"));
+    let mut begun = Rings::new(Feed::Begun, Positions::Dense, LIMITS, now);
+    begun.begin(&hidden, at(7, 0), 0);
+    let mut all = Rings::new(Feed::Everything, Positions::Rising, LIMITS, now);
+    all.reads_from(7, 0);
+    for rings in [&mut begun, &mut all] {
+        rings.push(&message("\u{1}hidden", 1, 7, 1), now);
+        assert_eq!(rings.bytes(), 0);
+        assert_eq!(rings.after(&hidden, at(7, 0), at(7, 1), 9, now), None, "nothing is claimed");
+        assert!(!rings.page(&hidden, PageQuery { since: None, limit: 9, reverse: false }, at(7, 1), now).whole);
+    }
+}

@@ -1,0 +1,333 @@
+//! What rooms carried: out of this node's memory, else Redis's stream where that can be trusted, else the log. Why the answers
+//! are right is told in the strategy's documentation.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::kept::{LAG_MAX, now_us};
+use super::order::{Order, Told};
+use super::paths::Paths;
+use super::settings::Settings;
+use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, Resumed, RoomId};
+use crate::clients::kafka::fault::timed_out;
+use crate::error::{Error, Result};
+use crate::kafka_history::log::{Found, Keep, Log, Wanted};
+use crate::kafka_history::page::Place;
+use crate::redis_pubsub::live::Live;
+
+/// Records that are read first when a position is looked for; ten times as many at each further attempt.
+const FIRST_RECORDS: i64 = 1_000;
+/// Pause before it is looked again for records that are on their way into the log.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The history of a node's rooms. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct RoomHistory {
+    paths: Arc<Paths>,
+    live: Arc<Live>,
+    log: Arc<Log>,
+    /// A record whose position was assigned is appended by then, if ever, and has reached every node.
+    margin: Duration,
+    heal_timeout: Duration,
+    keeps_stream: bool,
+}
+
+/// What is asked of a room.
+struct Asked {
+    room: RoomId,
+    partition: i32,
+    since: Position,
+    limit: usize,
+    /// Where the partition ended at the call: what was acknowledged before lies before.
+    end: i64,
+    /// Where the room stood then.
+    stands: Option<Stands>,
+}
+
+/// Where a room stands.
+#[derive(Debug, Clone, Copy)]
+struct Stands {
+    at: Position,
+    /// This node delivered everything up to there. Otherwise it is what Redis says, and may have been assigned only.
+    delivered: bool,
+}
+
+/// What the log tells.
+enum Verdict {
+    Resumed(Resumed),
+    /// Something is on its way into the log.
+    NotYet,
+    /// It cannot be told.
+    Never,
+}
+
+impl RoomHistory {
+    pub(super) fn new(paths: Arc<Paths>, live: Arc<Live>, settings: &Settings) -> Self {
+        let log = Log::new(paths.log.cluster.clone(), paths.log.topic.clone(), settings.scan());
+        Self {
+            paths,
+            live,
+            log: Arc::new(log),
+            margin: settings.publish_timeout() + LAG_MAX,
+            heal_timeout: settings.heal_timeout(),
+            keeps_stream: settings.history_messages > 0,
+        }
+    }
+
+    /// Ends what waits for work.
+    pub(super) async fn close(&self) {
+        self.log.close().await;
+    }
+
+    async fn resumed(self, room: RoomId, since: Position, limit: usize) -> Result<Resumed> {
+        let partition = self.paths.log.partition_of(&room);
+        let before = self.paths.next_of(partition);
+        let end = self.log.end(partition).await?;
+        if end < before {
+            // The topic was created anew or cut short, and nobody knows what went with it.
+            return Ok(self.incomplete(&room, None).await);
+        }
+        if !self.paths.settled(&room, partition, end, self.log.limits().time).await {
+            return Err(timed_out("resume", "this node has not read all of the room's partition yet"));
+        }
+        if let Some(resumed) = self.paths.recall(|kept, now| kept.after(&room, since, limit, now)) {
+            return Ok(resumed);
+        }
+        let delivered = self.paths.stands(&room);
+        if let Some(resumed) = self.streamed(&room, partition, since, limit, delivered).await {
+            return Ok(resumed);
+        }
+        let stands = self.stands(&room, delivered).await;
+        let asked = Asked { room, partition, since, limit, end, stands };
+        let (until, mut end) = (Instant::now() + self.heal_timeout, end);
+        loop {
+            match self.logged(&asked, end).await? {
+                Verdict::Resumed(resumed) => return Ok(resumed),
+                Verdict::NotYet if Instant::now() < until => sleep(RETRY_PAUSE).await,
+                _ => return Ok(self.incomplete(&asked.room, asked.stands).await),
+            }
+            end = self.log.end(partition).await?;
+        }
+    }
+
+    async fn incomplete(&self, room: &RoomId, stands: Option<Stands>) -> Resumed {
+        let stands = match stands {
+            None => self.stands(room, self.paths.stands(room)).await,
+            stands => stands,
+        };
+        Resumed::Incomplete { top: stands.map_or_else(Position::default, |stands| stands.at) }
+    }
+
+    /// Where a room stands; `None` if that is not known now.
+    async fn stands(&self, room: &RoomId, delivered: Option<Position>) -> Option<Stands> {
+        if let Some(at) = delivered {
+            return Some(Stands { at, delivered: true });
+        }
+        let query = PageQuery { since: None, limit: 0, reverse: false };
+        let head = self.live.page(room, query).await.ok()?;
+        Some(Stands { at: head.top, delivered: false })
+    }
+
+    /// What Redis kept after `since`, if nothing can have gone by the log alone since then.
+    async fn streamed(
+        &self,
+        room: &RoomId,
+        partition: i32,
+        since: Position,
+        limit: usize,
+        delivered: Option<Position>,
+    ) -> Option<Resumed> {
+        let foreign = delivered.is_some_and(|at| at.epoch != since.epoch);
+        let settled = |published_at_us| self.paths.recall(|kept, _| kept.is_settled(partition as usize, published_at_us));
+        if !self.keeps_stream || since.offset == 0 || foreign || !settled(now_us()) {
+            return None;
+        }
+        // With the message that the member saw last, which says when that was.
+        let before = Position { offset: since.offset - 1, ..since };
+        let read = self.live.resume(room, before, limit.saturating_add(1)).await;
+        let Ok(Resumed::Complete { mut messages, top }) = read else { return None };
+        let seen = messages.first().filter(|message| message.position == since)?;
+        let reaches = delivered.is_none_or(|at| at.offset <= top.offset);
+        if !reaches || !settled(seen.envelope.published_at_us) {
+            return None;
+        }
+        messages.remove(0);
+        Some(Resumed::Complete { messages, top })
+    }
+
+    /// What the log tells up to `end`.
+    async fn logged(&self, asked: &Asked, end: i64) -> Result<Verdict> {
+        let start = self.log.bounds(asked.partition).await?.start;
+        let keep = Keep::Behind(asked.since, asked.limit);
+        let Some((found, from)) = self.search(&asked.room, asked.partition, keep, start, end).await? else {
+            return Ok(Verdict::Never);
+        };
+        let margin_ms = i64::try_from(self.margin.as_millis()).unwrap_or(i64::MAX);
+        let (found, seen_before_ms) = match found.divide.anchor_ms {
+            Some(anchor_ms) => {
+                let before_ms = anchor_ms.saturating_sub(margin_ms);
+                let look = self.log.at_time(asked.partition, before_ms).await?;
+                let gone = look <= start && start > 0;
+                if gone || end - look > self.log.limits().records {
+                    return Ok(Verdict::Never);
+                }
+                let found = if look < from { self.read(asked, keep, look, end).await? } else { Some(found) };
+                let Some(found) = found else { return Ok(Verdict::Never) };
+                (found, before_ms)
+            }
+            // Nothing ever came before the first position of an epoch, so everything there is must be looked at.
+            None if asked.since.offset == 0 && from == 0 => (found, i64::MIN),
+            None => return Ok(Verdict::Never),
+        };
+        let unsure = found.divide.unsure_ms.is_some_and(|unsure_ms| unsure_ms >= seen_before_ms);
+        if unsure || found.more {
+            return Ok(Verdict::Never);
+        }
+        let other = found.divide.other_ms.is_some_and(|other_ms| other_ms >= seen_before_ms);
+        Ok(asked.verdict(Order::new(Some(asked.since), found.messages), other))
+    }
+
+    async fn read(&self, asked: &Asked, keep: Keep, from: i64, end: i64) -> Result<Option<Found>> {
+        let (room, partition) = (asked.room.clone(), asked.partition);
+        self.log.read(Wanted { room, partition, look: from, from, to: end, keep }).await
+    }
+
+    /// Looks for a position in ever larger parts of the log before `end`. Returns what was found, and from where on it was read;
+    /// `None` if that took too long.
+    async fn search(
+        &self,
+        room: &RoomId,
+        partition: i32,
+        keep: Keep,
+        start: i64,
+        end: i64,
+    ) -> Result<Option<(Found, i64)>> {
+        let reach = start.max(end - self.log.limits().records);
+        let mut records = FIRST_RECORDS;
+        loop {
+            let from = (end - records).max(reach);
+            let wanted = Wanted { room: room.clone(), partition, look: from, from, to: end, keep };
+            let Some(found) = self.log.read(wanted).await? else { return Ok(None) };
+            if found.divide.anchor_ms.is_some() || from >= end || from == reach {
+                return Ok(Some((found, from)));
+            }
+            records = records.saturating_mul(10);
+        }
+    }
+
+    async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
+        let partition = self.paths.log.partition_of(&room);
+        let end = match self.log.end(partition).await {
+            Ok(end) => end,
+            Err(error) => return self.streamed_page(&room, query, error).await,
+        };
+        // A room that does not come to rest in time has a page all the same.
+        self.paths.settled(&room, partition, end, self.log.limits().time).await;
+        if let Some(page) = self.paths.recall(|kept, now| kept.page(&room, query, now)) {
+            return Ok(page);
+        }
+        let stands = self.stands(&room, self.paths.stands(&room)).await.map(|stands| stands.at);
+        let top = stands.unwrap_or_default();
+        let foreign = query.since.is_some_and(|since| stands.is_some_and(|top| top.epoch != since.epoch));
+        if foreign || (query.limit == 0 && stands.is_some()) {
+            return Ok(Page { messages: Vec::new(), top, foreign });
+        }
+        let mut messages = match self.logged_page(&room, partition, query, end).await {
+            Ok(messages) => messages,
+            Err(error) => return self.streamed_page(&room, query, error).await,
+        };
+        // Without Redis, and without members here, the log alone says where the room stands.
+        let newest = messages.iter().rev().map(|message| message.position).find(|at| at.offset > 0);
+        let newest = newest.or(query.since).unwrap_or_default();
+        let behind = stands.is_none() || (top.epoch == newest.epoch && top.offset < newest.offset);
+        if query.reverse {
+            messages.reverse();
+        }
+        messages.truncate(query.limit);
+        Ok(Page { messages, top: if behind { newest } else { top }, foreign: false })
+    }
+
+    /// A page out of the log, oldest first.
+    async fn logged_page(
+        &self,
+        room: &RoomId,
+        partition: i32,
+        query: PageQuery,
+        end: i64,
+    ) -> Result<Vec<Message>> {
+        let start = self.log.bounds(partition).await?.start;
+        let reach = start.max(end - self.log.limits().records);
+        let place = Place { room: room.clone(), partition, reach, end };
+        let limit = query.limit.max(1);
+        let found = match query.since {
+            None if query.reverse => place.newest(&self.log, None, limit).await?,
+            None => place.oldest(&self.log, None, limit).await?,
+            Some(since) => {
+                let keep = if query.reverse { Keep::Before(since, limit) } else { Keep::Behind(since, limit) };
+                // What lies before a position may lie before what it is found in.
+                let from_reach = Wanted { room: room.clone(), partition, look: reach, from: reach, to: end, keep };
+                let found = match query.reverse {
+                    true => self.log.read(from_reach).await?,
+                    false => self.search(room, partition, keep, start, end).await?.map(|(found, _)| found),
+                };
+                found.ok_or_else(|| timed_out("history", "the log could not be read in time"))?
+            }
+        };
+        let since = query.since.filter(|_| !query.reverse);
+        Ok(Order::new(since, found.messages).all())
+    }
+
+    /// A page of what Redis keeps, where the log cannot be read: it lacks what went by the log alone.
+    async fn streamed_page(&self, room: &RoomId, query: PageQuery, error: Error) -> Result<Page> {
+        if !self.keeps_stream {
+            return Err(error);
+        }
+        self.live.page(room, query).await.map_err(|_| error)
+    }
+}
+
+impl Asked {
+    /// What becomes of what the log has behind `since`. `other`: it may have had another epoch right before.
+    fn verdict(&self, order: Order, other: bool) -> Verdict {
+        let present = self.stands.map(|stands| stands.at);
+        let (starts_anew, known) = match present {
+            Some(at) => (at.offset == 0 && !order.knows(at.epoch), order.knows(at.epoch)),
+            None if other => return Verdict::Never,
+            None => (false, true),
+        };
+        let Some(Told { messages, top }) = order.up_to_a_hole(self.since, self.end) else {
+            return Verdict::NotYet;
+        };
+        if self.since.offset == 0 && messages.is_empty() && present != Some(self.since) {
+            // Whether anything came after, nobody can tell: the epoch has left no record.
+            return Verdict::Never;
+        }
+        let behind = self.stands.is_some_and(|Stands { at, delivered }| {
+            at.epoch != top.epoch || (delivered && at.offset > top.offset)
+        });
+        match present {
+            Some(at) if starts_anew => Verdict::Resumed(Resumed::Complete { messages, top: at }),
+            _ if !known || behind => Verdict::NotYet,
+            _ => Verdict::Resumed(Resumed::Complete { messages, top }),
+        }
+    }
+}
+
+impl History for RoomHistory {
+    fn resume(&self, room: &RoomId, since: Position, limit: usize) -> BoxFuture<'static, Result<Resumed>> {
+        Box::pin(self.clone().resumed(room.clone(), since, limit))
+    }
+
+    fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>> {
+        Box::pin(self.clone().paged(room.clone(), query))
+    }
+}
+
+impl fmt::Debug for RoomHistory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomHistory").field("log", &self.log).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! What a node remembers for those who come back: the last messages of its rooms, and since when nothing went by the log
+//! alone. No clock of its own but the one that is compared with the publishers'.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::backplane::{Event, Message, Page, PageQuery, Position, Resumed, RoomId};
+use crate::guarantees::Positions;
+use crate::ring::{Feed, Limits, Rings};
+
+/// How far the log may be behind what a node delivers live, at most. See the strategy's documentation for what rests on it.
+pub(super) const LAG_MAX: Duration = Duration::from_secs(10);
+/// How far the clocks of two nodes may be apart, at most, with [`LAG_MAX`] in it.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(60);
+
+/// The rings of the rooms that have local members, in the order of the merge, and how calm the partitions are.
+pub(super) struct Kept {
+    rings: Option<Rings>,
+    rooms: HashMap<RoomId, Watched>,
+    /// By partition, when something went by the log alone for the last time, or may have; microseconds since the Unix epoch.
+    unsettled_us: Vec<u64>,
+}
+
+/// A room with local members.
+struct Watched {
+    partition: usize,
+    /// From then on a position tells what its member has seen, on whichever node: all that went by the log alone before
+    /// has reached every node.
+    calm_at: Instant,
+    /// Its ring has begun.
+    begun: bool,
+}
+
+impl Kept {
+    /// The node has only just begun to read the log.
+    pub(super) fn new(limits: Option<Limits>, partitions: usize, now: Instant) -> Self {
+        let rings = limits.map(|limits| Rings::new(Feed::Begun, Positions::Dense, limits, now));
+        Self { rings, rooms: HashMap::new(), unsettled_us: vec![now_us(); partitions] }
+    }
+
+    /// The node wants a room from now on.
+    pub(super) fn joined(&mut self, room: &RoomId, partition: usize, now: Instant) {
+        self.left(room);
+        self.rooms.insert(room.clone(), Watched { partition, calm_at: now + LAG_MAX, begun: false });
+    }
+
+    /// The node does not want it any more.
+    pub(super) fn left(&mut self, room: &RoomId) {
+        self.rooms.remove(room);
+        if let Some(rings) = &mut self.rings {
+            rings.end(room);
+        }
+    }
+
+    /// Takes note of what the merge yields, before it is delivered.
+    pub(super) fn note(&mut self, events: &[Event], now: Instant) {
+        for event in events {
+            if let Event::Message(message) = event {
+                self.place(message, now);
+            }
+            if let Some(rings) = &mut self.rings {
+                rings.note(std::slice::from_ref(event), now);
+            }
+        }
+    }
+
+    /// Begins a room's ring with its first message in calm, and ends it with the first one that has no place in the order.
+    fn place(&mut self, message: &Message, now: Instant) {
+        let (room, Position { epoch, offset }) = (&message.envelope.room, message.position);
+        let Some(watched) = self.rooms.get_mut(room) else { return };
+        if offset == 0 {
+            (watched.begun, watched.calm_at) = (false, now + LAG_MAX);
+            let partition = watched.partition;
+            if let Some(rings) = &mut self.rings {
+                rings.end(room);
+            }
+            self.unsettle(partition);
+        } else if !watched.begun && now >= watched.calm_at {
+            watched.begun = true;
+            if let Some(rings) = &mut self.rings {
+                // Who stands before this message may have missed something that has no place.
+                rings.begin(room, Position { epoch, offset: offset - 1 }, offset);
+            }
+        }
+    }
+
+    /// Something in a partition goes by the log alone.
+    pub(super) fn unsettle(&mut self, partition: usize) {
+        if let Some(since) = self.unsettled_us.get_mut(partition) {
+            *since = now_us();
+        }
+    }
+
+    /// Something may, everywhere: a link broke.
+    pub(super) fn unsettle_all(&mut self) {
+        self.unsettled_us.fill(now_us());
+    }
+
+    /// Whether a message was published (microseconds since the Unix epoch, by its publisher's clock) so long after everything
+    /// that went by the log alone that whoever saw it had seen all of that.
+    pub(super) fn is_settled(&self, partition: usize, published_at_us: u64) -> bool {
+        let margin = u64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(u64::MAX);
+        let since = self.unsettled_us.get(partition).copied().unwrap_or(u64::MAX);
+        published_at_us > since.saturating_add(margin)
+    }
+
+    /// Everything that a room carried after `since`, if its ring has that.
+    pub(super) fn after(
+        &mut self,
+        room: &RoomId,
+        since: Position,
+        limit: usize,
+        now: Instant,
+    ) -> Option<Resumed> {
+        let rings = self.rings.as_mut()?;
+        let stands = rings.top(room)?;
+        rings.after(room, since, stands, limit, now)
+    }
+
+    /// A page of what a room carried, if its ring has all of that.
+    pub(super) fn page(&mut self, room: &RoomId, query: PageQuery, now: Instant) -> Option<Page> {
+        let rings = self.rings.as_mut()?;
+        let stands = rings.top(room)?;
+        let held = rings.page(room, query, stands, now);
+        held.whole.then_some(held.page)
+    }
+}
+
+/// Microseconds since the Unix epoch, by this node's clock.
+pub(super) fn now_us() -> u64 {
+    let elapsed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::backplane::{Envelope, MessageId};
+
+    const LIMITS: Limits = Limits::new(10, Duration::from_secs(600));
+
+    fn at(epoch: u64, offset: u64) -> Position {
+        Position { epoch, offset }
+    }
+
+    fn message(id: u128, position: Position) -> Event {
+        let envelope = Envelope {
+            room: RoomId::new("room"),
+            id: MessageId(id),
+            published_at_us: 0,
+            info: Bytes::new(),
+            payload: Bytes::new(),
+        };
+        Event::Message(Message { envelope, position })
+    }
+
+    fn missed(kept: &mut Kept, since: Position, now: Instant) -> Option<Vec<u128>> {
+        match kept.after(&RoomId::new("room"), since, 9, now)? {
+            Resumed::Complete { messages, .. } => {
+                Some(messages.iter().map(|message| message.envelope.id.0).collect())
+            }
+            Resumed::Incomplete { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_ring_begins_in_calm_and_spans_a_change_of_epoch() {
+        let (start, room) = (Instant::now(), RoomId::new("room"));
+        let mut kept = Kept::new(Some(LIMITS), 1, start);
+        kept.joined(&room, 0, start);
+        kept.note(&[message(1, at(7, 1))], start);
+        assert_eq!(missed(&mut kept, at(7, 1), start), None, "others may have missed what was before the join");
+        let calm = start + LAG_MAX;
+        kept.note(&[message(2, at(7, 2)), message(3, at(7, 3))], calm);
+        kept.note(&[Event::Renumbered { room: room.clone(), epoch: 8 }, message(4, at(8, 1))], calm);
+        assert_eq!(missed(&mut kept, at(7, 1), calm), None);
+        assert_eq!(missed(&mut kept, at(7, 2), calm), Some(vec![3, 4]));
+        assert_eq!(missed(&mut kept, at(8, 0), calm), Some(vec![4]));
+        kept.left(&room);
+        assert_eq!(missed(&mut kept, at(7, 2), calm), None);
+    }
+
+    #[test]
+    fn what_goes_by_the_log_alone_ends_a_ring_for_a_while() {
+        let (start, room) = (Instant::now(), RoomId::new("room"));
+        let mut kept = Kept::new(Some(LIMITS), 1, start);
+        kept.joined(&room, 0, start);
+        let calm = start + LAG_MAX;
+        kept.note(&[message(1, at(7, 1)), message(2, Position::default()), message(3, at(7, 2))], calm);
+        assert_eq!(missed(&mut kept, at(7, 1), calm), None);
+        assert_eq!(missed(&mut kept, at(7, 2), calm), None);
+        kept.note(&[message(4, at(7, 3)), message(5, at(7, 4))], calm + LAG_MAX);
+        assert_eq!(missed(&mut kept, at(7, 2), calm + LAG_MAX), None);
+        assert_eq!(missed(&mut kept, at(7, 3), calm + LAG_MAX), Some(vec![5]));
+    }
+
+    #[test]
+    fn a_partition_settles_long_after_its_last_disturbance() {
+        let mut kept = Kept::new(None, 2, Instant::now());
+        let minutes = |minutes: u64| now_us() + minutes * 60_000_000;
+        assert!(!kept.is_settled(0, now_us()) && kept.is_settled(0, minutes(2)));
+        assert!(!kept.is_settled(2, minutes(2)), "there is no such partition");
+        kept.unsettled_us[1] = minutes(5);
+        assert!(kept.is_settled(0, minutes(2)) && !kept.is_settled(1, minutes(2)));
+        kept.unsettle_all();
+        assert!(kept.is_settled(1, minutes(2)));
+    }
+}
