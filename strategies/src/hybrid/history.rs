@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -16,10 +17,12 @@ use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 use crate::kafka_history::log::{Found, Keep, Log, Wanted};
 use crate::kafka_history::page::Place;
-use crate::redis_pubsub::live::Live;
+use crate::redis_pubsub::live::{Live, closed};
 
 /// Records that are read first when a position is looked for; ten times as many at each further attempt.
 const FIRST_RECORDS: i64 = 1_000;
+/// Messages among which the last position is looked for.
+const NEWEST_MESSAGES: usize = 100;
 /// Pause before it is looked again for records that are on their way into the log.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -33,6 +36,7 @@ pub(super) struct RoomHistory {
     margin: Duration,
     heal_timeout: Duration,
     keeps_stream: bool,
+    closed: Arc<AtomicBool>,
 }
 
 /// What is asked of a room.
@@ -74,7 +78,17 @@ impl RoomHistory {
             margin: settings.publish_timeout() + LAG_MAX,
             heal_timeout: settings.heal_timeout(),
             keeps_stream: settings.history_messages > 0,
+            closed: Arc::default(),
         }
+    }
+
+    /// Refuses whoever asks from now on.
+    pub(super) fn refuse(&self) {
+        self.closed.store(true, SeqCst);
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(SeqCst) { Err(closed("history")) } else { Ok(()) }
     }
 
     /// Ends what waits for work.
@@ -83,6 +97,7 @@ impl RoomHistory {
     }
 
     async fn resumed(self, room: RoomId, since: Position, limit: usize) -> Result<Resumed> {
+        self.check_open()?;
         let partition = self.paths.log.partition_of(&room);
         let before = self.paths.next_of(partition);
         let end = self.log.end(partition).await?;
@@ -219,6 +234,7 @@ impl RoomHistory {
     }
 
     async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
+        self.check_open()?;
         let partition = self.paths.log.partition_of(&room);
         let end = match self.log.end(partition).await {
             Ok(end) => end,
@@ -229,25 +245,30 @@ impl RoomHistory {
         if let Some(page) = self.paths.recall(|kept, now| kept.page(&room, query, now)) {
             return Ok(page);
         }
-        let stands = self.stands(&room, self.paths.stands(&room)).await.map(|stands| stands.at);
-        let top = stands.unwrap_or_default();
-        let foreign = query.since.is_some_and(|since| stands.is_some_and(|top| top.epoch != since.epoch));
-        if foreign || (query.limit == 0 && stands.is_some()) {
+        let top = match self.stands(&room, self.paths.stands(&room)).await {
+            Some(stands) => stands.at,
+            None => self.logged_top(&room, partition, end).await?,
+        };
+        let foreign = query.since.is_some_and(|since| top.epoch != 0 && top.epoch != since.epoch);
+        if foreign || query.limit == 0 {
             return Ok(Page { messages: Vec::new(), top, foreign });
         }
         let mut messages = match self.logged_page(&room, partition, query, end).await {
             Ok(messages) => messages,
             Err(error) => return self.streamed_page(&room, query, error).await,
         };
-        // Without Redis, and without members here, the log alone says where the room stands.
-        let newest = messages.iter().rev().map(|message| message.position).find(|at| at.offset > 0);
-        let newest = newest.or(query.since).unwrap_or_default();
-        let behind = stands.is_none() || (top.epoch == newest.epoch && top.offset < newest.offset);
+        // More may have come since.
+        let top = newest(&messages).filter(|at| at.epoch == top.epoch && at.offset > top.offset).unwrap_or(top);
         if query.reverse {
             messages.reverse();
         }
-        messages.truncate(query.limit);
-        Ok(Page { messages, top: if behind { newest } else { top }, foreign: false })
+        Ok(Page { messages, top, foreign: false })
+    }
+
+    /// The last position of a room that the log tells: without Redis, and without members here, nothing else does.
+    async fn logged_top(&self, room: &RoomId, partition: i32, end: i64) -> Result<Position> {
+        let query = PageQuery { since: None, limit: NEWEST_MESSAGES, reverse: true };
+        Ok(newest(&self.logged_page(room, partition, query, end).await?).unwrap_or_default())
     }
 
     /// A page out of the log, oldest first.
@@ -261,7 +282,7 @@ impl RoomHistory {
         let start = self.log.bounds(partition).await?.start;
         let reach = start.max(end - self.log.limits().records);
         let place = Place { room: room.clone(), partition, reach, end };
-        let limit = query.limit.max(1);
+        let limit = query.limit;
         let found = match query.since {
             None if query.reverse => place.newest(&self.log, None, limit).await?,
             None => place.oldest(&self.log, None, limit).await?,
@@ -287,6 +308,11 @@ impl RoomHistory {
         }
         self.live.page(room, query).await.map_err(|_| error)
     }
+}
+
+/// The last position among messages that are in their order.
+fn newest(messages: &[Message]) -> Option<Position> {
+    messages.iter().rev().map(|message| message.position).find(|at| at.offset > 0)
 }
 
 impl Asked {

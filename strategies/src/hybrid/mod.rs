@@ -56,6 +56,39 @@
 //! publisher is told that it failed (not with `first = "durable"`). With `first = "durable"` a node that dies, or is cut off,
 //! between reserving a position and appending the message leaves a hole that holds the room up for `heal_timeout_ms`; if the
 //! message is appended after all, it is still delivered.
+//!
+//! # Who comes back
+//! `history` looks in three places, each for more than the one before: in the rings of this node (rooms that have members here,
+//! in the order of the merge, both epochs where one followed the other), in Redis's stream, and in the log, as far back as
+//! a read may scan. An answer must hold all that was acknowledged, or delivered by this node, before the question. So first the
+//! broker is asked where the partition ends, and then the node reads up to there, until the room holds nothing back.
+//!
+//! In the log, messages with a position are put in the order of their positions, epoch by epoch, wherever their records lie:
+//! that is how members saw them. It must hold the record of the member's position itself, and from there on every offset, and
+//! every further epoch from 1 on. What has none comes behind everything that was logged before it, where a member put it that
+//! read the same log. A copy of a message that lies there already is dropped. If an offset is missing it is looked for again for
+//! `heal_timeout_ms`, and then nothing is claimed.
+//!
+//! A position does not say whether its member has seen a message `x` that has none. Two things do:
+//! - `x` lies behind a record with a later position of the same epoch: who saw `x` had seen that one before (rule 3 above), and would
+//!   stand there. So `x` was not seen, and is in the answer.
+//! - `x` was logged long before the record of the member's position: by `publish_timeout_ms` and 10 s. The position was
+//!   assigned no earlier than `publish_timeout_ms` before its record, and a node that delivers live messages is taken to be
+//!   less than 10 s behind the log. So `x` was seen. *This is the one assumption about time that an answer from the log rests on.*
+//!
+//! Everything else is unsure, and then the answer is incomplete: above all for members whose last position was the last one
+//! before an outage, and who may or may not have heard what went by the log alone. For the same reason a ring begins 10 s after
+//! the node joined the room, or after the last message without a position, and ends with the next one of those. A change of epoch
+//! alone does not end it.
+//!
+//! The stream by itself tells too little: while one publisher has lost its link to Redis, its messages pass the stream by, which
+//! looks whole all the same. So it is believed only where this node, which reads the whole log, knows that nothing in the
+//! partition went that way, and no link broke, in the last minute before the member's last message was published, or since. That
+//! minute must cover those 10 s and the difference between the clocks of nodes. With `first = "durable"` the stream may have holes,
+//! which it shows; then the log is asked.
+//!
+//! Pages of history come from the same places, but from the stream only where the log cannot be read in time: then they lack
+//! what went by the log alone.
 
 mod history;
 mod kept;

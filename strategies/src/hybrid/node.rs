@@ -225,6 +225,7 @@ impl Backplane for Node {
         if self.closed.swap(true, SeqCst) {
             return Box::pin(ready(Ok(())));
         }
+        self.history.refuse();
         self.keeper.abort();
         let until = Instant::now() + self.settings.shutdown_timeout();
         let (live, log, consumer, history) =

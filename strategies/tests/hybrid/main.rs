@@ -1,7 +1,7 @@
 //! What happens to `hybrid` when one of its two brokers fails while messages flow: on real brokers, with real signals.
 //!
 //! The rule that every test checks: each acknowledged message reaches each member exactly once, in the order of its
-//! publisher, whichever path it took.
+//! publisher, whichever path it took. Whoever comes back gets what it missed, or is told that it does not.
 #![cfg(feature = "hybrid")]
 
 #[path = "../conformance/inbox.rs"]
@@ -11,3 +11,4 @@ mod node;
 
 mod log;
 mod outages;
+mod resume;
