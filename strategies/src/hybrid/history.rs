@@ -21,6 +21,8 @@ use crate::redis_pubsub::live::{Live, closed};
 
 /// Records that are read first when a position is looked for; ten times as many at each further attempt.
 const FIRST_RECORDS: i64 = 1_000;
+/// Messages that a page reads beyond its end.
+const SLACK: usize = 64;
 /// Messages among which the last position is looked for.
 const NEWEST_MESSAGES: usize = 100;
 /// Pause before it is looked again for records that are on their way into the log.
@@ -156,7 +158,8 @@ impl RoomHistory {
         delivered: Option<Position>,
     ) -> Option<Resumed> {
         let foreign = delivered.is_some_and(|at| at.epoch != since.epoch);
-        let settled = |published_at_us| self.paths.recall(|kept, _| kept.is_settled(partition as usize, published_at_us));
+        let partition = partition as usize;
+        let settled = |published_us| self.paths.recall(|kept, _| kept.is_settled(partition, published_us));
         if !self.keeps_stream || since.offset == 0 || foreign || !settled(now_us()) {
             return None;
         }
@@ -258,10 +261,12 @@ impl RoomHistory {
             Err(error) => return self.streamed_page(&room, query, error).await,
         };
         // More may have come since.
-        let top = newest(&messages).filter(|at| at.epoch == top.epoch && at.offset > top.offset).unwrap_or(top);
+        let further = newest(&messages).filter(|at| at.epoch == top.epoch && at.offset > top.offset);
+        let top = further.unwrap_or(top);
         if query.reverse {
             messages.reverse();
         }
+        messages.truncate(query.limit);
         Ok(Page { messages, top, foreign: false })
     }
 
@@ -282,16 +287,18 @@ impl RoomHistory {
         let start = self.log.bounds(partition).await?.start;
         let reach = start.max(end - self.log.limits().records);
         let place = Place { room: room.clone(), partition, reach, end };
-        let limit = query.limit;
+        // Records may lie in another order than their messages: the end of a page is cut off when it is in order.
+        let limit = query.limit.saturating_add(SLACK);
         let found = match query.since {
             None if query.reverse => place.newest(&self.log, None, limit).await?,
             None => place.oldest(&self.log, None, limit).await?,
             Some(since) => {
                 let keep = if query.reverse { Keep::Before(since, limit) } else { Keep::Behind(since, limit) };
                 // What lies before a position may lie before what it is found in.
-                let from_reach = Wanted { room: room.clone(), partition, look: reach, from: reach, to: end, keep };
+                let (room_id, look) = (room.clone(), reach);
+                let wanted = Wanted { room: room_id, partition, look, from: look, to: end, keep };
                 let found = match query.reverse {
-                    true => self.log.read(from_reach).await?,
+                    true => self.log.read(wanted).await?,
                     false => self.search(room, partition, keep, start, end).await?.map(|(found, _)| found),
                 };
                 found.ok_or_else(|| timed_out("history", "the log could not be read in time"))?
@@ -357,3 +364,7 @@ impl fmt::Debug for RoomHistory {
         f.debug_struct("RoomHistory").field("log", &self.log).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

@@ -79,7 +79,8 @@
 //! Everything else is unsure, and then the answer is incomplete: above all for members whose last position was the last one
 //! before an outage, and who may or may not have heard what went by the log alone. For the same reason a ring begins 10 s after
 //! the node joined the room, or after the last message without a position, and ends with the next one of those. A change of epoch
-//! alone does not end it.
+//! alone does not end it. Who has seen no message of an epoch yet (offset 0) has no record to begin at, and is answered only
+//! while one read may scan all that its partition ever held.
 //!
 //! The stream by itself tells too little: while one publisher has lost its link to Redis, its messages pass the stream by, which
 //! looks whole all the same. So it is believed only where this node, which reads the whole log, knows that nothing in the

@@ -77,7 +77,8 @@ impl Order {
         }
         let (mut messages, mut reached, mut hole) = (Vec::new(), (0, since.offset), false);
         for ((line, offset, place), record) in self.messages {
-            let follows = line == reached.0 && offset == reached.1 + 1 || line == reached.0 + 1 && offset == 1;
+            let next = line == reached.0 && offset == reached.1 + 1;
+            let follows = next || (line == reached.0 + 1 && offset == 1);
             hole |= place == 0 && !follows;
             if hole && record.offset < end {
                 return None;

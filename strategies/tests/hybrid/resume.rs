@@ -97,7 +97,7 @@ async fn any_node_goes_on_from_a_position() -> Result<()> {
 
 /// Publishes to other rooms, many at once.
 async fn publish_others(node: &Node, count: usize) -> Result<()> {
-    let publish = |number| node.backplane.publish(envelope(&format!("other {}", number % 9), "x"));
+    let publish = |number: usize| node.backplane.publish(envelope(&format!("other {}", number % 9), "x"));
     let sent: Vec<_> = (0..count).map(publish).collect();
     for ack in sent {
         ack.await?;
