@@ -48,8 +48,8 @@ struct Floor {
     forgotten: u64,
 }
 
-/// All rings of a node, but for rooms whose names begin with a control character. When all of them together cost too much, the room that was written least recently (to a second) is
-/// forgotten first.
+/// All rings of a node, but for rooms whose names begin with a control character. When all of them together cost too much, the
+/// room that was written least recently (to a second) is forgotten first.
 #[derive(Debug)]
 pub struct Rings {
     feed: Feed,
