@@ -10,8 +10,8 @@ pub struct Guarantees {
     /// How often a member receives an acknowledged message when a broker or a link fails. While everything is healthy
     /// every strategy but a counter-example delivers exactly once.
     pub delivery: Delivery,
-    /// In which order members see messages while the brokers are healthy. When one fails or comes back, each publisher's order
-    /// is kept still; what else is kept, the strategy's documentation says.
+    /// In which order members see messages. Each publisher's own order is kept in any case, also when a broker fails or
+    /// comes back.
     pub ordering: Ordering,
     /// What a publisher's acknowledgement means.
     pub ack: Ack,

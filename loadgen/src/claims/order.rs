@@ -81,7 +81,7 @@ pub(super) fn several_partitions(evidence: &Evidence<'_>) -> Found {
 
 pub(super) fn keyed_keeps_order(evidence: &Evidence<'_>) -> Found {
     let in_whiteboard =
-        |label| evidence.experiment("whiteboard", label).or_else(|| evidence.cell("whiteboard", label));
+        |label| evidence.cell("whiteboard", label).or_else(|| evidence.experiment("whiteboard", label));
     let Some(keyed) = in_whiteboard("kafka-keyed") else {
         return missing("no valid run of kafka-keyed in whiteboard");
     };

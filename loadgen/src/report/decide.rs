@@ -1,7 +1,7 @@
 //! The decision table, computed from the data by the rules below. Nobody writes verdicts by hand.
 //!
 //! Scenarios without faults alone are decided; what a fault costs is shown for everyone and crowns nobody
-//! ([`super::sections`]).
+//! (`sections`).
 //! 1. Floors and counter-examples are no candidates. A candidate without a valid run is *not measured*, and while there
 //!    is one, the best of the others is named but nobody wins.
 //! 2. A candidate qualifies if it kept every promise, its audit is clean, and its median p99 meets the target. Where the

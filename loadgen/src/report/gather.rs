@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::recovery::blows;
 use crate::campaign::Failure;
 use crate::record::{Amplification, Audit, ComponentKind, Histogram, Role, RunRecord};
 use crate::stats::{Interval, median, median_interval};
@@ -134,9 +135,10 @@ impl<'a> Cell<'a> {
         self.runs.iter().any(|run| run.contender.counter_example)
     }
 
-    /// Whether a fault struck one of its processes.
+    /// Whether a fault struck one of its processes, or the scenario cut its clients off: their latencies then contain how
+    /// long they waited before they came back.
     pub fn is_disturbed(&self) -> bool {
-        self.runs.iter().any(|run| run.measured.faults.iter().any(|mark| !mark.whom.is_empty()))
+        self.runs.iter().any(|run| !blows(run).is_empty())
     }
 
     /// Whether every valid run kept every declared promise that it could test.

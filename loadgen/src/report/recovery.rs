@@ -1,6 +1,7 @@
 //! How a run took a fault: read off its series.
 
-use crate::record::{Deed, FaultMark, Measured, Target};
+use crate::record::{Deed, FaultMark, RunRecord, Target};
+use crate::report::text::percent;
 use crate::stats::median;
 
 /// A run counts as recovered once this many intervals in a row are as before.
@@ -12,34 +13,57 @@ pub(super) const RATE_SHARE_MIN: f64 = 0.8;
 /// …at no more than this multiple of their p99 (or within the target, if that is larger).
 pub(super) const LATENCY_FACTOR_MAX: f64 = 2.0;
 
-/// What came of one fault.
+/// Something that was done to the system under test, or to its clients.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recovery {
-    /// Time from the fault until things were as before; `None` if they never were within the run.
-    pub recovered_s: Option<f64>,
-    /// Longest silence of any one room, milliseconds.
-    pub silence_ms: f64,
+pub struct Blow {
+    /// When it began, in seconds since the load began.
+    pub began_s: f64,
+    /// In words: `kill -9 n2`, `restart redis`, `cut off 100 % of the clients`.
+    pub text: String,
 }
 
-/// Judges each fault that struck. The state before is that of the counted window up to the first fault.
-pub fn recoveries(measured: &Measured, target_us: u64) -> Vec<(FaultMark, Recovery)> {
+/// What was done in a run: faults that struck a process, and clients that the scenario cut off; by time.
+pub fn blows(run: &RunRecord) -> Vec<Blow> {
+    let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
+    let struck = struck.map(|mark| Blow { began_s: mark.began_s, text: describe(mark) });
+    let cut = cuts(run).map(|(at_s, share)| Blow {
+        began_s: run.measured.warm_up_s + at_s,
+        text: format!("cut off {} of the clients", percent(share)),
+    });
+    let mut blows: Vec<Blow> = struck.chain(cut).collect();
+    blows.sort_by(|a, b| a.began_s.total_cmp(&b.began_s));
+    blows
+}
+
+/// When the scenario cut clients off, in seconds of the counted window, and how large a share of them.
+fn cuts(run: &RunRecord) -> impl Iterator<Item = (f64, f64)> {
+    let steps = run.scenario.parameters["clients"].as_array().into_iter().flatten();
+    let cuts = steps.filter(|step| step["do"] == "disconnect");
+    cuts.filter_map(|step| Some((step["at_s"].as_f64()?, step["share"].as_f64()?)))
+}
+
+/// Time from each blow until things were as before, in seconds; `None` if they never were within the run. The state before is
+/// that of the counted window up to the first blow.
+pub fn recoveries(run: &RunRecord) -> Vec<Option<f64>> {
+    let measured = &run.measured;
     let interval_s = measured.series.interval_ms as f64 / 1e3;
     let index = |at_s: f64| (at_s / interval_s).floor().max(0.0) as usize;
-    let struck: Vec<&FaultMark> = measured.faults.iter().filter(|mark| !mark.whom.is_empty()).collect();
-    let Some(first) = struck.first() else { return Vec::new() };
+    let blows = blows(run);
+    let Some(first) = blows.first() else { return Vec::new() };
     let points = &measured.series.points;
     let before = points.get(index(measured.warm_up_s)..index(first.began_s)).unwrap_or_default();
     let rate_before =
         median(&before.iter().map(|point| point.delivered as f64).collect::<Vec<_>>()).unwrap_or(0.0);
     let p99s: Vec<f64> =
         before.iter().filter_map(|point| point.delivery_us_p99).map(|us| us as f64).collect();
-    let p99_max = (median(&p99s).unwrap_or(0.0) * LATENCY_FACTOR_MAX).max(target_us as f64);
+    let p99_max =
+        (median(&p99s).unwrap_or(0.0) * LATENCY_FACTOR_MAX).max(run.scenario.delivery_us_p99_target as f64);
     // The last interval of the window is cut short and says nothing.
     let end = index(measured.warm_up_s + measured.window_s).saturating_sub(1).min(points.len());
-    struck
-        .into_iter()
-        .map(|mark| {
-            let start = (index(mark.began_s) + 1).min(end);
+    blows
+        .iter()
+        .map(|blow| {
+            let start = (index(blow.began_s) + 1).min(end);
             let calm = |at: usize| {
                 points[at..at + CALM_INTERVALS].iter().all(|point| {
                     point.delivered as f64 >= rate_before * RATE_SHARE_MIN
@@ -47,14 +71,13 @@ pub fn recoveries(measured: &Measured, target_us: u64) -> Vec<(FaultMark, Recove
                 })
             };
             let back = (start..end.saturating_sub(CALM_INTERVALS - 1)).find(|at| calm(*at));
-            let recovered_s = back.map(|at| (at as f64 * interval_s - mark.began_s).max(0.0));
-            (mark.clone(), Recovery { recovered_s, silence_ms: mark.longest_silence_ms() })
+            back.map(|at| (at as f64 * interval_s - blow.began_s).max(0.0))
         })
         .collect()
 }
 
 /// A fault in words: `kill n2`, `restart redis`.
-pub fn describe(mark: &FaultMark) -> String {
+fn describe(mark: &FaultMark) -> String {
     let deed = match mark.fault.deed {
         Deed::Kill => "kill -9",
         Deed::Stop => "stop",

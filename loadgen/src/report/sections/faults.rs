@@ -6,7 +6,7 @@ use crate::record::{Recoveries, RunRecord};
 use crate::report::chart::{Frame, Key, Mark, Timeline, timeline};
 use crate::report::document::{Block, Entry, Figure, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, all_silence_ms, reliable_ms, silence_ms};
-use crate::report::recovery::{CALM_INTERVALS, LATENCY_FACTOR_MAX, RATE_SHARE_MIN, describe, recoveries};
+use crate::report::recovery::{CALM_INTERVALS, LATENCY_FACTOR_MAX, RATE_SHARE_MIN, blows, recoveries};
 use crate::report::text::{count, ms, percent, with_interval};
 use crate::stats::median;
 
@@ -93,7 +93,7 @@ fn row(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> Vec<Entry> {
             cell.interval(silence_ms).map_or("–".to_owned(), |interval| with_interval(&interval, ms)),
         ),
         Entry::number(cell.median(all_silence_ms).map_or("–".to_owned(), ms)),
-        Entry::number(back(table, cell)),
+        Entry::number(back(cell)),
         Entry::number(
             cell.median(|run| reliable_ms(&run.measured.latencies.ack, 0.99)).map_or("–".to_owned(), ms),
         ),
@@ -137,11 +137,10 @@ fn recovered(cell: &Cell<'_>) -> Entry {
 }
 
 /// Median time until things were as before, after the last fault; says how often they never were.
-fn back(table: &ScenarioTable<'_>, cell: &Cell<'_>) -> String {
-    let last =
-        |run: &RunRecord| recoveries(&run.measured, table.target_us).pop().map(|(_, recovery)| recovery);
+fn back(cell: &Cell<'_>) -> String {
+    let last = |run: &RunRecord| recoveries(run).pop();
     let all: Vec<_> = cell.valid().filter_map(last).collect();
-    let back: Vec<f64> = all.iter().filter_map(|recovery| recovery.recovered_s).collect();
+    let back: Vec<f64> = all.iter().copied().flatten().collect();
     match (median(&back), all.len() - back.len()) {
         (Some(seconds), 0) => ms(seconds * 1e3),
         (Some(seconds), never) => {
@@ -168,7 +167,6 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<(T
         let p99_ms = point.delivery_us_p99.map(|us| us as f64 / 1e3);
         (index as f64 * interval_s, point.delivered as f64 / interval_s, p99_ms)
     });
-    let marks = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
     let title = format!("{} in {}: deliveries per second and p99 around the fault", cell.label, table.name);
     let drawing = Timeline {
         name: cell.label.clone(),
@@ -176,13 +174,13 @@ fn figure(table: &ScenarioTable<'_>, cell: &Cell<'_>, keys: &[Key]) -> Option<(T
         points: points.collect(),
         window_s: run.measured.warm_up_s,
         end_s: run.measured.warm_up_s + run.measured.window_s,
-        marks: marks.map(|mark| Mark { at_s: mark.began_s, text: describe(mark) }).collect(),
+        marks: blows(run).into_iter().map(|blow| Mark { at_s: blow.began_s, text: blow.text }).collect(),
     };
     let audit = &run.measured.audit;
     let reading = format!(
         "Block {}: longest silence of a room {}; {} lost and told, {} lost silently. The shaded start is warm-up; the load ends at the dashed line.",
         run.block,
-        silence_ms(run).map_or("none".to_owned(), ms),
+        silence_ms(run).map_or("not measured".to_owned(), ms),
         count(audit.lost_declared),
         count(audit.lost_silent)
     );

@@ -3,7 +3,7 @@
 use crate::record::{ComponentKind, RunRecord};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable, lost_share, silence_ms};
-use crate::report::recovery::describe;
+use crate::report::recovery::blows;
 use crate::report::text::{count, ms, share, significant, with_interval};
 use crate::stats::median;
 
@@ -99,8 +99,7 @@ fn row(name: &str, cell: &Cell<'_>) -> Vec<Entry> {
 /// What struck it, in words.
 pub(super) fn faults(cell: &Cell<'_>) -> String {
     cell.runs.first().map_or_else(String::new, |run| {
-        let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
-        struck.map(describe).collect::<Vec<_>>().join(", then ")
+        blows(run).into_iter().map(|blow| blow.text).collect::<Vec<_>>().join(", then ")
     })
 }
 
