@@ -26,7 +26,8 @@ pub mod stats;
 pub mod strategy;
 
 pub use backplane::{
-    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, MessageId, Page, PageQuery, Position, Resumed, RoomId,
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, MessageId, Page, PageQuery, Position,
+    Resumed, RoomId,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use guarantees::Guarantees;

@@ -164,7 +164,8 @@ impl Ring {
             return;
         }
         if to > self.current.top {
-            let top = Position { epoch: self.current.epoch, offset: self.current.top.max(to.saturating_sub(1)) };
+            let top =
+                Position { epoch: self.current.epoch, offset: self.current.top.max(to.saturating_sub(1)) };
             return self.restart(top, to);
         }
         self.older.clear();
@@ -262,9 +263,8 @@ impl Ring {
         let from_the_first = self.current.complete_from == 0;
         let message = |entry: &Entry| entry.message.clone();
         let (messages, whole) = if query.reverse {
-            let before = |offset| {
-                self.entries.partition_point(|e| e.generation < generation || e.place < offset)
-            };
+            let before =
+                |offset| self.entries.partition_point(|e| e.generation < generation || e.place < offset);
             let end = query.since.map_or(self.entries.len(), |since| before(since.offset));
             let messages: Vec<_> = self.entries.range(..end).rev().take(query.limit).map(message).collect();
             let whole = messages.len() == query.limit || from_the_first;
@@ -280,7 +280,12 @@ impl Ring {
 
     /// Where a message that is still here stands.
     pub fn position_of(&self, id: MessageId) -> Option<Position> {
-        self.entries.iter().rev().map(|entry| &entry.message).find(|m| m.envelope.id == id).map(|m| m.position)
+        self.entries
+            .iter()
+            .rev()
+            .map(|entry| &entry.message)
+            .find(|m| m.envelope.id == id)
+            .map(|m| m.position)
     }
 
     /// Where the room stands by what was pushed.

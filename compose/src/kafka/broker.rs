@@ -177,7 +177,9 @@ pub(crate) fn properties(node: usize, topology: KafkaTopology, ports: &[Ports], 
     let mut text = COMMON_SETTINGS.to_owned();
     if let Some((port, entrance)) = &own.linked {
         // Of two lines with one key the later one counts. Writing to a string cannot fail.
-        text.push_str("listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT\n");
+        text.push_str(
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT\n",
+        );
         write!(listeners, ",LINK://{}", port.address()).ok();
         write!(advertised, ",LINK://{entrance}").ok();
     }

@@ -134,7 +134,9 @@ pub(crate) fn busiest_leader(bootstrap: &str) -> Result<Option<usize>> {
     let mut led: BTreeMap<usize, usize> = BTreeMap::new();
     // A partition without a leader says -1.
     let leaders = topics.flat_map(|topic| topic.partitions()).map(|partition| partition.leader());
-    leaders.filter_map(|leader| usize::try_from(leader).ok()).for_each(|node| *led.entry(node).or_default() += 1);
+    leaders
+        .filter_map(|leader| usize::try_from(leader).ok())
+        .for_each(|node| *led.entry(node).or_default() += 1);
     Ok(led.into_iter().max_by_key(|(_, partitions)| *partitions).map(|(node, _)| node))
 }
 

@@ -152,9 +152,8 @@ impl Ledger {
         state.close(end, |from, to| missing.push(from, to));
         let claimed = self.claimed.remove(&window).unwrap_or_default();
         for (from, to) in missing.iter() {
-            let lost = |claimed: bool| {
-                move |(from, to): (u32, u32)| Missing { stream, from, to, closing, claimed }
-            };
+            let lost =
+                |claimed: bool| move |(from, to): (u32, u32)| Missing { stream, from, to, closing, claimed };
             self.lost.extend(claimed.without(from, to).map(lost(false)));
             self.lost.extend(claimed.within(from, to).map(lost(true)));
         }

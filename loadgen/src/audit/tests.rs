@@ -167,8 +167,7 @@ impl Bench {
         for stream in 0..STREAMS {
             let end = self.sent[stream].count;
             self.ledger.resume(self.windows[member] + stream as u32, end);
-            let reached =
-                membership.got[stream].last().map_or(membership.opened[stream], |last| last + 1);
+            let reached = membership.got[stream].last().map_or(membership.opened[stream], |last| last + 1);
             membership.claimed.extend((reached..end).map(|sequence| (stream, sequence)));
         }
         let missed = membership.queue.len().saturating_sub(usize::from(live));

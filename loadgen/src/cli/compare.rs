@@ -230,9 +230,10 @@ fn plan(arguments: &CompareArguments) -> Result<Plan> {
         () if !arguments.scenario.is_empty() => {
             (arguments.scenario.iter().map(String::as_str).collect(), vec![])
         }
-        () if arguments.faults => {
-            (FAULTS_OF_SHIPPED.into_iter().chain(FAULT_MATRIX.iter().map(|(name, _)| *name)).collect(), vec![])
-        }
+        () if arguments.faults => (
+            FAULTS_OF_SHIPPED.into_iter().chain(FAULT_MATRIX.iter().map(|(name, _)| *name)).collect(),
+            vec![],
+        ),
         () if arguments.full => (SHIPPED.iter().map(|(name, _)| *name).collect(), vec![]),
         () => (QUICK.to_vec(), QUICK_FEW.to_vec()),
     };

@@ -9,7 +9,8 @@ pub(super) const KINDS: u64 = 6;
 
 /// Appends garbage of a kind below [`KINDS`].
 pub(super) fn append(out: &mut Vec<u8>, kind: u64, key: [u8; 4]) {
-    let text = |out: &mut Vec<u8>, text: &[u8]| wire::append_frame(out, key, |out| out.extend_from_slice(text));
+    let text =
+        |out: &mut Vec<u8>, text: &[u8]| wire::append_frame(out, key, |out| out.extend_from_slice(text));
     match kind {
         // Reserved bits and an opcode that there is not.
         0 => out.extend(std::iter::repeat_n([0xFF, key[0], key[1]], 32).flatten()),

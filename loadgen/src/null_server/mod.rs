@@ -35,7 +35,12 @@ pub struct NullSettings {
 
 impl Default for NullSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), coalesce: false, history: 0, misbehaviour: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            coalesce: false,
+            history: 0,
+            misbehaviour: None,
+        }
     }
 }
 

@@ -72,15 +72,16 @@ impl Client {
         // A long turn must not make its own client look slow.
         self.session.relieve(UNFLUSHED_BYTES_MAX);
         let hub = self.node.hub();
-        let entered = hub.finish_recovery(recovery, &self.session, wish.grant, resumed, |ending| match ending {
-            Ending::Complete { held } => {
-                self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, publications)
-            }
-            Ending::Incomplete { top, .. } if too_large.is_some() => {
-                self.welcome_anew(id, wish, top, RecoveryOutcome::TooLarge)
-            }
-            Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
-        });
+        let entered =
+            hub.finish_recovery(recovery, &self.session, wish.grant, resumed, |ending| match ending {
+                Ending::Complete { held } => {
+                    self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, publications)
+                }
+                Ending::Incomplete { top, .. } if too_large.is_some() => {
+                    self.welcome_anew(id, wish, top, RecoveryOutcome::TooLarge)
+                }
+                Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
+            });
         self.subscriptions.extend(entered.map(|(room, slot)| Subscription { room, slot }));
     }
 

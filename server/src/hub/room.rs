@@ -231,6 +231,10 @@ mod tests {
         state.joined_at(at(9, 1));
         assert_eq!(state.top, Some(at(9, 1)));
         state.joined_at(Position::default());
-        assert_eq!(state.advance(at(9, 70), Numbering::Dense), Advance::Next, "nobody knows what came before");
+        assert_eq!(
+            state.advance(at(9, 70), Numbering::Dense),
+            Advance::Next,
+            "nobody knows what came before"
+        );
     }
 }

@@ -91,7 +91,8 @@ mod tests {
         for (count, outcome) in (1..).zip(RecoveryOutcome::ALL) {
             (0..count).for_each(|_| recoveries.count(outcome));
         }
-        let expected: Vec<_> = RecoveryOutcome::ALL.map(RecoveryOutcome::as_str).into_iter().zip(1..).collect();
+        let expected: Vec<_> =
+            RecoveryOutcome::ALL.map(RecoveryOutcome::as_str).into_iter().zip(1..).collect();
         assert_eq!(recoveries.outcomes().collect::<Vec<_>>(), expected);
     }
 }

@@ -1,7 +1,6 @@
 //! The task that moves presence: what others said into the table, what changed here out to them, and what changed at all to
 //! the members that wish to see it.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};

@@ -212,12 +212,7 @@ fn append_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
     }
 }
 
-fn append_op<'o>(
-    out: &mut Vec<u8>,
-    room: &mut Option<&'o RoomId>,
-    of: &'o RoomId,
-    what: Result<&Who, u128>,
-) {
+fn append_op<'o>(out: &mut Vec<u8>, room: &mut Option<&'o RoomId>, of: &'o RoomId, what: Result<&Who, u128>) {
     if *room != Some(of) {
         out.put_u8(OP_ROOM);
         append_room(out, of);

@@ -130,7 +130,11 @@ async fn what_arrives_while_history_is_read_follows_it_once() {
             bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top }));
             bus.history_open.send_replace(true);
             let reply = ann.next().await;
-            assert_eq!((&reply["id"], &reply["subscribe"]["recovered"]), (&json!(id), &json!(true)), "{reply}");
+            assert_eq!(
+                (&reply["id"], &reply["subscribe"]["recovered"]),
+                (&json!(id), &json!(true)),
+                "{reply}"
+            );
             assert_eq!(missed(&reply), numbers(1..=answered as u64));
             publish(&mut plain, 4).await;
             for number in answered as u64 + 1..=4 {
@@ -201,7 +205,10 @@ async fn commands_behind_a_recovery_wait_for_it() {
     // The acknowledgement of the publish comes from the bus.
     replies.sort_by_key(|reply| reply["id"].as_u64());
     assert!(replies[0]["publish"].is_object() && replies[1]["unsubscribe"].is_object(), "{replies:?}");
-    assert_eq!((replies[2]["subscribe"]["recovered"].clone(), missed(&replies[2])), (json!(true), numbers(1..=1)));
+    assert_eq!(
+        (replies[2]["subscribe"]["recovered"].clone(), missed(&replies[2])),
+        (json!(true), numbers(1..=1))
+    );
     assert_eq!(replies[3]["error"]["code"], 105, "{replies:?}");
     assert!(replies[4]["unsubscribe"].is_object(), "{replies:?}");
     until(|| bus.calls().last().is_some_and(|call| call == "left a")).await;
@@ -261,7 +268,10 @@ async fn a_new_numbering_is_recovered_into() {
     assert_eq!(missed(&reply), [(json!(2), None)], "{reply}");
     // 78 in base 36.
     let result = &reply["subscribe"];
-    assert_eq!((&result["recovered"], &result["epoch"], &result["offset"]), (&json!(true), &json!("26"), &json!(1)));
+    assert_eq!(
+        (&result["recovered"], &result["epoch"], &result["offset"]),
+        (&json!(true), &json!("26"), &json!(1))
+    );
     bus.send(Event::Message(placed("3", 3, anew(2))));
     assert_next(&mut ann, 3, Some(2)).await;
     for (data, offset) in [(1, 1), (2, 1), (3, 2)] {
@@ -310,7 +320,11 @@ async fn rising_positions_have_holes_and_are_recovered_from() {
     publish(&mut bob, 18).await;
     let mut ann = Client::connect(server.address()).await;
     let reply = ann.call(recover(7)).await;
-    assert_eq!((&reply["subscribe"]["recovered"], missed(&reply)), (&json!(true), numbers(18..=18)), "{reply}");
+    assert_eq!(
+        (&reply["subscribe"]["recovered"], missed(&reply)),
+        (&json!(true), numbers(18..=18)),
+        "{reply}"
+    );
     // Positions of two numberings cannot be compared: who can recover does.
     bus.send(Event::Message(placed("1", 1, Position { epoch: 79, offset: 5 })));
     assert_sent_away(&mut ann).await;

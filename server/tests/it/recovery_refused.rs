@@ -16,7 +16,8 @@ async fn assert_outcome(server: &Server, outcome: &str, count: u64) {
     let metrics = http(server.address(), "GET /metrics HTTP/1.1", "").await.1;
     let line = format!("manifold_recoveries_total{{outcome=\"{outcome}\"}} {count}");
     assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
-    let info: Value = serde_json::from_str(&http(server.address(), "GET /info HTTP/1.1", "").await.1).unwrap();
+    let info: Value =
+        serde_json::from_str(&http(server.address(), "GET /info HTTP/1.1", "").await.1).unwrap();
     assert_eq!(info["recoveries"][outcome], count, "{info}");
 }
 
@@ -49,7 +50,8 @@ async fn positions_out_of_reach() {
     for number in 4..=6 {
         publish(&mut publisher, number).await;
     }
-    let at = |epoch: &str, offset: u64| json!({"channel": "a", "recover": true, "epoch": epoch, "offset": offset});
+    let at =
+        |epoch: &str, offset: u64| json!({"channel": "a", "recover": true, "epoch": epoch, "offset": offset});
     let cases = [
         ("one was lost", at("25", 1)),
         ("too many were missed", at("25", 3)),
@@ -129,7 +131,11 @@ async fn a_new_numbering_while_history_is_read() {
     assert_eq!(plain.publication().await, 1);
     bus.history_open.send_replace(true);
     let reply = client.next().await;
-    assert_eq!((&reply["subscribe"]["epoch"], &reply["subscribe"]["offset"]), (&json!("26"), &json!(1)), "{reply}");
+    assert_eq!(
+        (&reply["subscribe"]["epoch"], &reply["subscribe"]["offset"]),
+        (&json!("26"), &json!(1)),
+        "{reply}"
+    );
     assert!(reply["subscribe"].get("recovered").is_none(), "{reply}");
     assert_outcome(&server, "renumbered", 1).await;
 }
@@ -190,6 +196,7 @@ async fn where_nothing_is_kept() {
     let mut client = Client::connect(server.address()).await;
     let request = json!({"channel": "a", "recover": true, "positioned": true, "epoch": "25", "flag": 2});
     assert_eq!(client.call(json!({"subscribe": request})).await["error"]["code"], 112);
-    let reply = client.call(json!({"subscribe": {"channel": "a", "recover": true, "positioned": true}})).await;
+    let reply =
+        client.call(json!({"subscribe": {"channel": "a", "recover": true, "positioned": true}})).await;
     assert_eq!(reply["subscribe"], json!({"positioned": true, "epoch": "25", "was_recovering": true}));
 }

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use manifold_strategies::{
-    BoxFuture, History, Message, Page, PageQuery, Position, Result, Resumed, RoomId,
-};
+use manifold_strategies::{BoxFuture, History, Message, Page, PageQuery, Position, Result, Resumed, RoomId};
 
 use crate::test_backplane::{Bus, EPOCH};
 

@@ -293,7 +293,8 @@ impl RoomHistory {
             None if query.reverse => place.newest(&self.log, None, limit).await?,
             None => place.oldest(&self.log, None, limit).await?,
             Some(since) => {
-                let keep = if query.reverse { Keep::Before(since, limit) } else { Keep::Behind(since, limit) };
+                let keep =
+                    if query.reverse { Keep::Before(since, limit) } else { Keep::Behind(since, limit) };
                 // What lies before a position may lie before what it is found in.
                 let (room_id, look) = (room.clone(), reach);
                 let wanted = Wanted { room: room_id, partition, look, from: look, to: end, keep };

@@ -171,7 +171,11 @@ mod tests {
         let mut kept = Kept::new(Some(LIMITS), 1, start);
         kept.joined(&room, 0, start);
         kept.note(&[message(1, at(7, 1))], start);
-        assert_eq!(missed(&mut kept, at(7, 1), start), None, "others may have missed what was before the join");
+        assert_eq!(
+            missed(&mut kept, at(7, 1), start),
+            None,
+            "others may have missed what was before the join"
+        );
         let calm = start + LAG_MAX;
         kept.note(&[message(2, at(7, 2)), message(3, at(7, 3))], calm);
         kept.note(&[Event::Renumbered { room: room.clone(), epoch: 8 }, message(4, at(8, 1))], calm);

@@ -92,7 +92,18 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     tokio::spawn(announce_all(Arc::downgrade(&live), announcements));
     let history = RoomHistory::new(Arc::clone(&paths), Arc::clone(&live), &settings);
     let (under_way, closed) = (UnderWay::new(&settings), AtomicBool::new(false));
-    Ok(Arc::new(Node { settings, live, paths, consumer, history, under_way, announce, keeper, stats, closed }))
+    Ok(Arc::new(Node {
+        settings,
+        live,
+        paths,
+        consumer,
+        history,
+        under_way,
+        announce,
+        keeper,
+        stats,
+        closed,
+    }))
 }
 
 impl Node {

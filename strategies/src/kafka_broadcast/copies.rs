@@ -84,7 +84,8 @@ impl Shown {
     /// The next owner's copy in the same partition.
     pub(super) fn successor(&self, old: &OneCopy) -> Option<OneCopy> {
         let (_, ended_ms) = old.ended?;
-        let same = self.copies.iter().filter(|copy| copy.partition == old.partition && copy.owner != old.owner);
+        let same =
+            self.copies.iter().filter(|copy| copy.partition == old.partition && copy.owner != old.owner);
         same.filter(|copy| copy.joined_ms >= ended_ms).min_by_key(|copy| copy.joined_ms).copied()
     }
 }
@@ -109,7 +110,12 @@ impl Copies {
     /// Of a topic with this mark.
     pub(super) fn new(topic: &str, mark: Option<u64>, rings: Option<Rings>) -> Result<Self> {
         let numbering = Mutex::new(Numbering { upper: numbering(topic, mark)?, mark });
-        Ok(Self { topic: topic.to_owned(), numbering, shown: RwLock::default(), rings: rings.map(Mutex::new) })
+        Ok(Self {
+            topic: topic.to_owned(),
+            numbering,
+            shown: RwLock::default(),
+            rings: rings.map(Mutex::new),
+        })
     }
 
     /// What positions in a copy are called.

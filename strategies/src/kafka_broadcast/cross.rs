@@ -59,13 +59,7 @@ enum Written {
 
 impl Rules {
     /// Of these copies, if everybody came to write to both.
-    pub(super) fn of(
-        now_ms: i64,
-        slack_ms: i64,
-        skew_ms: i64,
-        old: &OneCopy,
-        own: &OneCopy,
-    ) -> Option<Self> {
+    pub(super) fn of(now_ms: i64, slack_ms: i64, skew_ms: i64, old: &OneCopy, own: &OneCopy) -> Option<Self> {
         let times = |copy: &OneCopy| Some((copy.joined_ms, copy.reached?.1));
         Some(Self { now_ms, slack_ms, skew_ms, old: times(old)?, own: times(own)? })
     }
@@ -179,7 +173,11 @@ mod tests {
         let while_it_joined = || found(&[(3, 99_000), (4, 99_600)], &[]);
         assert_eq!(merge(rules, while_it_joined(), None, Found::default()), Some(vec![3, 4]));
         let slow = Rules { slack_ms: 31_000, ..rules };
-        assert_eq!(merge(slow, while_it_joined(), None, Found::default()), None, "it may come later than expected");
+        assert_eq!(
+            merge(slow, while_it_joined(), None, Found::default()),
+            None,
+            "it may come later than expected"
+        );
         assert_eq!(merge(rules, old(), None, found(&[(5, 99_900)], &[])), Some(vec![3, 4, 5]));
     }
 

@@ -235,7 +235,9 @@ impl RoomHistory {
         } else {
             None
         };
-        let Some(from_own) = self.part(&asked, &own, own_ms, standing.end, most).await? else { return Ok(None) };
+        let Some(from_own) = self.part(&asked, &own, own_ms, standing.end, most).await? else {
+            return Ok(None);
+        };
         let parts = Parts { old: from_old, full: from_full, own: from_own };
         Ok(rules.merge(parts).filter(|missed| missed.len() <= limit))
     }

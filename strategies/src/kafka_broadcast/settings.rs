@@ -245,9 +245,15 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_values_out_of_bounds_are_refused() {
-        for text in
-            ["holds = 1", "hold = 0", "hold = 9", "history_minutes = 0", "lease_ms = 1000", "beat_ms = 600", "linger_ms = -1.0"]
-        {
+        for text in [
+            "holds = 1",
+            "hold = 0",
+            "hold = 9",
+            "history_minutes = 0",
+            "lease_ms = 1000",
+            "beat_ms = 600",
+            "linger_ms = -1.0",
+        ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::Config, "{text}");
             assert!(error.to_string().contains(&text[..4]), "{error}");

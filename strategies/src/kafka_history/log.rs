@@ -124,7 +124,8 @@ impl Log {
     #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
     pub(crate) async fn at_time(&self, partition: i32, time_ms: i64) -> Result<i64> {
         let topic = self.topic.clone();
-        let asked = self.cluster.run(move |cluster| cluster.at_times_blocking(&topic, &[(partition, time_ms)]));
+        let asked =
+            self.cluster.run(move |cluster| cluster.at_times_blocking(&topic, &[(partition, time_ms)]));
         Ok(first(&asked.await?))
     }
 
@@ -185,7 +186,8 @@ fn first(offsets: &[(i32, i64)]) -> i64 {
 
 fn refuse(requests: Vec<Request>, error: &Error) {
     for request in requests {
-        let again = Error::new(error.kind(), "history", error.to_string()).with_temporary(error.is_temporary());
+        let again =
+            Error::new(error.kind(), "history", error.to_string()).with_temporary(error.is_temporary());
         // Whoever waits no longer needs no answer.
         let _ = request.answer.send(Err(again));
     }
@@ -277,7 +279,9 @@ impl SliceSink for Scan {
         }
         self.records += 1;
         let next = self.next;
-        if self.records.is_multiple_of(LOOK_EVERY) && self.requests.iter().all(|request| request.is_served(next)) {
+        if self.records.is_multiple_of(LOOK_EVERY)
+            && self.requests.iter().all(|request| request.is_served(next))
+        {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -311,7 +315,8 @@ mod tests {
             };
             let mut payload = Vec::new();
             crate::envelope::encode(&envelope, None, &mut payload);
-            let record = Record { topic: "t", partition: 0, offset, timestamp_ms: Some(7), payload: &payload };
+            let record =
+                Record { topic: "t", partition: 0, offset, timestamp_ms: Some(7), payload: &payload };
             assert!(scan.record(&record).is_continue());
         }
         scan

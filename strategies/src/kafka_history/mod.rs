@@ -39,7 +39,8 @@ pub(crate) fn numbering(topic: &str, mark: Option<u64>) -> Result<u64> {
 /// When the system has no random numbers.
 pub(crate) fn private_numbering() -> Result<u64> {
     let random = getrandom::u64().map_err(|source| {
-        Error::new(ErrorKind::Config, "number messages", "the system has no random numbers").with_source(source)
+        Error::new(ErrorKind::Config, "number messages", "the system has no random numbers")
+            .with_source(source)
     })?;
     Ok(spread(random) & !0xffff)
 }

@@ -122,8 +122,9 @@ async fn bring_up(
 ) -> Result<Arc<dyn Backplane>> {
     let partitioner = RoomPartitioner::new(settings.partitions, settings.overrides.clone());
     let producer = Sender::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
-    let rings =
-        settings.rings().map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
+    let rings = settings
+        .rings()
+        .map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
     let epochs = numbering(&topics.rooms, topics.mark)?;
     let rooms = Arc::new(Rooms::new(partitioner, settings.total_partitions(), epochs, topics.mark, rings));
     let (keeper, commands) = keeper::channel();

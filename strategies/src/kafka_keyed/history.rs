@@ -87,8 +87,11 @@ impl RoomHistory {
         let sound = is_same && end >= before;
         let mut delivered = None;
         if follows && sound {
-            let waited = tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, end));
-            waited.await.map_err(|_| timed_out("history", "this node has not read all of the room's partition yet"))?;
+            let waited =
+                tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, end));
+            waited.await.map_err(|_| {
+                timed_out("history", "this node has not read all of the room's partition yet")
+            })?;
             delivered = Some(self.rooms.delivered(partition));
         }
         // The keeper may have changed it meanwhile.
@@ -121,7 +124,8 @@ impl RoomHistory {
             && let Some(last) = messages.last()
         {
             let next = i64::try_from(last.position.offset).unwrap_or(i64::MAX);
-            let waited = tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, next));
+            let waited =
+                tokio::time::timeout(self.log.limits().time, self.rooms.has_delivered(partition, next));
             waited.await.map_err(|_| timed_out("history", "this node stands still"))?;
         }
         Ok(resumed)
@@ -146,7 +150,9 @@ impl RoomHistory {
         }
         let look = (from - LOOK_BACK_RECORDS).max(start).max(to - records_max);
         let keep = Keep::First(limit);
-        self.log.read(Wanted { room: room.clone(), partition: standing.partition, look, from, to, keep }).await
+        self.log
+            .read(Wanted { room: room.clone(), partition: standing.partition, look, from, to, keep })
+            .await
     }
 
     async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
@@ -158,7 +164,10 @@ impl RoomHistory {
             return Ok(Page { messages: Vec::new(), top, foreign });
         }
         if !standing.sound {
-            return Err(timed_out("history", "the log became shorter, and this node has yet to read it anew"));
+            return Err(timed_out(
+                "history",
+                "the log became shorter, and this node has yet to read it anew",
+            ));
         }
         if let (Some(rings), Some(delivered)) = (&self.rooms.rings, standing.delivered) {
             let since = next.flatten().map(|next| standing.at(next - 1));
@@ -184,10 +193,8 @@ impl RoomHistory {
 }
 
 fn messages(found: Found, standing: &Standing) -> Vec<Message> {
-    let message = |located: Located| Message {
-        position: standing.at(located.offset),
-        envelope: located.envelope,
-    };
+    let message =
+        |located: Located| Message { position: standing.at(located.offset), envelope: located.envelope };
     found.messages.into_iter().map(message).collect()
 }
 

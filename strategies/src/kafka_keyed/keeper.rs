@@ -242,7 +242,11 @@ impl Work {
             let is_another = mark != self.rooms.mark(partition);
             let offset = match is_another && !renumbered {
                 // Its log is as long as the old one was, or longer already: nothing of it was read.
-                true => self.cluster.starts_blocking(&self.topic, &[partition])?.first().map_or(0, |start| start.1),
+                true => self
+                    .cluster
+                    .starts_blocking(&self.topic, &[partition])?
+                    .first()
+                    .map_or(0, |start| start.1),
                 false => offset,
             };
             offsets.push((partition, offset));

@@ -100,7 +100,8 @@ impl Backplane for Node {
                     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
                 }
             };
-            let ended = async { tokio::join!(producer.close(deadline), consumer.stop(), kept, log.close()).0 };
+            let ended =
+                async { tokio::join!(producer.close(deadline), consumer.stop(), kept, log.close()).0 };
             let late = |_| Err(timed_out("shutdown", "this node's threads still wait for Kafka"));
             tokio::time::timeout(deadline, ended).await.unwrap_or_else(late)
         })

@@ -62,7 +62,9 @@ impl Reader {
                 tracing::warn!(%error, partition = record.partition, offset = record.offset, "skipping a record");
                 // Its offset counts as read all the same.
                 let note = |_: &HashMap<RoomId, i32>, verdict: Verdict| verdict;
-                if self.rooms.note(record.partition, record.offset, record.timestamp_ms, note) != Verdict::Stale {
+                if self.rooms.note(record.partition, record.offset, record.timestamp_ms, note)
+                    != Verdict::Stale
+                {
                     self.reach(record.partition, record.offset);
                 }
                 return;

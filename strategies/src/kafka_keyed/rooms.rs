@@ -59,7 +59,9 @@ impl Rooms {
         let cells = || (0..partitions).map(|_| AtomicI64::new(-1)).collect();
         Self {
             partitioner,
-            epochs: (0..partitions).map(|partition| AtomicU64::new(numbering | u64::from(partition))).collect(),
+            epochs: (0..partitions)
+                .map(|partition| AtomicU64::new(numbering | u64::from(partition)))
+                .collect(),
             marks: (0..partitions).map(|_| AtomicU64::new(mark.unwrap_or(0))).collect(),
             wanted: RwLock::default(),
             next: cells(),
@@ -107,7 +109,8 @@ impl Rooms {
         // No record is noted in between, so that none has a place in the wrong numbering.
         let _nobody_reads = self.wanted.write();
         for &(partition, _) in offsets {
-            let (Some(epoch), Some(of)) = (cell(&self.epochs, partition), cell(&self.marks, partition)) else {
+            let (Some(epoch), Some(of)) = (cell(&self.epochs, partition), cell(&self.marks, partition))
+            else {
                 continue;
             };
             epoch.store(numbering | partition as u64, Release);
@@ -176,7 +179,8 @@ impl Rooms {
     /// Places partitions before they are assigned from these offsets.
     pub(super) fn place(&self, offsets: &[(i32, i64)]) {
         for &(partition, offset) in offsets {
-            let (Some((next, _)), Some(delivered)) = (self.cells(partition), cell(&self.delivered, partition))
+            let (Some((next, _)), Some(delivered)) =
+                (self.cells(partition), cell(&self.delivered, partition))
             else {
                 continue;
             };
@@ -205,7 +209,9 @@ impl Rooms {
     /// The entrance has everything before these offsets.
     pub(super) fn deliver(&self, offsets: impl Iterator<Item = (i32, i64)>) {
         for (partition, next) in offsets {
-            if let (Some(delivered), Some((read, _))) = (cell(&self.delivered, partition), self.cells(partition)) {
+            if let (Some(delivered), Some((read, _))) =
+                (cell(&self.delivered, partition), self.cells(partition))
+            {
                 // The partition may have been placed elsewhere since.
                 delivered.store(next.min(read.load(Relaxed)), Release);
             }

@@ -13,7 +13,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::settings::Settings;
 use crate::backplane::{
-    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, Page, PageQuery, Position, Resumed, RoomId,
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, Page, PageQuery, Position, Resumed,
+    RoomId,
 };
 use crate::dedup::DedupWindow;
 use crate::envelope;
@@ -80,7 +81,8 @@ impl Memory {
         envelope::check(&envelope)?;
         self.stats.publishes.add(1);
         let id = envelope.room.clone();
-        let position = self.with_room(&id, self.settings.keeps_history(), |room| self.publish_in(room, envelope));
+        let position =
+            self.with_room(&id, self.settings.keeps_history(), |room| self.publish_in(room, envelope));
         self.sweep();
         // Without history, what nobody hears goes nowhere.
         Ok(position.unwrap_or_default())

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::{Memory, Settings};
 use crate::backplane::{
-    Backplane, BoxFuture, Entrance, Envelope, Event, History, MessageId, Page, PageQuery, Position, Resumed, RoomId,
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, MessageId, Page, PageQuery, Position, Resumed,
+    RoomId,
 };
 use crate::error::Result;
 

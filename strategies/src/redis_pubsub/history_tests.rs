@@ -141,11 +141,19 @@ fn a_resume_in_several_answers_is_one() {
 
     let mut resuming = Resuming::new(at(1, 0), 6);
     resuming.take(answer(at(1, 6), [1, 2]), read);
-    assert_eq!(resuming.take(answer(at(1, 7), [3, 4, 5, 6]), read), incomplete(at(1, 7)), "more than the limit");
+    assert_eq!(
+        resuming.take(answer(at(1, 7), [3, 4, 5, 6]), read),
+        incomplete(at(1, 7)),
+        "more than the limit"
+    );
 
     let mut resuming = Resuming::new(at(1, 0), 6);
     resuming.take(answer(at(1, 6), [1, 2]), read);
-    assert_eq!(resuming.take(answer(at(1, 6), []), read), incomplete(at(1, 6)), "the rest was trimmed meanwhile");
+    assert_eq!(
+        resuming.take(answer(at(1, 6), []), read),
+        incomplete(at(1, 6)),
+        "the rest was trimmed meanwhile"
+    );
 }
 
 #[test]

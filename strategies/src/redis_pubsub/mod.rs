@@ -54,7 +54,8 @@ use self::work::{Operation, Publish};
 
 use self::wire::{Inbound, Wire};
 use crate::backplane::{
-    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, Page, PageQuery, Position, Resumed, RoomId,
+    Backplane, BoxFuture, Entrance, Envelope, Event, History, Message, Page, PageQuery, Position, Resumed,
+    RoomId,
 };
 use crate::clients::redis::Address;
 use crate::dedup::DedupWindow;

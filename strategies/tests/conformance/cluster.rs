@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use manifold_strategies::faulty::{self, Fault};
 use manifold_strategies::{
-    Backplane, Envelope, Guarantees, History, MessageId, Page, PageQuery, Position, Resumed, RoomId, Start, Strategy,
+    Backplane, Envelope, Guarantees, History, MessageId, Page, PageQuery, Position, Resumed, RoomId, Start,
+    Strategy,
 };
 use parking_lot::Mutex;
 use tokio::time::timeout;

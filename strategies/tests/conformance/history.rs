@@ -258,7 +258,9 @@ struct Missed {
 fn complete(answer: Resumed) -> Result<Missed> {
     match answer {
         Resumed::Complete { messages, top } => Ok(Missed { messages, top }),
-        Resumed::Incomplete { top } => bail!("incomplete, though nothing is missing; the room stands at {top:?}"),
+        Resumed::Incomplete { top } => {
+            bail!("incomplete, though nothing is missing; the room stands at {top:?}")
+        }
     }
 }
 

@@ -68,7 +68,8 @@ fn incomplete(resumed: Resumed) -> Result<Position> {
 async fn any_node_goes_on_from_a_position() -> Result<()> {
     let brokers = brokers()?;
     for settings in BOTH {
-        let (a, b) = (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
+        let (a, b) =
+            (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
         let first = a.join().await?;
         ensure!(complete(b.resume(first, LIMIT).await?)?.0.is_empty(), "{settings}: nothing was missed yet");
         let at = a.publish_all(0..110).await?;
@@ -78,7 +79,10 @@ async fn any_node_goes_on_from_a_position() -> Result<()> {
             let name = format!("{settings}: {}", node.name);
             let (missed, top) = complete(node.resume(at[9], LIMIT).await?)?;
             ensure!(missed == numbered(10..110) && top == at[109], "{name}: {missed:?} at {top:?}");
-            ensure!(complete(node.resume(first, LIMIT).await?)?.0 == numbered(0..110), "{name}: from the start");
+            ensure!(
+                complete(node.resume(first, LIMIT).await?)?.0 == numbered(0..110),
+                "{name}: from the start"
+            );
             ensure!(complete(node.resume(at[109], 0).await?)?.0.is_empty(), "{name}: nothing was missed");
             ensure!(incomplete(node.resume(at[9], 99).await?)? == at[109], "{name}: more than the limit");
             let ahead = Position { offset: 111, ..at[0] };
@@ -109,13 +113,17 @@ async fn publish_others(node: &Node, count: usize) -> Result<()> {
 async fn the_log_reaches_further_back_than_memory_and_stream() -> Result<()> {
     let brokers = brokers()?;
     for order in BOTH {
-        let settings = format!("{order}\npartitions = 1\nhistory_messages = 10\nhistory_scan_messages_max = 2000");
+        let settings =
+            format!("{order}\npartitions = 1\nhistory_messages = 10\nhistory_scan_messages_max = 2000");
         let a = Node::start("a", &brokers, &settings).await?;
         a.join().await?;
         let at = a.publish_all(0..200).await?;
         publish_others(&a, 1_500).await?;
         let b = Node::start("b", &brokers, &settings).await?;
-        ensure!(complete(b.resume(at[0], LIMIT).await?)?.0 == numbered(1..200), "{order}: through 1,500 others");
+        ensure!(
+            complete(b.resume(at[0], LIMIT).await?)?.0 == numbered(1..200),
+            "{order}: through 1,500 others"
+        );
         publish_others(&a, 500).await?;
         ensure!(incomplete(b.resume(at[0], LIMIT).await?)? == at[199], "{order}: more than a read may scan");
         shutdown(vec![a, b]).await?;
@@ -128,7 +136,8 @@ async fn what_went_by_the_log_alone_is_resumed_across_an_outage_of_redis() -> Re
     let brokers = brokers()?;
     let redis = brokers.process("redis").expect("it runs").clone();
     for settings in BOTH {
-        let (a, b) = (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
+        let (a, b) =
+            (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
         b.join().await?;
         let at = a.publish_all(0..15).await?;
         b.inbox.wait_for(ROOM, 15).await?;
@@ -187,7 +196,8 @@ async fn a_position_that_the_log_has_lost_is_incomplete() -> Result<()> {
 
 /// Drops what a partition has before an offset, as retention does.
 async fn drop_before(kafka: &str, topic: &str, offset: i64) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka).create()?;
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, 0, Offset::Offset(offset))?;
     admin.delete_records(&offsets, &AdminOptions::new()).await?;
@@ -216,7 +226,10 @@ async fn pages_from_both_ends() -> Result<()> {
             ensure!(texts(&node.page(Some(at[9]), 2, true).await?.messages) == ["8", "7"], "{name}: before");
             ensure!(node.page(Some(at[0]), 9, true).await?.messages.is_empty(), "{name}: before the first");
             let foreign = node.page(Some(Position { epoch: 1, offset: 1 }), 9, false).await?;
-            ensure!(foreign.foreign && foreign.messages.is_empty() && foreign.top == at[19], "{name}: {foreign:?}");
+            ensure!(
+                foreign.foreign && foreign.messages.is_empty() && foreign.top == at[19],
+                "{name}: {foreign:?}"
+            );
         }
         shutdown(vec![a, b]).await?;
     }

@@ -79,7 +79,9 @@ fn any_node_goes_on_from_a_position() {
         assert_eq!(missed(&fresh, since).await, all(10..110), "a node that has just started");
         assert!(matches!(resume(&fresh, since, 99).await, Resumed::Incomplete { .. }), "more than asked for");
         // From here on its position is one of another copy; what comes now is in all of them.
-        let Resumed::Complete { top, .. } = resume(&fresh, since, 300).await else { panic!("complete before") };
+        let Resumed::Complete { top, .. } = resume(&fresh, since, 300).await else {
+            panic!("complete before")
+        };
         publish(&first, 110..120).await;
         for (who, node) in [("first", &first), ("other", &other), ("fresh", &fresh)] {
             assert_eq!(missed(node, top).await, all(110..120), "{who}");
@@ -169,7 +171,9 @@ fn what_retention_removed_is_not_claimed() {
         let partition = (since.epoch & 0xffff) as i32;
         let mut offsets = TopicPartitionList::new();
         let kept = Offset::Offset(now.offset as i64 - 5);
-        offsets.add_partition_offset(&format!("{namespace}.broadcast"), partition, kept).expect("a partition");
+        offsets
+            .add_partition_offset(&format!("{namespace}.broadcast"), partition, kept)
+            .expect("a partition");
         admin(&kafka).delete_records(&offsets, &AdminOptions::new()).await.expect("records dropped");
         for (who, node) in [("first", &first), ("other", &other)] {
             assert_eq!(missed(node, since).await, None, "{who}");
@@ -232,7 +236,9 @@ fn pages_of_history() {
             let (room, history) = (RoomId::new(ROOM), node.backplane.history().expect("history"));
             let page = async |since, limit, reverse| {
                 let page = history.page(&room, PageQuery { since, limit, reverse }).await.expect("a page");
-                let text = |m: &manifold_strategies::Message| String::from_utf8_lossy(&m.envelope.payload).into_owned();
+                let text = |m: &manifold_strategies::Message| {
+                    String::from_utf8_lossy(&m.envelope.payload).into_owned()
+                };
                 (page.messages.iter().map(text).collect::<Vec<_>>(), page.messages)
             };
             let (texts, messages) = page(None, 3, false).await;
@@ -264,7 +270,8 @@ async fn delete_topic(kafka: &str, topic: &str) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let metadata = client.fetch_metadata(Some(&topic), DEADLINE).expect("the cluster answers");
-            if metadata.topics().iter().all(|found| found.error().is_some() || found.partitions().is_empty()) {
+            if metadata.topics().iter().all(|found| found.error().is_some() || found.partitions().is_empty())
+            {
                 return;
             }
             assert!(Instant::now() < deadline, "{topic} is still there");

@@ -210,7 +210,8 @@ pub async fn delete_topic(kafka: &str, topic: &str) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let metadata = client.fetch_metadata(Some(&topic), DEADLINE).expect("the cluster answers");
-            if metadata.topics().iter().all(|found| found.error().is_some() || found.partitions().is_empty()) {
+            if metadata.topics().iter().all(|found| found.error().is_some() || found.partitions().is_empty())
+            {
                 return;
             }
             assert!(Instant::now() < deadline, "{topic} is still there");

@@ -119,10 +119,14 @@ async fn a_hundred_among_ten_thousand_of_other_rooms() {
     assert_eq!(missed(&node, "room", since).await, Some(numbered(100)));
     // Many at once share the scans.
     let history = fresh.backplane.history().expect("history");
-    let all: Vec<_> = (0..50).map(|_| tokio::spawn(history.resume(&RoomId::new("room"), since, 300))).collect();
+    let all: Vec<_> =
+        (0..50).map(|_| tokio::spawn(history.resume(&RoomId::new("room"), since, 300))).collect();
     for resumed in all {
         let resumed = resumed.await.expect("a task").expect("an answer");
-        assert!(matches!(&resumed, Resumed::Complete { messages, .. } if messages.len() == 100), "{resumed:?}");
+        assert!(
+            matches!(&resumed, Resumed::Complete { messages, .. } if messages.len() == 100),
+            "{resumed:?}"
+        );
     }
     node.shutdown().await;
     fresh.shutdown().await;
@@ -221,7 +225,8 @@ async fn pages_of_history() {
     let kafka = broker.kafka().expect("an address");
     for history_messages in [0, 300] {
         let namespace = namespace();
-        let settings = LOG_ONLY.replace("history_messages = 0", &format!("history_messages = {history_messages}"));
+        let settings =
+            LOG_ONLY.replace("history_messages = 0", &format!("history_messages = {history_messages}"));
         let node = Node::connect(kafka, &namespace, "node", &settings).await;
         node.join("room").await;
         publish_missed(&node, 20).await;

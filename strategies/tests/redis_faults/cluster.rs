@@ -95,7 +95,10 @@ async fn a_slot_moves_while_messages_flow() -> Result<()> {
     let last = acknowledged[&2_999];
     let before_last = Position { offset: last.offset - 1, ..last };
     ensure!(complete(b.resume(ROOM, before_last, 300).await?)? == ["2999"], "the new owner has it");
-    ensure!(incomplete(b.resume(ROOM, first, 300).await?)? == last, "nobody was told that nothing is missing");
+    ensure!(
+        incomplete(b.resume(ROOM, first, 300).await?)? == last,
+        "nobody was told that nothing is missing"
+    );
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }

@@ -192,7 +192,10 @@ async fn a_repeat_gets_the_first_position_and_creates_nothing() -> Result<()> {
     ensure!(last.offset == second.offset + 1, "a repeat takes no position: {last:?}");
     b.inbox.wait_for(ROOM, 3).await?;
     ensure!(b.inbox.texts(ROOM) == ["once", "between", "last"], "{:?}", b.inbox.texts(ROOM));
-    ensure!(texts(&a.page(ROOM, None, 9, false).await?.messages) == ["once", "between", "last"], "and once here");
+    ensure!(
+        texts(&a.page(ROOM, None, 9, false).await?.messages) == ["once", "between", "last"],
+        "and once here"
+    );
     // The same id in another room is another message.
     let elsewhere = manifold_strategies::Envelope { room: RoomId::new("elsewhere"), ..message };
     ensure!(a.backplane.publish(elsewhere).await?.offset == 1, "rooms do not meet");
@@ -287,8 +290,7 @@ async fn a_crowd_that_comes_back_is_answered_and_holds_nobody_up() -> Result<()>
     let (a, b) = Node::pair(redis).await?;
     let at = a.publish_all(ROOM, 0..100).await?;
     let room = RoomId::new(ROOM);
-    let crowd: Vec<_> =
-        (0..1_000).map(|_| tokio::spawn(b.history().resume(&room, at[49], 300))).collect();
+    let crowd: Vec<_> = (0..1_000).map(|_| tokio::spawn(b.history().resume(&room, at[49], 300))).collect();
     let started = Instant::now();
     b.publish("another room", "0").await?;
     ensure!(started.elapsed() < Duration::from_secs(1), "a publish took {:?}", started.elapsed());

@@ -31,9 +31,9 @@ impl Stage<'_> {
         }
         let names = processes.iter().map(Process::name).collect::<Vec<_>>().join(", ");
         let outcome = match deed {
-            Deed::Roll => {
-                processes.iter().try_for_each(|process| self.drain(process).and_then(|()| self.restart(process)))
-            }
+            Deed::Roll => processes
+                .iter()
+                .try_for_each(|process| self.drain(process).and_then(|()| self.restart(process))),
             Deed::Kill => self.at_once(&processes, |stage, process| stage.kill(process)),
             Deed::Drain => self.at_once(&processes, |stage, process| stage.drain(process)),
             // At once: of several brokers the first may not serve before the others do.
@@ -53,8 +53,7 @@ impl Stage<'_> {
                 processes.iter().map(|process| scope.spawn(move || deed(self, process))).collect();
             under_way
                 .into_iter()
-                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+                .try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 

@@ -323,11 +323,19 @@ fn threats(records: &[RunRecord]) -> Vec<Block> {
     points.push("**Loopback.** No network latency, no loss, no bandwidth limit: what differs here is processing alone.".to_owned());
     points.push("**Short runs.** Seconds, not hours: compaction, page-cache pressure, garbage collection of large heaps and log growth don't show.".to_owned());
     let replicated = |record: &RunRecord| {
-        record.setting.brokers.iter().any(|broker| matches!(broker.name.as_str(), "kafka-2" | "redis-replica"))
+        record
+            .setting
+            .brokers
+            .iter()
+            .any(|broker| matches!(broker.name.as_str(), "kafka-2" | "redis-replica"))
     };
     points.push(format!(
         "**One broker of each kind**, not replicated{}: an acknowledgement means one log or one memory.",
-        if records.iter().any(replicated) { ", save in the scenarios that strike one of several" } else { "" }
+        if records.iter().any(replicated) {
+            ", save in the scenarios that strike one of several"
+        } else {
+            ""
+        }
     ));
     points.extend(warmth(records));
     if let Some(runs) =

@@ -151,8 +151,7 @@ pub fn tag(number: u16) -> &'static str {
         let mut tags = vec![String::new(); usize::from(SLOTS)];
         for length in 1..=3_u32 {
             for number in 0..DIGITS.len().pow(length) {
-                let digit =
-                    |place: u32| char::from(DIGITS[number / DIGITS.len().pow(place) % DIGITS.len()]);
+                let digit = |place: u32| char::from(DIGITS[number / DIGITS.len().pow(place) % DIGITS.len()]);
                 let tag: String = (0..length).map(digit).collect();
                 let free = &mut tags[usize::from(slot(tag.as_bytes()))];
                 if free.is_empty() {
