@@ -20,6 +20,10 @@ pub struct Stats {
     pub gaps: Counter,
     /// Messages known to be lost within those gaps.
     pub gap_messages: Counter,
+    /// Losses on the way to this node that were noticed and made good from what the broker keeps, before members noticed.
+    pub gaps_repaired: Counter,
+    /// Messages that were delivered late in that way.
+    pub gap_messages_repaired: Counter,
     /// Times that a broken broker link came back.
     pub reconnects: Counter,
     /// Envelopes that could not be decoded.
