@@ -123,3 +123,28 @@ fn no_source_file_is_two_things() {
         }
     }
 }
+
+/// Clauses look like "… — `file`: `test`, `test`; `file`: `test`".
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/guarantees.md")).expect("readable");
+    let (_, clauses) = text.split_once("## Delivery").expect("the clauses");
+    let (clauses, _) = clauses.split_once("## Declared").expect("what was observed");
+    let mut source = String::new();
+    let mut named = 0;
+    for quoted in clauses.split('`').skip(1).step_by(2) {
+        if quoted.contains('/') {
+            let path = root().join(quoted);
+            source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{quoted}: {error}"));
+        } else if quoted.contains(['_', ' ']) && !quoted.contains(':') {
+            // Prose quotes words of the protocol, too; the name of a test has none of their marks.
+            let forms = [format!("fn {quoted}("), format!("\"{quoted}"), format!("def {quoted}(")];
+            assert!(
+                forms.iter().any(|form| source.contains(form)),
+                "no test is called {quoted:?} where it should be"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} tests are named: has the form of the clauses changed?");
+}
