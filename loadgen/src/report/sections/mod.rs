@@ -6,6 +6,7 @@ mod context;
 mod cost;
 mod faults;
 mod latency;
+mod threats;
 mod toll;
 
 use super::chart::{Key, Standing};
