@@ -26,6 +26,8 @@ pub struct Stats {
     pub gap_messages_repaired: Counter,
     /// Times that a broken broker link came back.
     pub reconnects: Counter,
+    /// Broker links that are broken, or silent for too long, right now; where the strategy watches them.
+    pub links_down: Gauge,
     /// Envelopes that could not be decoded.
     pub corrupt: Counter,
     /// Messages that the broker holds and this node has not read yet; negative = unknown.
@@ -56,6 +58,11 @@ impl Gauge {
     /// Replaces the value.
     pub fn set(&self, value: i64) {
         self.0.store(value, Relaxed);
+    }
+
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
     }
 
     /// The value now.

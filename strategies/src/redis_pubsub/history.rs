@@ -37,6 +37,16 @@ pub(super) struct Question {
 }
 
 impl Question {
+    /// For at most `limit` messages behind `since`, as far as they are there.
+    pub(super) fn behind(since: Position, limit: usize) -> Self {
+        Self { since: Some(since), limit, reverse: false, all: false }
+    }
+
+    /// Entries at most.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// As the script takes it, behind the keys, the epoch to draw, the head's time to live and the server's life.
     pub(super) fn arguments(&self) -> [Vec<u8>; 7] {
         let epoch = self.since.map_or_else(Vec::new, |since| since.epoch.to_be_bytes().to_vec());
@@ -92,9 +102,14 @@ impl Answer {
     }
 
     /// The script had no reason to stop but the end of the stream.
-    fn is_last(&self, asked: usize) -> bool {
+    pub(super) fn is_last(&self, asked: usize) -> bool {
         let bytes: usize = self.entries.iter().map(|entry| entry.body.len()).sum();
         self.entries.len() < asked && bytes < ENOUGH_BYTES
+    }
+
+    /// What was read, as it was published.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (Position, Bytes)> {
+        self.entries.into_iter().map(|Entry { position, body }| (position, body))
     }
 }
 

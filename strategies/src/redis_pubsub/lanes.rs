@@ -61,6 +61,31 @@ pub(crate) struct Session {
     pub(crate) incarnation: [u8; 8],
 }
 
+/// Whether one half of a lane has a link that works, as far as it knows. Counted for whoever watches the node.
+pub(crate) struct Standing {
+    shared: Arc<Shared>,
+    down: bool,
+}
+
+impl Standing {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), down: false }
+    }
+
+    /// Says how it stands.
+    pub(crate) fn set(&mut self, down: bool) {
+        if std::mem::replace(&mut self.down, down) != down {
+            self.shared.stats.links_down.add(if down { 1 } else { -1 });
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::lanes::Session;
 use super::live::Shared;
+use super::repair::Repairs;
 use super::rooms::{Room, Rooms};
 use super::sequence::{HEAD_BYTES, KEPT_HEAD_BYTES, Top, head, split_head};
 use super::wire::Inbound;
+use super::work::says_try_again;
 use crate::backplane::{Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::refused;
@@ -38,6 +40,13 @@ enum Asked {
     Complete,
     /// Whether anybody is there.
     Ping,
+}
+
+/// What arrives is entered here.
+pub(super) struct Books<'a> {
+    pub(super) rooms: &'a mut Rooms,
+    pub(super) repairs: &'a mut Repairs,
+    pub(super) inbound: &'a mut dyn Inbound,
 }
 
 /// A subscribed connection.
@@ -122,6 +131,10 @@ impl Listening {
     /// Once per heartbeat: asks for the tops of all rooms, or just for a sign of life.
     pub(super) fn beat(&mut self, now: Instant, rooms: &Rooms) {
         if now < self.beat_at {
+            if self.asked.is_empty() && now - self.heard_at > quiet_max(&self.shared) {
+                put_command(self.session.connection.outbox(), &[b"PING"]);
+                self.ask(Asked::Ping);
+            }
             return;
         }
         self.beat_at = now + self.shared.settings.heartbeat();
@@ -171,11 +184,11 @@ impl Listening {
     }
 
     /// Takes what has arrived.
-    pub(super) fn collect(&mut self, rooms: &mut Rooms, inbound: &mut dyn Inbound) -> Result<()> {
+    pub(super) fn collect(&mut self, books: &mut Books<'_>) -> Result<()> {
         while let Some(value) = self.session.connection.received()? {
             match value {
-                Value::Push(parts) => self.pushed(&parts, rooms, inbound)?,
-                reply => self.replied(&reply, rooms, inbound)?,
+                Value::Push(parts) => self.pushed(&parts, books)?,
+                reply => self.replied(&reply, books)?,
             }
         }
         if self.asked.is_empty() {
@@ -184,18 +197,18 @@ impl Listening {
         Ok(())
     }
 
-    fn pushed(&mut self, parts: &[Value], rooms: &mut Rooms, inbound: &mut dyn Inbound) -> Result<()> {
+    fn pushed(&mut self, parts: &[Value], books: &mut Books<'_>) -> Result<()> {
         let [Value::Text(kind), Value::Text(channel), rest] = parts else { return Ok(()) };
         let Some(name) = self.shared.room_of(channel) else { return Ok(()) };
         match (&kind[..], rest) {
             (b"message" | b"smessage", Value::Text(message)) => {
-                if let Some(room) = rooms.get_mut(name) {
-                    self.message(room, message, inbound);
+                if let Some(room) = books.rooms.get_mut(name) {
+                    self.message(room, message, books.repairs, books.inbound);
                 }
             }
-            (b"subscribe" | b"ssubscribe", _) => self.confirmed(name, rooms),
+            (b"subscribe" | b"ssubscribe", _) => self.confirmed(name, books.rooms),
             (b"unsubscribe" | b"sunsubscribe", _) => {
-                if rooms.get_mut(name).is_some_and(|room| room.confirmed) {
+                if books.rooms.get_mut(name).is_some_and(|room| room.confirmed) {
                     return Err(Error::new(ErrorKind::Broker, "subscribe", "Redis ended a subscription"));
                 }
                 if let Some(Asked::Unsubscribe(left)) = self.asked.front_mut() {
@@ -210,23 +223,16 @@ impl Listening {
         Ok(())
     }
 
-    fn message(&self, room: &mut Room, message: &[u8], inbound: &mut dyn Inbound) {
+    fn message(&self, room: &mut Room, message: &[u8], repairs: &mut Repairs, inbound: &mut dyn Inbound) {
         self.shared.stats.envelopes_received.add(1);
         if room.place.get().is_none() {
             // Published before the join was effective; the top that is on its way counts it.
             return;
         }
-        let Some((position, body)) = split_head(message) else {
-            self.shared.stats.corrupt.add(1);
-            return;
-        };
-        let renumber = self.shared.wire.in_order().then_some(&self.shared.epochs);
-        let missing = room.place.arrived(position, renumber);
-        let position = room.place.shown().unwrap_or(position);
-        if let Some(missing) = missing {
-            inbound.missing(&room.id, position.epoch, missing.from, missing.to);
+        match split_head(message) {
+            Some((position, body)) => repairs.message(room, position, body, inbound),
+            None => self.shared.stats.corrupt.add(1),
         }
-        inbound.message(&room.id, position, body, room.wanted);
     }
 
     fn confirmed(&mut self, name: &str, rooms: &mut Rooms) {
@@ -240,7 +246,7 @@ impl Listening {
         }
     }
 
-    fn replied(&mut self, reply: &Value, rooms: &mut Rooms, inbound: &mut dyn Inbound) -> Result<()> {
+    fn replied(&mut self, reply: &Value, books: &mut Books<'_>) -> Result<()> {
         let asked = self.asked.pop_front().ok_or_else(|| corrupt("a reply without a question"))?;
         match (asked, reply) {
             (Asked::Subscribe { rooms: refused_rooms, .. }, Value::Error(message)) => {
@@ -249,22 +255,27 @@ impl Listening {
                     return Err(error);
                 }
                 for room in refused_rooms {
-                    self.refuse(&room, message, rooms);
+                    self.refuse(&room, message, books.rooms);
                 }
                 Ok(())
             }
-            (Asked::Top(room), Value::Error(message)) if message.starts_with(b"NOPERM") => {
-                self.refuse(&room, message, rooms);
+            (Asked::Top(room), Value::Error(message)) if !says_try_again(message) => {
+                // This room's head cannot be written, perhaps for want of memory. That ends no other room's subscription.
+                let known = books.rooms.get_mut(room.as_str()).is_some_and(|room| room.place.get().is_some());
+                if !known {
+                    self.refuse(&room, message, books.rooms);
+                    self.unsubscribe(&[room]);
+                }
                 Ok(())
             }
             (_, Value::Error(message)) => Err(refused(message)),
             (Asked::Top(room), Value::Text(top)) => {
-                self.compare(&room, Some(top), rooms, inbound);
+                self.compare(&room, Some(top), books);
                 Ok(())
             }
             (Asked::Tops(asked), Value::Array(tops)) if asked.len() == tops.len() => {
                 for (room, top) in asked.iter().zip(tops) {
-                    self.compare(room, top.text().map(|top| &top[..]), rooms, inbound);
+                    self.compare(room, top.text().map(|top| &top[..]), books);
                 }
                 Ok(())
             }
@@ -278,7 +289,8 @@ impl Listening {
     }
 
     /// Compares the top of a room with what arrived, and tells whoever waits for the join.
-    fn compare(&mut self, id: &RoomId, top: Option<&[u8]>, rooms: &mut Rooms, inbound: &mut dyn Inbound) {
+    fn compare(&mut self, id: &RoomId, top: Option<&[u8]>, books: &mut Books<'_>) {
+        let Books { rooms, repairs, inbound } = books;
         let Some(room) = rooms.get_mut(id.as_str()) else { return };
         // An unconfirmed room was joined again after the question; its own question follows.
         if !room.confirmed {
@@ -286,19 +298,12 @@ impl Listening {
         }
         let unknown = room.place.get().is_none();
         let top = top.filter(|top| [HEAD_BYTES, KEPT_HEAD_BYTES].contains(&top.len())).and_then(split_head);
-        let result = top.map(|(top, _)| (top, room.place.compare(top)));
-        match result {
-            Some((top, Top::Missed(missing))) => {
-                let epoch = room.place.shown().unwrap_or(top).epoch;
-                inbound.missing(&room.id, epoch, missing.from, missing.to);
-            }
-            Some((_, Top::Reached)) => {}
+        let known = top.map(|(top, _)| repairs.top(room, top, *inbound));
+        if matches!(known, Some(Top::Behind) | None) {
             // Redis lost the room's head or part of it: make sure that numbering starts anew.
-            Some((_, Top::Behind)) | None => {
-                let (id, seen) = (room.id.clone(), room.place.get());
-                self.ask_top(id, seen);
-                return;
-            }
+            let (id, seen) = (room.id.clone(), room.place.get());
+            self.ask_top(id, seen);
+            return;
         }
         if let Some(position) = room.place.shown() {
             if unknown {
@@ -320,6 +325,12 @@ impl Listening {
 /// How often rooms with members are kept from expiring.
 fn refresh_interval(shared: &Shared) -> std::time::Duration {
     std::time::Duration::from_secs(shared.settings.room_ttl_s) / 3
+}
+
+/// After how long without a sign of life one is asked for: so that a server that froze is noticed before it counts as silent
+/// for that long and a half.
+fn quiet_max(shared: &Shared) -> std::time::Duration {
+    shared.settings.response_timeout() / 2
 }
 
 fn corrupt(what: &str) -> Error {

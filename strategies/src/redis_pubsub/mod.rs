@@ -31,6 +31,7 @@ pub(crate) mod listening;
 pub(crate) mod live;
 pub(crate) mod publisher;
 mod readers;
+mod repair;
 pub(crate) mod rooms;
 mod scripts;
 pub(crate) mod sequence;

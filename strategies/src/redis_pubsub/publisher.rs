@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lanes::{Lane, Session, Use};
+use super::lanes::{Lane, Session, Standing, Use};
 use super::live::{Shared, closed};
 use super::subscriber::closed as closed_signal;
 use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_try_again};
@@ -34,6 +34,7 @@ pub(crate) struct Publisher {
     inheriting: Option<(oneshot::Receiver<Backlog>, Instant)>,
     in_flight: VecDeque<(Work, Instant)>,
     body: Vec<u8>,
+    standing: Standing,
     /// The lane has no slots any more, and no work.
     retired: bool,
 }
@@ -47,6 +48,7 @@ enum End {
 impl Publisher {
     pub(crate) fn new(shared: Arc<Shared>, lane: Arc<Lane>, work: mpsc::UnboundedReceiver<Work>) -> Self {
         Self {
+            standing: Standing::new(&shared),
             shared,
             lane,
             work,
@@ -77,6 +79,7 @@ impl Publisher {
                 End::Closing => break,
                 End::Broken(error) => {
                     tracing::warn!(%error, "publishing to Redis is interrupted");
+                    self.standing.set(true);
                     let unknown = self.in_flight.drain(..).map(|(work, _)| (work, true));
                     let later = std::mem::take(&mut self.backlog);
                     self.backlog = unknown.chain(later).collect();
@@ -245,6 +248,7 @@ impl Publisher {
             () = closed_signal(&mut closing) => return None,
         }
         tracing::info!("publishing to Redis resumes");
+        self.standing.set(false);
         Some(session)
     }
 

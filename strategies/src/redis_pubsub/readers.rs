@@ -61,17 +61,28 @@ impl Readers {
 }
 
 impl Shared {
-    /// Asks the server that has `room` until it answers, for as long as a publish would be tried.
+    /// Asks the server that has `room`, in turn, for as long as a publish would be tried.
     pub(super) async fn read(self: &Arc<Self>, room: &RoomId, question: &Question) -> Result<Answer> {
         let until = self.deadline();
-        let no_turn = || no_answer(self.settings.publish_timeout());
-        let Ok(turn) = timeout_at(until, self.readers.turns.acquire()).await else { return Err(no_turn()) };
+        let Ok(turn) = timeout_at(until, self.readers.turns.acquire()).await else {
+            return Err(no_answer(self.settings.publish_timeout()));
+        };
         let _turn = turn.map_err(|_| closed("history"))?;
+        self.read_until(room, question, until).await
+    }
+
+    /// Asks the server that has `room` until it answers.
+    pub(super) async fn read_until(
+        self: &Arc<Self>,
+        room: &RoomId,
+        question: &Question,
+        until: Instant,
+    ) -> Result<Answer> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let Ok(answer) = timeout_at(until, self.try_to_read(room, question)).await else {
-                return Err(no_turn());
+                return Err(no_answer(self.settings.publish_timeout()));
             };
             let error = match answer {
                 Ok(answer) => return Ok(answer),

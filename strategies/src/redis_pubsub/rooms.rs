@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::repair::Repair;
 use super::sequence::Place;
 use crate::backplane::{Position, RoomId};
 use crate::error::Result;
@@ -25,6 +26,8 @@ pub(crate) struct Room {
     pub(crate) confirmed: bool,
     /// Whoever waits for the join, and until when.
     pub(crate) waiter: Option<(Waiter, Instant)>,
+    /// What it stands still for.
+    pub(crate) repair: Option<Repair>,
     /// When it is unsubscribed, if nobody joins again.
     leaves_at: Option<Instant>,
 }
@@ -63,6 +66,7 @@ impl Rooms {
             wanted: false,
             confirmed: false,
             waiter: None,
+            repair: None,
             leaves_at: None,
         });
         entry.wanted = true;

@@ -23,7 +23,8 @@ if ARGV[4] ~= '' then redis.call(ARGV[4], KEYS[1], head .. ARGV[1]) end
 return head";
 
 /// As [`PUBLISH_SCRIPT`], and keeps the message; a message id that came before gets the head it had then, and nothing else
-/// happens. KEYS: head, stream, message id. ARGV: as there, then messages to keep, seconds to keep them, seconds to remember the id.
+/// happens. One that came in an earlier epoch is published again: nobody can tell whether it reached everybody before the
+/// server's life ended, and receivers drop what they have. KEYS: head, stream, message id. ARGV: as there, then messages to keep, seconds to keep them, seconds to remember the id.
 ///
 /// A stream that does not take the offset is of an earlier epoch: it starts anew.
 pub(super) const KEEPING_PUBLISH_SCRIPT: &str = "\
@@ -33,7 +34,11 @@ if head and string.sub(head, 17) == ARGV[5] then
 epoch = string.sub(head, 1, 8) offset = struct.unpack('>I8', head, 9) + 1
 end
 head = epoch .. struct.pack('>I8', offset)
-if not redis.call('SET', KEYS[3], head, 'NX', 'EX', ARGV[8]) then return redis.call('GET', KEYS[3]) end
+if not redis.call('SET', KEYS[3], head, 'NX', 'EX', ARGV[8]) then
+local first = redis.call('GET', KEYS[3])
+if string.sub(first, 1, 8) == epoch then return first end
+redis.call('SET', KEYS[3], head, 'EX', ARGV[8])
+end
 redis.call('SET', KEYS[1], head .. ARGV[5], 'EX', ARGV[3])
 if ARGV[4] == '' then return head end
 local id = string.format('%.0f-0', offset)

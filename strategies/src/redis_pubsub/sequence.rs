@@ -108,6 +108,19 @@ impl Place {
         }
     }
 
+    /// If something is missing before `next`, and the server numbers it as the node does: the position that it lies behind.
+    pub(crate) fn readable(&self, next: Position) -> Option<Position> {
+        let last = self.last?;
+        let since = if last.epoch != next.epoch {
+            Position { offset: 0, ..next }
+        } else if self.own.is_none() {
+            last
+        } else {
+            return None;
+        };
+        (next.offset.checked_sub(since.offset)? > 1).then_some(since)
+    }
+
     /// A message arrived. Returns what is missing before it, in the numbering that is shown. Only once the top is known.
     /// `renumber` draws an epoch if numbering went back; without it messages may come in any order.
     pub(crate) fn arrived(&mut self, at: Position, renumber: Option<&Epochs>) -> Option<Missing> {
@@ -199,6 +212,23 @@ mod tests {
         assert_ne!(place.shown().unwrap().epoch, own.epoch);
         assert_eq!(place.arrived(at(2, 1), Some(&epochs)), Some(Missing { from: 1, to: 1 }));
         assert_eq!(place.shown(), Some(at(2, 1)), "the server's epoch is new: its numbers are good again");
+    }
+
+    #[test]
+    fn what_is_missing_can_be_read_where_numbers_are_the_servers() {
+        let (mut place, epochs) = (Place::default(), Epochs::new());
+        assert_eq!(place.readable(at(1, 9)), None, "nothing is missing before the first top");
+        place.compare(at(1, 5));
+        assert_eq!(place.readable(at(1, 6)), None);
+        assert_eq!(place.readable(at(1, 8)), Some(at(1, 5)));
+        assert_eq!(place.readable(at(2, 1)), None, "the end of an epoch is not known");
+        assert_eq!(place.readable(at(2, 3)), Some(at(2, 0)));
+        for again in [5, 4, 0] {
+            assert_eq!(place.readable(at(1, again)), None, "numbers that come again");
+        }
+        place.arrived(at(1, 3), Some(&epochs));
+        assert_eq!(place.readable(at(1, 9)), None, "the stream has other numbers than members saw");
+        assert_eq!(place.readable(at(2, 3)), Some(at(2, 0)));
     }
 
     #[test]

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep};
 
-use super::lanes::{Lane, Session, Use};
-use super::listening::Listening;
+use super::lanes::{Lane, Session, Standing, Use};
+use super::listening::{Books, Listening};
 use super::live::Shared;
+use super::repair::{Read, Repairs};
 use super::rooms::{Joined, Room, Rooms, Waiter};
 use super::wire::Inbound;
 use crate::backplane::RoomId;
@@ -44,7 +45,9 @@ pub(crate) struct Subscriber {
     lane: Arc<Lane>,
     requests: mpsc::UnboundedReceiver<Request>,
     rooms: Rooms,
+    repairs: Repairs,
     link: Link,
+    standing: Standing,
     /// The lane has no slots any more, and ends at this time at the latest.
     retires_at: Option<Instant>,
 }
@@ -92,7 +95,9 @@ impl Subscriber {
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Self {
         let link = Link::new(shared.wire.inbound());
-        Self { shared, lane, requests, rooms: Rooms::default(), link, retires_at: None }
+        let (repairs, standing) = (Repairs::new(&shared), Standing::new(&shared));
+        let rooms = Rooms::default();
+        Self { shared, lane, requests, rooms, repairs, link, standing, retires_at: None }
     }
 
     /// Runs until the live path closes or the lane retires. `session` is the first connection, if there is one already.
@@ -115,6 +120,7 @@ impl Subscriber {
                 break;
             }
             self.lane.listening.send_replace(false);
+            self.standing.set(true);
             self.link.broken();
             for room in self.rooms.iter_mut() {
                 room.confirmed = false;
@@ -146,15 +152,16 @@ impl Subscriber {
         let mut opening: Option<Opening> = None;
         let mut spare: Option<Session> = None;
         loop {
-            if let Err(error) = listening.collect(&mut self.rooms, self.link.inbound.as_mut()) {
+            if let Err(error) = listening.collect(&mut self.books()) {
                 return End::Broken(error);
             }
             if listening.take_complete() {
                 self.resumed();
             }
             self.link.inbound.flush();
-            if !listening.is_silent() {
+            if !listening.is_silent() && opening.is_some() | spare.is_some() {
                 (opening, spare) = (None, None);
+                self.standing.set(false);
             }
             tokio::select! {
                 received = listening.turn() => if let Err(error) = received {
@@ -180,18 +187,31 @@ impl Subscriber {
                         if let Some(fresh) = spare.take() {
                             return End::Replaced(fresh);
                         }
+                        self.standing.set(true);
                         opening.get_or_insert_with(|| self.open());
                     } else {
                         listening.beat(now, &self.rooms);
                     }
                 }
                 fresh = opened(&mut opening) => (opening, spare) = (None, Some(fresh)),
+                read = self.repairs.next() => self.repair(read),
             }
         }
     }
 
+    fn books(&mut self) -> Books<'_> {
+        Books { rooms: &mut self.rooms, repairs: &mut self.repairs, inbound: self.link.inbound.as_mut() }
+    }
+
+    /// Passes on what was lost and read back.
+    fn repair(&mut self, read: Read) {
+        self.repairs.take(read, &mut self.rooms, self.link.inbound.as_mut());
+        self.link.inbound.flush();
+    }
+
     /// Every room is subscribed and compared.
     fn resumed(&mut self) {
+        self.standing.set(false);
         if self.link.whole() {
             self.shared.stats.reconnects.add(1);
             tracing::info!("listening to Redis resumes");
@@ -268,6 +288,7 @@ impl Subscriber {
                 session = &mut opening => return Some(session),
                 () = closed(closing) => return None,
                 request = self.requests.recv() => drop(self.take_requests(&mut vec![request?])),
+                read = self.repairs.next() => self.repair(read),
                 _ = tick.tick() => {
                     // Other lanes have the slots of a master that does not come back.
                     self.rehome();
@@ -285,7 +306,9 @@ impl Subscriber {
         let elsewhere = |room: &&RoomId| !Arc::ptr_eq(&self.shared.lane_of(room), &self.lane);
         let moved: Vec<RoomId> = self.rooms.names().filter(elsewhere).cloned().collect();
         for room in moved {
-            if let Some(entry) = self.rooms.remove(&room) {
+            if let Some(mut entry) = self.rooms.remove(&room) {
+                self.repairs.abandon(&mut entry, self.link.inbound.as_mut());
+                self.link.inbound.flush();
                 // Without the other lane's task the live path is closing.
                 let _ = self.shared.request(&room, Request::Adopt(entry));
             }

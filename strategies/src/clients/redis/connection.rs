@@ -145,9 +145,12 @@ async fn within<T>(limit: Duration, host: &str, step: impl Future<Output = io::R
 
 /// The error for an error reply. Its first word is Redis' own code.
 pub fn refused(message: &[u8]) -> Error {
-    let message = String::from_utf8_lossy(message).into_owned();
+    let mut message = String::from_utf8_lossy(message).into_owned();
     let code = message.split(' ').next().unwrap_or_default();
     let temporary = !matches!(code, "ERR" | "NOPERM" | "NOAUTH" | "WRONGPASS" | "WRONGTYPE" | "NOPROTO");
+    if code == "OOM" {
+        message.push_str("; raise maxmemory of this Redis, or let it keep less: history_messages, history_minutes, dedup_seconds");
+    }
     Error::new(ErrorKind::Broker, "redis", message).with_temporary(temporary)
 }
 
