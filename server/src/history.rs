@@ -1,20 +1,23 @@
 //! Reading what a room carried, for clients that come back, for those who ask for history, and for the server API.
 
+mod missed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use manifold_protocol::{ClientInfo, ErrorCode, HistoryRequest, HistoryResult, Json, Publication};
 use manifold_strategies::{
-    Error, ErrorKind, History, Message, Page, PageQuery, Position, Result as BackplaneResult, Resumed, RoomId,
+    Error, ErrorKind, History, Message, Page, PageQuery, Position, Result as BackplaneResult, RoomId,
 };
 
 use crate::connection::reply_code;
 use crate::epoch;
-use crate::hub::Numbering;
 use crate::node::Node;
 
+pub(crate) use missed::{Missed, Reads, read_missed};
+
 /// A position as clients name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Since {
     pub(crate) offset: u64,
     /// Empty: whatever epoch the room is in.
@@ -30,15 +33,6 @@ pub(crate) struct HistoryQuery {
     pub(crate) since: Option<Since>,
     /// Newest first.
     pub(crate) reverse: bool,
-}
-
-/// What somebody who comes back has missed.
-#[derive(Debug)]
-pub(crate) struct Missed {
-    /// Where it stood.
-    pub(crate) since: Position,
-    /// What came after that.
-    pub(crate) resumed: Resumed,
 }
 
 impl From<&HistoryRequest<'_>> for HistoryQuery {
@@ -106,37 +100,6 @@ pub(crate) async fn remove(node: &Node, room: &RoomId) -> Result<(), ErrorCode> 
     let patience = Duration::from_millis(node.config().recovery_timeout_ms);
     let removed = tokio::time::timeout(patience, removal).await;
     removed.unwrap_or_else(|_elapsed| Err(late("history_remove"))).map_err(|error| fault(node, &error))
-}
-
-/// Reads what somebody who comes back to a room has missed.
-///
-/// # Errors
-/// The backplane fails, or takes too long.
-pub(crate) async fn read_missed(node: &Node, room: &RoomId, since: &Since) -> BackplaneResult<Missed> {
-    let patience = Duration::from_millis(node.config().recovery_timeout_ms);
-    let missed = tokio::time::timeout(patience, read_after(node, room, since)).await;
-    missed.unwrap_or_else(|_elapsed| Err(late("resume")))
-}
-
-async fn read_after(node: &Node, room: &RoomId, since: &Since) -> BackplaneResult<Missed> {
-    let unknown = |top| Missed { since: Position::default(), resumed: Resumed::Incomplete { top } };
-    let Some(history) = node.backplane().history() else { return Ok(unknown(Position::default())) };
-    let Some(position) = since.position(history, room).await? else {
-        return Ok(unknown(top(history, room).await?));
-    };
-    let limit = node.config().recovery_messages_max as usize;
-    let dense = node.hub().numbering() == Numbering::Dense;
-    let resumed = match history.resume(room, position, limit).await? {
-        // Who is ahead of the room has a position that will be given out again.
-        Resumed::Complete { top, .. }
-            if dense && top.epoch == position.epoch && top.offset < position.offset =>
-        {
-            Resumed::Incomplete { top }
-        }
-        Resumed::Complete { messages, top } if messages.len() > limit => Resumed::Incomplete { top },
-        resumed => resumed,
-    };
-    Ok(Missed { since: position, resumed })
 }
 
 fn late(operation: &'static str) -> Error {

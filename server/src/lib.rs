@@ -10,7 +10,8 @@
 //! - `history`: what a room carried, for those members, for those who ask, and for the server API;
 //! - `presence`: who is in which room, on all nodes;
 //! - `sweep`: pings and deadlines of all sessions;
-//! - [`config`], `metrics`, [`Node`], which ties them together, and [`Server`], which runs it.
+//! - [`config`], `metrics`, [`Node`], which ties them together, [`Server`], which runs it, and [`LocalNode`], which runs it without
+//!   a listening socket.
 //!
 //! Nothing here knows a broker: that is the business of `manifold-strategies`.
 
@@ -23,6 +24,7 @@ mod frame;
 mod history;
 mod http;
 mod hub;
+mod local;
 mod logging;
 mod metrics;
 mod node;
@@ -34,6 +36,7 @@ mod server;
 mod session;
 mod sweep;
 
+pub use local::LocalNode;
 pub use logging::init as init_logging;
 pub use node::Node;
 pub use server::{Server, ServerError};

@@ -9,6 +9,7 @@ use manifold_strategies::{Backplane, Entrance, MessageId, Start};
 
 use crate::clock::unix_us;
 use crate::config::{Config, ConfigError};
+use crate::history::Reads;
 use crate::hub::{Hub, HubSettings};
 use crate::metrics::{Gauges, Metrics};
 use crate::presence::{self, Presence};
@@ -22,6 +23,7 @@ pub struct Node {
     /// The settings as shown to people.
     effective: toml::Table,
     hub: Arc<Hub>,
+    reads: Reads,
     sweep: Arc<Sweep>,
     metrics: Arc<Metrics>,
     connections: AtomicUsize,
@@ -84,6 +86,7 @@ impl Node {
         Ok(Arc::new(Self {
             effective,
             hub,
+            reads: Reads::default(),
             sweep: Arc::new(Sweep::new(deadlines)),
             metrics,
             connections: AtomicUsize::new(0),
@@ -146,6 +149,10 @@ impl Node {
 
     pub(crate) fn backplane(&self) -> &Arc<dyn Backplane> {
         self.hub.backplane()
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     pub(crate) fn sweep(&self) -> &Arc<Sweep> {

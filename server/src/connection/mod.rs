@@ -14,6 +14,8 @@ mod subscribe;
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -79,7 +81,29 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(admission: Admission, session: Arc<Session>, first: Vec<u8>) -> Self {
+    /// Opens a session on a socket in non-blocking mode that has its WebSocket handshake behind it. `client` are random bits
+    /// that name it. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    pub(crate) fn open(
+        admission: Admission,
+        stream: TcpStream,
+        client: u128,
+        first: Vec<u8>,
+    ) -> io::Result<Self> {
+        let node = Arc::clone(admission.node());
+        let outbox_bytes_max = usize::try_from(node.config().outbox_bytes_max).unwrap_or(usize::MAX);
+        let session = Arc::new(Session::new(stream, client, outbox_bytes_max)?);
+        node.metrics().count_accepted();
+        node.sweep().expect_connect(&session);
+        if node.is_draining() {
+            session.request_close(DisconnectCode::SHUTDOWN);
+        }
+        Ok(Self::new(admission, session, first))
+    }
+
+    fn new(admission: Admission, session: Arc<Session>, first: Vec<u8>) -> Self {
         let message_bytes_max = admission.node().config().message_bytes_max;
         let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
         Self {

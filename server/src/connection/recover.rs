@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use manifold_protocol::{ErrorCode, Reply, ReplyBody, SubscribeResult, json};
-use manifold_strategies::{Message, Position, Result as BackplaneResult, Resumed};
+use manifold_protocol::{ErrorCode, ReplyBody, SubscribeResult};
+use manifold_strategies::{Error, Position};
 
 use super::commands::Client;
 use super::pending::Pending;
 use super::subscribe::{Joining, Subscription, Wish, subscribe_result};
-use crate::epoch;
-use crate::frame;
 use crate::history::{self, Missed, Since};
 use crate::hub::{Ending, Recovery, Ticket, UNFLUSHED_BYTES_MAX};
 use crate::metrics::RecoveryOutcome;
@@ -20,7 +18,7 @@ pub(super) struct FinishedRecovery {
     id: u32,
     wish: Wish,
     recovery: Recovery,
-    missed: BackplaneResult<Missed>,
+    missed: Result<Arc<Missed>, Arc<Error>>,
 }
 
 impl Client {
@@ -57,30 +55,19 @@ impl Client {
 
     fn come_back(&mut self, id: u32, wish: &Wish, recovery: Recovery, missed: &Missed) {
         let bytes_max = self.reply_bytes_max();
-        let mut publications = 0;
-        let mut reply = None;
-        let mut too_large = None;
-        if let Resumed::Complete { messages, top } = &missed.resumed {
-            publications = messages.len();
-            reply = recovered_reply(id, wish, missed.since, messages, *top);
-            reply = reply.filter(|reply| reply.len() <= bytes_max);
-            if reply.is_none() {
-                too_large = Some(Resumed::Incomplete { top: *top });
-            }
-        }
-        let resumed = too_large.as_ref().unwrap_or(&missed.resumed);
+        let reply = missed.reply(id).filter(|reply| reply.len() <= bytes_max);
+        let too_large = reply.is_none() && missed.is_complete();
         // A long turn must not make its own client look slow.
         self.session.relieve(UNFLUSHED_BYTES_MAX);
-        let hub = self.node.hub();
+        let (session, answer) = (&self.session, &missed.answer);
         let entered =
-            hub.finish_recovery(recovery, &self.session, wish.grant, resumed, |ending| match ending {
-                Ending::Complete { held } => {
-                    self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, publications)
+            self.node.hub().finish_recovery(recovery, session, wish.grant, answer, too_large, |ending| {
+                match ending {
+                    Ending::Complete { held } => {
+                        self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, missed.len())
+                    }
+                    Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
                 }
-                Ending::Incomplete { top, .. } if too_large.is_some() => {
-                    self.welcome_anew(id, wish, top, RecoveryOutcome::TooLarge)
-                }
-                Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
             });
         self.subscriptions.extend(entered.map(|(room, slot)| Subscription { room, slot }));
     }
@@ -118,29 +105,4 @@ impl Client {
         let bytes = self.node.config().outbox_bytes_max / 4 * 3;
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
-}
-
-/// The frame of the reply to a client that stood at `since`, where nothing is missing. `None`: a message is not what this server
-/// writes.
-fn recovered_reply(
-    id: u32,
-    wish: &Wish,
-    since: Position,
-    messages: &[Message],
-    top: Position,
-) -> Option<Vec<u8>> {
-    // In another numbering the client goes on from the room's position; offsets of the one it knows would lead it astray.
-    let same = since.epoch == top.epoch;
-    let result = SubscribeResult {
-        recoverable: wish.grant.recoverable,
-        positioned: wish.grant.positioned,
-        epoch: epoch::encode(top.epoch).into(),
-        offset: if same { since.offset } else { top.offset },
-        publications: history::publications(messages, same.then_some(top.epoch))?,
-        recovered: true,
-        was_recovering: true,
-        ..SubscribeResult::default()
-    };
-    let reply = Reply { id, body: ReplyBody::Subscribe(result) };
-    Some(frame::text(|out| json::append_reply(out, &reply)))
 }

@@ -38,6 +38,12 @@ struct Info<'a> {
 /// What was lost on the way to this node since it started, as far as that can be known, and who was told.
 #[derive(Debug, Serialize)]
 struct Losses {
+    /// Gaps that the backplane saw: those that it repaired, and those that it declared.
+    gaps_seen: u64,
+    /// Gaps made good before members noticed.
+    gaps_repaired: u64,
+    /// Messages delivered late by that.
+    gap_messages_repaired: u64,
     /// Gaps that the backplane declared.
     gaps: u64,
     /// Messages known to be lost in them.
@@ -91,6 +97,9 @@ fn info(node: &Node) -> Response {
         namespace: &config.namespace,
         started_at_ms: node.started_at_us() / 1000,
         losses: Losses {
+            gaps_seen: stats.gaps.get() + stats.gaps_repaired.get(),
+            gaps_repaired: stats.gaps_repaired.get(),
+            gap_messages_repaired: stats.gap_messages_repaired.get(),
             gaps: stats.gaps.get(),
             gap_messages: stats.gap_messages.get(),
             positions_behind: recoveries.positions_behind.load(Relaxed),

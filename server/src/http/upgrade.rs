@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use manifold_protocol::DisconnectCode;
 use manifold_protocol::websocket::handshake::{self, HandshakeError};
 use tokio::net::TcpStream;
 use warp::filters::BoxedFilter;
@@ -17,7 +16,6 @@ use warp::{Filter, Reply};
 use super::{origin, respond};
 use crate::connection::Connection;
 use crate::node::{Admission, Node};
-use crate::session::Session;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -89,18 +87,9 @@ async fn run(admission: Admission, upgrade: OnUpgrade) {
 }
 
 fn open(admission: Admission, stream: TcpStream, first: Vec<u8>) -> io::Result<Connection> {
-    let node = Arc::clone(admission.node());
     let mut client = [0; 16];
     getrandom::fill(&mut client).map_err(io::Error::other)?;
-    let outbox_bytes_max = usize::try_from(node.config().outbox_bytes_max).unwrap_or(usize::MAX);
-    let session = Session::new(stream.into_std()?, u128::from_be_bytes(client), outbox_bytes_max)?;
-    let session = Arc::new(session);
-    node.metrics().count_accepted();
-    node.sweep().expect_connect(&session);
-    if node.is_draining() {
-        session.request_close(DisconnectCode::SHUTDOWN);
-    }
-    Ok(Connection::new(admission, session, first))
+    Connection::open(admission, stream.into_std()?, u128::from_be_bytes(client), first)
 }
 
 /// The subprotocol to answer with. `None`: only Protobuf would do for this client.

@@ -7,6 +7,7 @@
 //! Locks are taken in this order: a room's turn, a shard of the hub, a room, an outbox, presence or the list of newly watched rooms.
 //! None is held while the backplane is called.
 
+mod answer;
 mod arrivals;
 mod fan_out;
 mod giant;
@@ -28,6 +29,7 @@ use manifold_strategies::{Backplane, Position, RoomId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 
+pub(crate) use answer::Answer;
 pub(crate) use fan_out::{Cork, UNFLUSHED_BYTES_MAX};
 pub(crate) use interest::{Reservation, Ticket};
 use members::Member;
@@ -208,7 +210,9 @@ impl Hub {
         let turn = room.turn.lock();
         let mut state = room.lock();
         let removed = state.members.remove(slot, session);
-        state.forget_comebacks();
+        if removed {
+            state.forget_trail(slot);
+        }
         reply();
         let unwanted = removed && !state.wanted();
         drop(state);

@@ -7,12 +7,13 @@
 //! History may be ahead of what arrives live: a log is read to its end while this node's reader is still on its way there. A
 //! member with such an answer *trails*: what the answer held is not for it when it arrives live, too.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use manifold_protocol::websocket::FrameBuilder;
 use manifold_strategies::{Message, MessageId, Position, Resumed};
 
+use super::answer::Answer;
 use super::fan_out::frame_of;
 use super::interest::Ticket;
 use super::members::Members;
@@ -39,7 +40,8 @@ pub(super) struct Comebacks {
     dropped_serial: u64,
     /// Losses on the way to this node, counted while this exists.
     losses: u64,
-    trails: Vec<Trail>,
+    /// Members whose history was ahead of what arrives live, by their slots.
+    trails: HashMap<u32, Trail>,
 }
 
 /// A live message that waits for histories.
@@ -50,14 +52,12 @@ struct Held {
     message: Message,
 }
 
-/// A member whose history was ahead of what arrives live.
+/// How far a member's history was ahead of what arrives live.
 struct Trail {
-    slot: u32,
-    session: Arc<Session>,
     /// Live messages up to here were in its history.
     top: Position,
     /// So were these, which have no position.
-    unplaced: Vec<MessageId>,
+    unplaced: Arc<[MessageId]>,
     /// Until when those may still arrive.
     until_us: u64,
 }
@@ -76,6 +76,8 @@ pub(crate) struct Recovery {
     ticket: Ticket,
     /// Serial number of the room's last message before this began.
     began_serial: u64,
+    /// Where the room stood by then, if that was known.
+    began_top: Option<Position>,
     /// The losses that the room had counted by then.
     losses: u64,
 }
@@ -111,37 +113,44 @@ impl Drop for Recovery {
 impl Hub {
     /// Begins to hold a room's messages back for a subscriber. History is to be asked after this, and not before.
     pub(crate) fn begin_recovery(&self, ticket: Ticket) -> Recovery {
-        let (began_serial, losses) = ticket.room.lock().begin_recovery();
-        Recovery { ticket, began_serial, losses }
+        let mut state = ticket.room.lock();
+        let (began_serial, began_top) = (state.serial, state.top);
+        let losses = state.begin_recovery();
+        drop(state);
+        Recovery { ticket, began_serial, began_top, losses }
     }
 
-    /// Ends a recovery with what history answered. `reply` is called under the room's lock; it has to put the reply, and what
-    /// was held back, into the outbox, and says whether the subscriber becomes a member.
+    /// Ends a recovery with what history answered, or without it if that is `too_large` for the subscriber. `reply` is called
+    /// under the room's lock; it has to put the reply, and what was held back, into the outbox, and says whether the subscriber
+    /// becomes a member.
     pub(crate) fn finish_recovery(
         &self,
         recovery: Recovery,
         session: &Arc<Session>,
         grant: Grant,
-        resumed: &Resumed,
+        answer: &Answer,
+        too_large: bool,
         reply: impl FnOnce(Ending) -> bool,
     ) -> Option<(Arc<Room>, u32)> {
         let room = Arc::clone(recovery.room());
         let mut state = room.lock();
         let numbering = self.numbering();
-        let (ending, answer) = match resumed {
-            Resumed::Complete { messages, top } => match state.judge(&recovery, *top, numbering) {
-                Ok(()) => {
-                    let held = state.held_since(&recovery, &room, messages, *top);
-                    (Ending::Complete { held }, Some((messages, *top)))
-                }
-                Err(outcome) => (state.incomplete(*top, outcome), None),
-            },
-            Resumed::Incomplete { top } => (state.incomplete(*top, RecoveryOutcome::Incomplete), None),
+        let top = answer.top();
+        let judged = match answer.resumed() {
+            Resumed::Complete { .. } if too_large => Err(RecoveryOutcome::TooLarge),
+            Resumed::Complete { .. } => state.judge(&recovery, top, numbering),
+            Resumed::Incomplete { .. } => Err(RecoveryOutcome::Incomplete),
+        };
+        let complete = judged.is_ok();
+        let ending = match judged {
+            Ok(()) => Ending::Complete { held: state.held_since(&recovery, &room, answer) },
+            // What is known here is what the next message is measured by.
+            Err(outcome) => Ending::Incomplete { top: state.top.unwrap_or(top), outcome },
         };
         let slot = reply(ending).then(|| {
             let slot = self.admit(&room, &mut state, session, grant);
-            if let Some((messages, top)) = answer {
-                state.trail(slot, session, messages, top, numbering);
+            if complete {
+                state.trail(slot, answer, numbering);
             }
             slot
         });
@@ -153,10 +162,11 @@ impl Hub {
 }
 
 impl State {
-    fn begin_recovery(&mut self) -> (u64, u64) {
+    /// Says how many losses were counted so far.
+    fn begin_recovery(&mut self) -> u64 {
         let comebacks = self.comebacks.get_or_insert_default();
         comebacks.under_way += 1;
-        (self.serial, comebacks.losses)
+        comebacks.losses
     }
 
     fn end_recovery(&mut self) {
@@ -167,7 +177,7 @@ impl State {
                 comebacks.held_bytes = 0;
             }
         }
-        self.forget_comebacks();
+        self.tidy_comebacks();
     }
 
     /// Whether the answer and what was held back are all that came: if not, why.
@@ -179,36 +189,32 @@ impl State {
         if comebacks.dropped_serial > recovery.began_serial {
             return Err(RecoveryOutcome::HoldOverflow);
         }
-        let Some(now) = self.top else { return Ok(()) };
-        if now.epoch != top.epoch {
+        if self.top.is_some_and(|now| now.epoch != top.epoch) {
             return Err(RecoveryOutcome::Renumbered);
         }
-        let held = comebacks.since(recovery.began_serial).map(|held| held.message.position);
-        let reached = held.filter(|position| position.epoch == now.epoch).map(|position| position.offset);
-        if numbering == Numbering::Dense && reached.fold(top.offset, u64::max) < now.offset {
-            // History answered with less than had been delivered here.
-            return Err(RecoveryOutcome::Hole);
+        if numbering != Numbering::Dense {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn incomplete(&self, top: Position, outcome: RecoveryOutcome) -> Ending {
-        // What is known here is what the next message is measured by.
-        Ending::Incomplete { top: self.top.unwrap_or(top), outcome }
+        // Between where the room stood when this began and what came since nothing is missing: that would have been a loss. What
+        // is left to see is that the answer reaches up to there.
+        let reached = match recovery.began_top {
+            Some(began) => began.epoch != top.epoch || began.offset <= top.offset,
+            None => {
+                let mut held = comebacks.since(recovery.began_serial).map(|held| held.message.position);
+                let first = held.find(|position| position.epoch == top.epoch && position.offset > top.offset);
+                first.is_none_or(|first| first.offset == top.offset + 1)
+            }
+        };
+        if reached { Ok(()) } else { Err(RecoveryOutcome::Hole) }
     }
 
     /// The frames of what was held back for a recovery and is not in its answer.
-    fn held_since(&self, recovery: &Recovery, room: &Room, answer: &[Message], top: Position) -> Vec<u8> {
+    fn held_since(&self, recovery: &Recovery, room: &Room, answer: &Answer) -> Vec<u8> {
         let mut frames = Vec::new();
         let Some(comebacks) = &self.comebacks else { return frames };
-        let mut held = comebacks.since(recovery.began_serial).peekable();
-        if held.peek().is_none() {
-            return frames;
-        }
-        let answered: HashSet<MessageId> = answer.iter().map(|message| message.envelope.id).collect();
         let mut builder = FrameBuilder::new();
-        for Held { offset, message, .. } in held {
-            if !answered.contains(&message.envelope.id) && !reaches(top, message.position) {
+        for Held { offset, message, .. } in comebacks.since(recovery.began_serial) {
+            if !reaches(answer.top(), message.position) && !answer.holds(message.envelope.id) {
                 frames.extend_from_slice(frame_of(&mut builder, room, message, *offset));
             }
         }
@@ -216,24 +222,16 @@ impl State {
     }
 
     /// Sees to it that a new member does not get twice what its history was ahead with.
-    fn trail(
-        &mut self,
-        slot: u32,
-        session: &Arc<Session>,
-        answer: &[Message],
-        top: Position,
-        numbering: Numbering,
-    ) {
-        let unplaced = answer.iter().filter(|message| message.position.offset == 0);
-        let unplaced: Vec<MessageId> = unplaced.map(|message| message.envelope.id).collect();
+    fn trail(&mut self, slot: u32, answer: &Answer, numbering: Numbering) {
+        let (top, unplaced) = (answer.top(), answer.unplaced());
         // Dense positions that were seen here are refused to everybody when they come again.
         let passed = numbering == Numbering::Dense && self.top.is_some_and(|now| reaches(now, top));
         if unplaced.is_empty() && (passed || top.offset == 0) {
             return;
         }
         let until_us = unix_us() + UNPLACED_PATIENCE_US;
-        let trail = Trail { slot, session: Arc::clone(session), top, unplaced, until_us };
-        self.comebacks.get_or_insert_default().trails.push(trail);
+        let trail = Trail { top, unplaced: Arc::clone(unplaced), until_us };
+        self.comebacks.get_or_insert_default().trails.insert(slot, trail);
     }
 
     /// Takes note of the room's newest message for those who come back. Says how many members are not to get it: their
@@ -244,7 +242,7 @@ impl State {
             comebacks.hold(Held { serial: *serial, offset, message: message.clone() }, bytes_max);
         }
         let excluded = comebacks.follow(message, members, *serial);
-        self.forget_comebacks();
+        self.tidy_comebacks();
         excluded
     }
 
@@ -252,8 +250,8 @@ impl State {
     /// not.
     pub(super) fn serve_trailing(&mut self, frame: &[u8]) {
         let Self { comebacks: Some(comebacks), members, serial, .. } = self else { return };
-        for trail in &comebacks.trails {
-            if let Some(member) = members.get_mut(trail.slot)
+        for slot in comebacks.trails.keys() {
+            if let Some(member) = members.get_mut(*slot)
                 && member.joined_serial < *serial
             {
                 member.joined_serial = *serial;
@@ -269,12 +267,27 @@ impl State {
         }
     }
 
-    /// Forgets members that have left, and everything once nobody needs it.
-    pub(super) fn forget_comebacks(&mut self) {
+    /// A member has left its slot.
+    pub(super) fn forget_trail(&mut self, slot: u32) {
+        if let Some(comebacks) = &mut self.comebacks
+            && comebacks.trails.remove(&slot).is_some()
+        {
+            self.tidy_comebacks();
+        }
+    }
+
+    /// Members have left their slots.
+    pub(super) fn forget_trails(&mut self) {
         let Some(comebacks) = &mut self.comebacks else { return };
-        let members = &self.members;
-        comebacks.trails.retain(|trail| members.holds(trail.slot, &trail.session));
-        if comebacks.under_way == 0 && comebacks.trails.is_empty() {
+        let members = &mut self.members;
+        comebacks.trails.retain(|slot, _| members.get_mut(*slot).is_some());
+        self.tidy_comebacks();
+    }
+
+    /// Forgets everything once nobody needs it.
+    fn tidy_comebacks(&mut self) {
+        let unused = |comebacks: &Comebacks| comebacks.under_way == 0 && comebacks.trails.is_empty();
+        if self.comebacks.as_deref().is_some_and(unused) {
             self.comebacks = None;
         }
     }
@@ -283,7 +296,8 @@ impl State {
 impl Comebacks {
     /// What was held back after message `serial`.
     fn since(&self, serial: u64) -> impl Iterator<Item = &Held> {
-        self.held.iter().skip_while(move |held| held.serial <= serial)
+        let first = self.held.partition_point(|held| held.serial <= serial);
+        self.held.range(first..)
     }
 
     fn hold(&mut self, held: Held, bytes_max: usize) {
@@ -300,9 +314,9 @@ impl Comebacks {
     /// Looks at a live message for every member that trails.
     fn follow(&mut self, message: &Message, members: &mut Members, serial: u64) -> usize {
         let mut excluded = 0;
-        self.trails.retain(|trail| match trail.hear(message) {
+        self.trails.retain(|slot, trail| match trail.hear(message) {
             Heard::Already => {
-                if let Some(member) = members.get_mut(trail.slot) {
+                if let Some(member) = members.get_mut(*slot) {
                     member.joined_serial = serial;
                     excluded += 1;
                 }

@@ -178,7 +178,7 @@ impl State {
             session.send(if recoverable { &goodbye } else { &bytes });
             dismissed += 1;
         });
-        self.forget_comebacks();
+        self.forget_trails();
         dismissed
     }
 }

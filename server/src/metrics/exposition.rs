@@ -131,6 +131,11 @@ impl Snapshot {
                 "Missed messages delivered by recoveries",
                 &recoveries.publications,
             ),
+            (
+                "manifold_recovery_reads",
+                "Questions to the backplane for those who come back; one may be for many",
+                &recoveries.reads,
+            ),
             ("manifold_history_reads", "History requests answered", &recoveries.history_reads),
             (
                 "manifold_position_checks",
@@ -173,6 +178,16 @@ impl Snapshot {
         let counters = [
             ("manifold_backplane_gaps", "Gaps declared", &stats.gaps),
             ("manifold_backplane_gap_messages", "Messages known to be lost", &stats.gap_messages),
+            (
+                "manifold_backplane_gaps_repaired",
+                "Losses made good from what the broker keeps, before members noticed",
+                &stats.gaps_repaired,
+            ),
+            (
+                "manifold_backplane_gap_messages_repaired",
+                "Messages delivered late by that",
+                &stats.gap_messages_repaired,
+            ),
             ("manifold_backplane_duplicates_removed", "Envelopes seen before", &stats.duplicates_removed),
             ("manifold_backplane_reconnects", "Times that a broken broker link came back", &stats.reconnects),
             ("manifold_backplane_envelopes_received", "Envelopes decoded", &stats.envelopes_received),

@@ -77,6 +77,11 @@ impl Metrics {
         self.recoveries.publications.fetch_add(publications as u64, Relaxed);
     }
 
+    /// The backplane is asked what somebody who comes back has missed.
+    pub(crate) fn count_recovery_read(&self) {
+        self.recoveries.reads.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn count_history_read(&self) {
         self.recoveries.history_reads.fetch_add(1, Relaxed);
     }

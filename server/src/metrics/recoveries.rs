@@ -61,6 +61,8 @@ pub(crate) struct Recoveries {
     outcomes: [AtomicU64; RecoveryOutcome::ALL.len()],
     /// Missed messages that were delivered by recoveries.
     pub(crate) publications: AtomicU64,
+    /// Questions to the backplane's history for those who come back; one may be for many of them.
+    pub(crate) reads: AtomicU64,
     /// Answers to history requests.
     pub(crate) history_reads: AtomicU64,
     /// Times that the position of a quiet room was compared with the backplane's.
