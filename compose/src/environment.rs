@@ -21,6 +21,8 @@ pub struct Environment {
     /// Where Kafka is reached without links.
     kafka_direct: Option<String>,
     redis: Option<String>,
+    /// Where each data server of Redis is reached without links; empty where a sentinel decides who is the master.
+    redis_direct: Vec<String>,
     versions: Versions,
     links: Vec<Link>,
     processes: Vec<Process>,
@@ -94,6 +96,7 @@ impl Environment {
             kafka: kafka.address,
             kafka_direct: kafka.direct,
             redis: redis.address,
+            redis_direct: redis.servers,
             versions,
             links,
             processes,
@@ -111,6 +114,14 @@ impl Environment {
     /// `redis+cluster://host:port[,…]`.
     pub fn redis(&self) -> Option<&str> {
         self.redis.as_deref()
+    }
+
+    pub(crate) fn kafka_direct(&self) -> Option<&str> {
+        self.kafka_direct.as_deref()
+    }
+
+    pub(crate) fn redis_direct(&self) -> &[String] {
+        &self.redis_direct
     }
 
     /// The programs behind the addresses.
@@ -155,6 +166,8 @@ impl Drop for Environment {
 struct Part {
     address: Option<String>,
     direct: Option<String>,
+    /// Redis's data servers.
+    servers: Vec<String>,
     links: Vec<Link>,
     version: Option<String>,
     java: Option<String>,
@@ -174,6 +187,7 @@ fn start_kafka(request: &Request, folder: &Path, linked: bool) -> Result<Part> {
         address: Some(std::mem::take(&mut cluster.bootstrap)),
         direct: Some(std::mem::take(&mut cluster.direct)),
         links: std::mem::take(&mut cluster.links),
+        servers: Vec::new(),
         version: Some(kafka::VERSION.to_owned()),
         java: runtime.java.version.lines().next().map(str::to_owned),
         processes: std::mem::take(&mut cluster.processes),
@@ -189,6 +203,13 @@ fn start_redis(request: &Request, folder: &Path, linked: bool) -> Result<Part> {
     }
     let binary = redis::find()?;
     let mut servers = redis::start(&binary, topology, folder)?;
+    let direct = match topology {
+        RedisTopology::Single => servers.url.strip_prefix("redis://"),
+        RedisTopology::Cluster => servers.url.strip_prefix("redis+cluster://"),
+        RedisTopology::Sentinel => None,
+    };
+    let direct: Vec<String> =
+        direct.into_iter().flat_map(|hosts| hosts.split(',')).map(str::to_owned).collect();
     let mut links = Vec::new();
     if let (true, RedisTopology::Single, [port]) = (linked, topology, servers.ports.as_slice()) {
         let link = Link::start("link-redis".to_owned(), Port::claim()?, port.address())?;
@@ -198,6 +219,7 @@ fn start_redis(request: &Request, folder: &Path, linked: bool) -> Result<Part> {
     Ok(Part {
         address: Some(std::mem::take(&mut servers.url)),
         direct: None,
+        servers: direct,
         links,
         version: Some(binary.description),
         java: None,

@@ -9,6 +9,7 @@
 //!
 //! What does not live here: the strategies (only their names and needs, in [`STRATEGIES`]), the server, and any load.
 
+mod administration;
 mod cache;
 mod claim;
 pub mod detached;

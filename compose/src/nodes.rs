@@ -99,6 +99,11 @@ impl Nodes {
         self.http.clone()
     }
 
+    /// What topics, keys and channels of these nodes begin with.
+    pub fn namespace(&self) -> &str {
+        &self.spec.namespace
+    }
+
     /// The nodes' processes, in order. A restarted node keeps its address.
     pub fn processes(&self) -> &[Process] {
         &self.processes

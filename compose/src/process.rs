@@ -149,13 +149,24 @@ impl Process {
     /// [`Error::Exited`] or [`Error::NotReady`] with the end of its log; [`Error::ProcessState`] once its environment
     /// is gone.
     pub fn restart(&self) -> Result<()> {
-        self.0.kill()?;
-        self.0.spawn()?;
+        self.launch()?;
         self.wait_ready()
     }
 
+    /// Starts it again as [`restart`](Process::restart) does, without waiting for it to serve.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be started; [`Error::ProcessState`] once its environment is gone.
+    pub fn launch(&self) -> Result<()> {
+        self.0.kill()?;
+        self.0.spawn()
+    }
+
     /// Waits until it serves.
-    pub(crate) fn wait_ready(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Exited`] or [`Error::NotReady`] with the end of its log.
+    pub fn wait_ready(&self) -> Result<()> {
         (self.0.spec.ready)(self)
     }
 

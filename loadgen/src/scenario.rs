@@ -100,6 +100,8 @@ pub enum RedisShape {
     One,
     /// A master, a replica, and three sentinels that put one in the other's place.
     Sentinel,
+    /// Three masters that share the hash slots.
+    Cluster,
 }
 
 /// Rooms and who is in them.

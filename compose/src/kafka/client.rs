@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 const READY_TOPIC: &str = "__manifold_ready";
 
 /// How long one question to the cluster may take. Short, because an unready broker is simply asked again.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a Kafka that the user gave may take to answer.
 const GIVEN_WITHIN: Duration = Duration::from_secs(5);
@@ -207,7 +207,7 @@ fn create_topic(
     Ok(())
 }
 
-fn client_config(bootstrap: &str) -> ClientConfig {
+pub(crate) fn client_config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)

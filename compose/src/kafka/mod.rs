@@ -1,10 +1,12 @@
 //! Apache Kafka from pinned jars: fetching it, starting it quickly, knowing when it serves.
 
+mod admin;
 mod archive;
 mod broker;
 mod client;
 mod jars;
 
+pub(crate) use admin::{delete, grow};
 pub(crate) use broker::start;
 pub(crate) use client::{busiest_leader, check_given};
 pub(crate) use jars::VERSION;

@@ -1,11 +1,13 @@
 //! Redis: finding or fetching a server, starting it in its shapes, knowing when it serves.
 
+mod admin;
 mod binary;
 mod client;
 mod cluster;
 mod sentinel;
 mod server;
 
+pub(crate) use admin::{configure, move_slots};
 pub(crate) use binary::{Binary, find};
 pub(crate) use client::check_given;
 

@@ -50,8 +50,12 @@ impl Brokers {
         if request.kafka.is_some() && scenario.brokers.kafka == KafkaShape::Three {
             request = request.with_topology(Topology::Kafka3)?;
         }
-        if request.redis.is_some() && scenario.brokers.redis == RedisShape::Sentinel {
-            request = request.with_topology(Topology::RedisSentinel)?;
+        if request.redis.is_some() {
+            request = request.with_topology(match scenario.brokers.redis {
+                RedisShape::One => Topology::Redis,
+                RedisShape::Sentinel => Topology::RedisSentinel,
+                RedisShape::Cluster => Topology::RedisCluster,
+            })?;
         }
         Self::start_request(request, scenario.needs_links())
     }

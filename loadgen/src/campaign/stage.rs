@@ -53,6 +53,7 @@ pub(super) type OnProgress = Box<dyn Fn(&Live) + Send + Sync>;
 pub struct Stage<'e> {
     environment: Option<&'e Environment>,
     nodes: Option<Mutex<Nodes>>,
+    nodes_at_start: usize,
     cancel: Arc<AtomicBool>,
     on_progress: OnProgress,
     edges: Mutex<Option<Sender<Edge>>>,
@@ -102,6 +103,7 @@ impl<'e> Stage<'e> {
         let sampler = std::thread::spawn(move || sample(&received, watched, http));
         Self {
             environment,
+            nodes_at_start: nodes.as_ref().map_or(0, |nodes| nodes.processes().len()),
             nodes: nodes.map(Mutex::new),
             cancel,
             on_progress,

@@ -133,7 +133,7 @@ pub(super) struct CompareArguments {
     /// All scenarios, 5 blocks, claims, and (a quarter of an hour of it) capacity and knee in small-rooms: what gets published
     #[arg(long)]
     pub(super) full: bool,
-    /// Every scenario that breaks something, with clients that recover: some 40 s per run
+    /// Every scenario that breaks something, with clients that recover: some 20 s per run
     #[arg(long, conflicts_with_all = ["quick", "full", "scenario"])]
     pub(super) faults: bool,
     /// Seed of order and load; the same seed makes the same campaign

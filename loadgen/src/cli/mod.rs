@@ -25,6 +25,7 @@ mod output;
 mod readme;
 mod report;
 mod run;
+mod ticket;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,20 @@ pub enum Deed {
     Slow,
     /// A link is as it was.
     Mend,
+    /// Starts it again without waiting for it to serve: what it needs may be missing.
+    Launch,
+    /// Waits until what was launched serves.
+    Await,
+    /// Doubles the partitions of topics.
+    Grow,
+    /// Deletes topics.
+    Delete,
+    /// Uses a resource up: nothing more of it is to be had.
+    Exhaust,
+    /// The resource is there again.
+    Relieve,
+    /// Moves hash slots, with their keys, to another server.
+    Migrate,
 }
 
 /// What a fault strikes.
@@ -68,23 +82,53 @@ pub enum Target {
     KafkaLink,
     /// The link between the nodes and Redis.
     RedisLink,
+    /// The Kafka topics of the run.
+    KafkaTopics,
+    /// Every Kafka broker's disk: no file can be written to any more.
+    KafkaDisk,
+    /// The file descriptors of that node.
+    NodeFiles,
+    /// The memory that Redis may use, with a policy that evicts nothing.
+    RedisMemory,
+    /// The output buffers that Redis grants a subscriber: whatever does not fit its fixed 16 KiB ends the connection.
+    RedisBuffers,
+    /// Hash slots of a Redis cluster.
+    RedisSlots,
 }
 
 impl Target {
     /// The kind of broker that it strikes, or cuts off; none where it strikes nodes.
     pub fn broker(self) -> Option<ComponentKind> {
         match self {
-            Self::Node | Self::Nodes => None,
-            Self::Kafka | Self::KafkaLeader | Self::KafkaMajority | Self::KafkaLink => {
-                Some(ComponentKind::Kafka)
-            }
-            Self::Redis | Self::RedisMaster | Self::RedisLink => Some(ComponentKind::Redis),
+            Self::Node | Self::Nodes | Self::NodeFiles => None,
+            Self::Kafka
+            | Self::KafkaLeader
+            | Self::KafkaMajority
+            | Self::KafkaLink
+            | Self::KafkaTopics
+            | Self::KafkaDisk => Some(ComponentKind::Kafka),
+            Self::Redis
+            | Self::RedisMaster
+            | Self::RedisLink
+            | Self::RedisMemory
+            | Self::RedisBuffers
+            | Self::RedisSlots => Some(ComponentKind::Redis),
         }
     }
 
     /// Whether it is a link, and no process.
     pub fn is_link(self) -> bool {
         matches!(self, Self::KafkaLink | Self::RedisLink)
+    }
+
+    /// Whether it is something that runs out.
+    pub fn is_resource(self) -> bool {
+        matches!(self, Self::KafkaDisk | Self::NodeFiles | Self::RedisMemory | Self::RedisBuffers)
+    }
+
+    /// Whether it is one process or several.
+    pub fn is_process(self) -> bool {
+        !self.is_link() && !self.is_resource() && !matches!(self, Self::KafkaTopics | Self::RedisSlots)
     }
 }
 
@@ -95,7 +139,12 @@ impl Deed {
             Self::Stall | Self::Cut | Self::Slow | Self::Mend => target.is_link(),
             Self::Add => target == Target::Node,
             Self::Drain | Self::Roll => matches!(target, Target::Node | Target::Nodes),
-            Self::Kill | Self::Stop | Self::Continue | Self::Restart => !target.is_link(),
+            Self::Kill | Self::Stop | Self::Continue | Self::Restart | Self::Launch | Self::Await => {
+                target.is_process()
+            }
+            Self::Grow | Self::Delete => target == Target::KafkaTopics,
+            Self::Exhaust | Self::Relieve => target.is_resource(),
+            Self::Migrate => target == Target::RedisSlots,
         }
     }
 }

@@ -90,6 +90,13 @@ fn describe(mark: &FaultMark) -> String {
         Deed::Cut => "cut",
         Deed::Slow => "slow down",
         Deed::Mend => "mend",
+        Deed::Launch => "launch",
+        Deed::Await => "wait for",
+        Deed::Grow => "double the partitions of",
+        Deed::Delete => "delete",
+        Deed::Exhaust => "use up",
+        Deed::Relieve => "give back",
+        Deed::Migrate => "move",
     };
     let target = match mark.fault.to {
         Target::Node => "node",
@@ -101,6 +108,12 @@ fn describe(mark: &FaultMark) -> String {
         Target::RedisMaster => "Redis's master",
         Target::KafkaLink => "the link to Kafka",
         Target::RedisLink => "the link to Redis",
+        Target::KafkaTopics => "Kafka's topics",
+        Target::KafkaDisk => "Kafka's disk",
+        Target::NodeFiles => "a node's file descriptors",
+        Target::RedisMemory => "Redis's memory",
+        Target::RedisBuffers => "Redis's output buffers",
+        Target::RedisSlots => "hash slots",
     };
     if mark.whom.is_empty() { format!("{deed} {target}") } else { format!("{deed} {}", mark.whom) }
 }

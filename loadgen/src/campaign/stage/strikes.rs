@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use manifold_compose::{Condition, Environment, Process};
 
 use super::{Edge, Stage, Watched, lock};
@@ -16,6 +16,12 @@ const DRAIN_GRACE: Duration = Duration::from_secs(20);
 /// A link that is slow: a link across a continent, or a full one.
 const SLOW: Condition = Condition::Slow { delay: Duration::from_millis(25), bytes_per_s: 1_000_000 };
 
+/// What compose starts Redis with.
+const BUFFERS_AS_STARTED: &str = "pubsub 256mb 64mb 60";
+
+/// Hash slots that a migration moves: a sixth of all, half of what their server holds.
+const SLOTS_MOVED: usize = 2_730;
+
 impl Stage<'_> {
     pub(super) fn strike(&self, deed: Deed, target: Target) -> Result<FaultOutcome> {
         ensure!(deed.suits(target), "cannot {deed:?} {target:?}");
@@ -24,6 +30,9 @@ impl Stage<'_> {
         }
         if target.is_link() {
             return Ok(self.change_links(deed, target));
+        }
+        if !target.is_process() {
+            return self.administer(deed, target);
         }
         let processes = self.whom(deed, target)?;
         if processes.is_empty() {
@@ -40,7 +49,22 @@ impl Stage<'_> {
             Deed::Restart => self.at_once(&processes, |stage, process| stage.restart(process)),
             Deed::Stop => self.at_once(&processes, |_, process| Ok(process.stop()?)),
             Deed::Continue => self.at_once(&processes, |_, process| Ok(process.cont()?)),
-            Deed::Add | Deed::Stall | Deed::Cut | Deed::Slow | Deed::Mend => Ok(()),
+            Deed::Launch => {
+                processes.iter().for_each(|process| self.remember_usage(process));
+                processes.iter().try_for_each(|process| Ok(process.launch()?))
+            }
+            Deed::Await => processes.iter().try_for_each(|process| Ok(process.wait_ready()?)),
+            // Done above: `suits` lets none of these strike a process.
+            Deed::Add
+            | Deed::Stall
+            | Deed::Cut
+            | Deed::Slow
+            | Deed::Mend
+            | Deed::Grow
+            | Deed::Delete
+            | Deed::Exhaust
+            | Deed::Relieve
+            | Deed::Migrate => Ok(()),
         };
         outcome.with_context(|| format!("{deed:?} {names}"))?;
         Ok(FaultOutcome::Done { whom: names, added_url: None })
@@ -84,8 +108,12 @@ impl Stage<'_> {
 
     /// The processes that are struck. What mends strikes those that were broken.
     fn whom(&self, deed: Deed, target: Target) -> Result<Vec<Process>> {
-        let broken = lock(&self.struck).remove(&target);
-        if let (Deed::Continue | Deed::Restart, Some(processes)) = (deed, broken) {
+        let mut struck = lock(&self.struck);
+        // What was launched is still to be waited for.
+        let broken = if deed == Deed::Launch { struck.get(&target).cloned() } else { struck.remove(&target) };
+        drop(struck);
+        if let (Deed::Continue | Deed::Restart | Deed::Launch | Deed::Await, Some(processes)) = (deed, broken)
+        {
             return Ok(processes);
         }
         let nodes = || {
@@ -93,7 +121,7 @@ impl Stage<'_> {
             nodes.unwrap_or_default()
         };
         let processes: Vec<Process> = match target {
-            Target::Node => nodes().pop().into_iter().collect(),
+            Target::Node => nodes().into_iter().take(self.nodes_at_start).next_back().into_iter().collect(),
             Target::Nodes => nodes(),
             Target::Kafka => self.brokers("kafka"),
             Target::KafkaLeader => self.kafka_leader_first()?.into_iter().take(1).collect(),
@@ -106,7 +134,7 @@ impl Stage<'_> {
             Target::RedisMaster => {
                 self.brokers("redis").into_iter().filter(|process| process.name() == "redis").collect()
             }
-            Target::KafkaLink | Target::RedisLink => Vec::new(),
+            _ => Vec::new(),
         };
         if matches!(deed, Deed::Kill | Deed::Stop | Deed::Drain) {
             lock(&self.struck).insert(target, processes.clone());
@@ -151,6 +179,60 @@ impl Stage<'_> {
             true => FaultOutcome::NotApplicable,
             false => FaultOutcome::Done { whom: names.join(", "), added_url: None },
         }
+    }
+
+    /// What is done to no process as such, but to what brokers hold or what a process may use.
+    fn administer(&self, deed: Deed, target: Target) -> Result<FaultOutcome> {
+        let Some(environment) = self.environment else { return Ok(FaultOutcome::NotApplicable) };
+        let prefix = self.nodes.as_ref().map(|nodes| lock(nodes).namespace().to_owned()).unwrap_or_default();
+        ensure!(
+            !prefix.is_empty() || target != Target::KafkaTopics,
+            "topics without a namespace are not ours"
+        );
+        let exhausted = deed == Deed::Exhaust;
+        let whom = match (target, deed) {
+            (Target::KafkaTopics, Deed::Grow) => environment.grow_kafka_topics(&prefix)?.join(", "),
+            (Target::KafkaTopics, _) => environment.delete_kafka_topics(&prefix)?.join(", "),
+            (Target::KafkaDisk, _) => {
+                let brokers = self.brokers("kafka");
+                let limit = exhausted.then_some(0);
+                brokers.iter().try_for_each(|broker| broker.limit_file_size(limit))?;
+                let names = brokers.iter().map(|broker| format!("disk of {}", broker.name()));
+                names.collect::<Vec<_>>().join(", ")
+            }
+            (Target::NodeFiles, _) => {
+                let nodes = self.whom(deed, Target::Node)?;
+                let limit = exhausted.then_some(0);
+                nodes.iter().try_for_each(|node| node.limit_open_files(limit))?;
+                nodes.first().map_or_else(String::new, |node| format!("file descriptors of {}", node.name()))
+            }
+            (Target::RedisMemory, _) => {
+                // Less than it uses already: everything that needs memory is refused.
+                let limit = if exhausted { "1mb" } else { "0" };
+                self.configure_redis("maxmemory", limit)?
+            }
+            (Target::RedisBuffers, _) => {
+                let limit = if exhausted { "pubsub 1 0 0" } else { BUFFERS_AS_STARTED };
+                self.configure_redis("client-output-buffer-limit", limit)?
+            }
+            (Target::RedisSlots, _) => match environment.move_redis_slots(SLOTS_MOVED)? {
+                Some(keys) => format!("{SLOTS_MOVED} slots with {keys} keys"),
+                None => String::new(),
+            },
+            _ => bail!("{target:?} is a process or a link"),
+        };
+        Ok(match whom.is_empty() {
+            true => FaultOutcome::NotApplicable,
+            false => FaultOutcome::Done { whom, added_url: None },
+        })
+    }
+
+    fn configure_redis(&self, key: &str, value: &str) -> Result<String> {
+        let Some(environment) = self.environment.filter(|_| !self.brokers("redis").is_empty()) else {
+            return Ok(String::new());
+        };
+        environment.configure_redis(key, value)?;
+        Ok(format!("{key} {value}"))
     }
 
     fn add_node(&self) -> Result<FaultOutcome> {
