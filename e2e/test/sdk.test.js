@@ -99,7 +99,8 @@ for (const strategy of strategies()) {
     await t.test("mistakes are answered, and the connection lives on", async () => {
       const member = await join(ends[0], `e2e:${randomUUID()}`);
       await assert.rejects(member.client.rpc("nothing", {}), (error) => [104, 108].includes(error.code));
-      await assert.rejects(member.subscription.history({ limit: 1 }), (error) => error.code === 108);
+      const elsewhere = { limit: 1, since: { offset: 1, epoch: "nowhere" } };
+      await assert.rejects(member.subscription.history(elsewhere), (error) => error.code === 112);
       await member.subscription.publish("still here");
       await member.holds(1);
     });
