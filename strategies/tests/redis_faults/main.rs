@@ -11,5 +11,7 @@ mod node;
 
 mod cluster;
 mod history;
+mod memory_limit;
 mod outages;
+mod repair;
 mod silence;

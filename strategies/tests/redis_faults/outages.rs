@@ -2,9 +2,12 @@
 
 use anyhow::{Result, ensure};
 use manifold_compose::RedisTopology;
-use manifold_strategies::Event;
+use manifold_strategies::clients::redis::Connection;
+use manifold_strategies::clients::redis::resp::Value;
+use manifold_strategies::{Event, Position};
 
-use crate::node::{Node, ROOM, audit, servers, stream};
+use crate::history::{complete, incomplete};
+use crate::node::{Node, ROOM, admin, ask, audit, envelope, servers, stream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_comes_back_empty_and_the_room_goes_on() -> Result<()> {
@@ -47,6 +50,65 @@ async fn a_failover_is_followed() -> Result<()> {
         .await?;
     let seen = audit(&b, ROOM, first)?;
     ensure!(seen.numbers.len() + seen.declared as usize >= 5_990, "{} of 6,000", seen.numbers.len());
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+/// A connection to the master that the sentinels name.
+async fn master(redis: &str) -> Result<Connection> {
+    let sentinel = redis.trim_start_matches("redis+sentinel://").split([',', '/']).next().unwrap_or_default();
+    let question = ["SENTINEL", "get-master-addr-by-name", "mymaster"];
+    let Value::Array(parts) = ask(&mut admin(sentinel).await?, &question).await? else {
+        anyhow::bail!("no master");
+    };
+    let parts: Vec<_> =
+        parts.iter().filter_map(Value::text).map(|part| String::from_utf8_lossy(part)).collect();
+    admin(&parts.join(":")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_that_forgets_what_was_acknowledged_is_told_to_everybody() -> Result<()> {
+    let servers = servers(RedisTopology::Sentinel)?;
+    let redis = servers.redis().unwrap_or_default();
+    let (a, b) = Node::pair(redis).await?;
+    let first = b.join(ROOM).await?;
+    // In the other room nobody is: nobody compares its top when the links are back.
+    for room in [ROOM, "quiet"] {
+        a.publish_all(room, 0..10).await?;
+    }
+    let mut old = master(redis).await?;
+    ask(&mut old, &["SET", "marker", "1"]).await?;
+    ask(&mut old, &["WAIT", "1", "5000"]).await?;
+    let replica = servers.process("redis-replica").expect("it runs");
+    replica.stop()?;
+    // More than what lies between the two servers holds, so that what follows never reaches the replica.
+    let filling: Vec<_> =
+        (0..2_500).map(|_| a.backplane.publish(envelope("filling", &"x".repeat(8_000)))).collect();
+    for ack in filling {
+        ack.await?;
+    }
+    let lost = a.publish_all("quiet", 10..15).await?;
+    a.publish_all(ROOM, 10..15).await?;
+    b.inbox.wait_for(ROOM, 15).await?;
+    servers.process("redis").expect("it runs").kill()?;
+    replica.cont()?;
+    b.wait_for_event("the link to be back", |event| *event == Event::Reconnected).await?;
+
+    let kept = ask(&mut master(redis).await?, &["GET", "faults:quiet"]).await?;
+    let offset = kept.text().and_then(|head| head.get(8..16)).map(|offset| offset.to_vec());
+    ensure!(offset == Some(10_u64.to_be_bytes().to_vec()), "the replica had everything, this proves nothing");
+    for since in [lost[4], lost[0], Position { offset: 10, ..lost[0] }, Position { offset: 5, ..lost[0] }] {
+        let top = incomplete(b.resume("quiet", since, 300).await?)?;
+        ensure!(top.epoch != since.epoch, "{top:?} after {since:?}");
+    }
+    let later = a.publish_all("quiet", 15..30).await?;
+    ensure!(later[0].epoch != lost[0].epoch && later[0].offset == 1, "{:?} after {:?}", later[0], lost[0]);
+    ensure!(complete(b.resume("quiet", later[4], 300).await?)?.len() == 10, "what is new is kept");
+    incomplete(b.resume("quiet", lost[4], 300).await?)?;
+    a.publish_all(ROOM, 15..30).await?;
+    b.inbox.wait_for(ROOM, 30).await?;
+    let seen = audit(&b, ROOM, first)?;
+    ensure!(seen.restarts == 1, "members were told that numbering starts anew: {seen:?}");
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }

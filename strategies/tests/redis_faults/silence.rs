@@ -30,8 +30,12 @@ async fn a_killed_subscription_loses_nothing_in_silence() -> Result<()> {
         .wait_until("the last message", || b.inbox.texts(ROOM).last().is_some_and(|t| t == "1999"))
         .await?;
     let seen = audit(&b, ROOM, first)?;
-    let known = seen.numbers.len() + seen.declared as usize;
-    ensure!(known == 2_000, "{} delivered + {} declared", seen.numbers.len(), seen.declared);
+    ensure!(seen.numbers.len() == 2_000, "{} delivered + {} declared", seen.numbers.len(), seen.declared);
+    let stats = b.backplane.stats();
+    ensure!(
+        stats.gaps.get() == 0 && stats.gaps_repaired.get() >= 1,
+        "the stream had what was lost: {stats:?}"
+    );
     ensure!(b.backplane.stats().reconnects.get() == 5, "every interruption is counted");
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
@@ -130,6 +134,48 @@ async fn a_frozen_server_loses_nothing() -> Result<()> {
         .await?;
     let seen = audit(&b, ROOM, first)?;
     ensure!(seen.numbers.len() == 4_000, "{} delivered, {} declared", seen.numbers.len(), seen.declared);
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_freeze_is_noticed_in_time_and_what_was_refused_is_unknown_but_once() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let a = Node::start("a", redis, "publish_timeout_ms = 1500").await?;
+    let b = Node::start("b", redis, "").await?;
+    let first = b.join(ROOM).await?;
+    let server = servers.process("redis").expect("it runs");
+    server.stop()?;
+    let frozen = Instant::now();
+    // Both halves of the node that publishes, and a node that only waits.
+    let message = envelope(ROOM, "0");
+    let publish = a.backplane.publish(message.clone());
+    let down = |node: &Node| node.backplane.stats().links_down.get();
+    while down(&a) < 2 || down(&b) < 1 {
+        ensure!(
+            frozen.elapsed() < Duration::from_secs(2),
+            "{} and {} links count as down",
+            down(&a),
+            down(&b)
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = publish.await.unwrap_err();
+    ensure!(error.is_temporary() && error.kind() == ErrorKind::Timeout, "nobody knows yet: {error}");
+    server.cont()?;
+    let position = a.backplane.publish(message).await?;
+    b.inbox.wait_for(ROOM, 1).await?;
+    let last = a.publish(ROOM, "1").await?;
+    ensure!(last.offset == position.offset + 1, "the repeat created nothing: {last:?} after {position:?}");
+    b.inbox.wait_for(ROOM, 2).await?;
+    let seen = audit(&b, ROOM, first)?;
+    ensure!(seen.numbers == [0, 1] && seen.declared == 0, "{seen:?}");
+    let deadline = Instant::now() + DEADLINE;
+    while down(&a) + down(&b) > 0 {
+        ensure!(Instant::now() < deadline, "{} and {} links still count as down", down(&a), down(&b));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }
