@@ -64,18 +64,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let server = Server::start(node, listener)?;
     announce(&server)?;
-    let failure = tokio::select! {
-        error = server.backplane_failed() => Some(error),
-        () = either(&mut terminate, &mut interrupt) => None,
-    };
-    if let Some(error) = &failure {
-        tracing::error!(%error, "the backplane failed for good; clients are told to connect elsewhere");
-    }
-    tracing::info!("going down; a second signal ends this at once");
     let node = Arc::clone(server.node());
-    let drained = tokio::select! {
-        drained = server.drain() => drained,
-        () = either(&mut terminate, &mut interrupt) => {
+    let (first_signal, mut signalled) = tokio::sync::watch::channel(false);
+    let stop = async move {
+        // Its sender lives until the signals were waited for.
+        let _ = signalled.wait_for(|signalled| *signalled).await;
+    };
+    let ended = tokio::select! {
+        ended = server.run(stop) => ended,
+        () = two_signals(&mut terminate, &mut interrupt, &first_signal) => {
             eprintln!("chat-server: ended by a second signal");
             // At once: nothing is dropped, because that may wait for a broker.
             std::process::exit(1);
@@ -83,9 +80,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     // The node goes on a thread that can be given up, for the same reason.
     drop(tokio::task::spawn_blocking(move || drop(node)));
-    drained.context("the backplane did not leave in order")?;
+    ended.context("the backplane failed, or did not leave in order")?;
     tracing::info!("down");
-    failure.map_or(Ok(()), |error| Err(error).context("the backplane failed for good"))
+    Ok(())
+}
+
+/// Says when the first signal comes, and resolves with the second.
+async fn two_signals(
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+    first: &tokio::sync::watch::Sender<bool>,
+) {
+    either(terminate, interrupt).await;
+    first.send_replace(true);
+    either(terminate, interrupt).await;
 }
 
 /// The one line on stdout, for whoever started this.

@@ -116,8 +116,29 @@ impl Server {
         &self.node
     }
 
+    /// Serves until `stop` resolves or the backplane fails for good, then [drains](Self::drain).
+    ///
+    /// # Errors
+    /// When the backplane failed, or did not leave in order.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> manifold_strategies::Result<()> {
+        let failure = tokio::select! {
+            error = self.backplane_failed() => Some(error),
+            () = stop => None,
+        };
+        if let Some(error) = &failure {
+            tracing::error!(%error, "the backplane failed for good; clients are told to connect elsewhere");
+        }
+        tracing::info!("going down; a second signal ends this at once");
+        let drained = self.drain().await;
+        match failure {
+            // What a backplane that had failed says at the end is of no interest.
+            Some(error) => Err(error),
+            None => drained,
+        }
+    }
+
     /// Resolves, within a second or so, when the backplane can never work again: then the node is of no use to its clients.
-    pub async fn backplane_failed(&self) -> manifold_strategies::Error {
+    async fn backplane_failed(&self) -> manifold_strategies::Error {
         loop {
             if let Some(error) = self.node.backplane().failed() {
                 return error;

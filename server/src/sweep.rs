@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Ticks that the wheel reaches ahead: 204 s. Every deadline lies within (see the bounds of the settings).
 const SLOTS: usize = 4096;
 
+/// Ticks that come late at once after this process was frozen: what clients said meanwhile has not been read.
+const STALL_TICKS: u64 = 20;
+
 /// What a session's next look is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -120,23 +123,31 @@ impl Sweep {
         loop {
             interval.tick().await;
             let now = self.tick_now();
+            let stalled = now - self.swept.load(Relaxed) > STALL_TICKS;
             for tick in self.swept.load(Relaxed) + 1..=now {
                 let entries = std::mem::take(&mut *self.slots[slot_of(tick)].lock());
                 for session in entries.iter().filter_map(Weak::upgrade) {
-                    self.look_at(&session, tick);
+                    self.look_at(&session, tick, stalled);
                 }
             }
             self.swept.store(now, Relaxed);
         }
     }
 
-    fn look_at(&self, session: &Arc<Session>, now: u64) {
+    fn look_at(&self, session: &Arc<Session>, now: u64, stalled: bool) {
         let word = session.appointment().0.load(Acquire);
         let (tick, due) = Appointment::decode(word);
         if tick != now {
+            if tick > now && slot_of(tick) == slot_of(now) {
+                // Of a later round: this one is long behind, after this process was frozen.
+                self.slots[slot_of(tick)].lock().push(Arc::downgrade(session));
+            }
             return;
         }
         let next = match due {
+            // It may have done its part while this process could not see it.
+            Due::Connect if stalled => (Due::Connect, self.deadlines.connect),
+            Due::Pong if stalled => (Due::Pong, self.deadlines.pong),
             Due::Connect => return session.request_close(DisconnectCode::STALE),
             Due::Pong if session.is_awaiting_pong() => return session.request_close(DisconnectCode::NO_PONG),
             Due::Closed => return session.cut(),

@@ -11,7 +11,7 @@ use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
-use super::respond;
+use super::{descriptors, respond};
 use crate::metrics;
 use crate::node::Node;
 
@@ -63,10 +63,20 @@ pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
     warp::get().or(warp::head()).unify().and(routes).boxed()
 }
 
-/// A node that goes down, or whose backplane has failed for good, says so, that balancers stop sending clients.
+/// A node that cannot take clients says so and why, that balancers stop sending them: it goes down, its backplane has failed for
+/// good, or there is no file descriptor for one more.
 fn health(node: &Node) -> Response {
-    let serves = !node.is_draining() && node.backplane().failed().is_none();
-    respond(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, JSON, "{}")
+    let unavailable = if node.is_draining() {
+        "draining".to_owned()
+    } else if let Some(error) = node.backplane().failed() {
+        format!("the backplane failed for good: {error}")
+    } else if !descriptors::is_one_left() {
+        "out of file descriptors".to_owned()
+    } else {
+        return respond(StatusCode::OK, JSON, "{}");
+    };
+    let body = serde_json::json!({ "unavailable": unavailable }).to_string();
+    respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body)
 }
 
 fn metrics(node: &Node) -> Response {

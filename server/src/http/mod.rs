@@ -5,6 +5,7 @@
 
 mod api;
 mod api_key;
+mod descriptors;
 mod info;
 mod origin;
 mod page;
@@ -26,13 +27,17 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use crate::node::Node;
+use descriptors::Descriptors;
 
 /// Time for the header of a request, and between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP connections, up to their upgrade, that are open at once; further ones wait in the kernel's queue.
 pub(crate) const REQUESTS_MAX: u32 = 4096;
-/// Pause after the system refused a connection (too many open files).
+/// Pause after the system refused a connection for a reason that is not the connection's.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a client was refused because there are no file descriptors: they may be free again, and a storm of clients is not to
+/// take a core.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Accepts connections until `stop` turns true. Each holds one of the [`REQUESTS_MAX`] permits of `requests` until it is
 /// answered or upgraded.
@@ -44,6 +49,7 @@ pub(crate) async fn serve(
 ) {
     let request_timeout = Duration::from_millis(node.config().request_timeout_ms);
     let routes = routes(Arc::clone(&node));
+    let mut descriptors = Descriptors::new();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &requests) => accepted,
@@ -53,13 +59,17 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 node.metrics().count_error("accept");
-                if !is_of_one_connection(&error) {
+                if descriptors::are_exhausted(&error) {
+                    descriptors.refuse_next(&listener, node.connection_count()).await;
+                    tokio::time::sleep(REFUSAL_PAUSE).await;
+                } else if !is_of_one_connection(&error) {
                     tracing::warn!(%error, "cannot accept connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
+        descriptors.note_accepted();
         let request = serve_connection(stream, routes.clone(), request_timeout, stop.clone());
         tokio::spawn(async move {
             request.await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::PATIENCE;
 
 /// The binary with an environment of its own.
-fn chat_server() -> Command {
+pub(crate) fn chat_server() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chat-server"));
     command.env_clear();
     command
@@ -25,14 +25,18 @@ fn error(output: &Output) -> String {
 }
 
 /// A server process that is killed when the test ends.
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Self {
-        let command = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::start_logging_to(command, Stdio::null())
+    }
+
+    pub(crate) fn start_logging_to(command: &mut Command, log: Stdio) -> Self {
+        let command = command.env("MANIFOLD_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the binary runs");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
@@ -41,7 +45,7 @@ impl Running {
         Self { child, address }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");
     }
@@ -160,4 +164,40 @@ fn a_second_signal_ends_at_once() {
     assert_eq!((frame[0], u16::from_be_bytes([frame[2], frame[3]])), (0x88, 3001));
     running.signal(rustix::process::Signal::TERM);
     assert_eq!(running.exit_code(), Some(1));
+}
+
+#[test]
+fn a_broker_that_stays_absent_is_named() {
+    let output = chat_server()
+        .args(["--strategy", "redis-pubsub", "--redis", "redis://:hunter2@127.0.0.1:1"])
+        .args(["--listen", "127.0.0.1:0", "--connect-retry-ms", "300"])
+        .output()
+        .unwrap();
+    let error = error(&output);
+    assert!(error.contains("redis-pubsub") && error.contains("127.0.0.1:1"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+    assert!(output.stdout.is_empty(), "it never served");
+}
+
+#[test]
+fn a_node_that_waits_for_its_broker_can_be_ended() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut child = chat_server()
+        .args(["--strategy", "redis-pubsub", "--redis", "redis://127.0.0.1:1", "--listen", "127.0.0.1:0"])
+        .args(["--connect-retry-ms", "3600000"])
+        .stdout(Stdio::null())
+        .stderr(log.reopen().unwrap())
+        .spawn()
+        .expect("the binary runs");
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(log.path()).unwrap().contains("127.0.0.1:1") {
+        assert!(
+            child.try_wait().unwrap().is_none() && Instant::now() < deadline,
+            "it says what it waits for"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut waiting = Running { child, address: String::new() };
+    waiting.signal(rustix::process::Signal::TERM);
+    assert_eq!(waiting.exit_code(), Some(0));
 }

@@ -8,7 +8,7 @@ use manifold_server::config::Config;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Received, config, metric, serve, serve_on, until, within};
+use crate::support::{Client, Received, config, http, metric, serve, serve_on, until, within};
 use crate::test_backplane::Bus;
 
 #[tokio::test]
@@ -114,4 +114,26 @@ async fn what_waits_for_a_client_is_sent_before_the_goodbye() {
     assert_eq!(pausing.receive().await, Received::Close(3001, "shutdown".to_owned()));
     drop(pausing);
     within(draining).await.unwrap().expect("memory leaves");
+}
+
+#[tokio::test]
+async fn a_backplane_that_failed_for_good_sends_everybody_elsewhere() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let server = serve_on(config(), move |entrance| on.backplane(entrance)).await;
+    let address = server.address();
+    let mut client = Client::in_room(address, "a").await;
+    assert_eq!(http(address, "GET /health HTTP/1.1", "").await, (200, "{}".to_owned()));
+    bus.failed.store(true, SeqCst);
+    // Balancers see it before anybody is told to go.
+    let (status, body) = http(address, "GET /health HTTP/1.1", "").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("another process took its name"), "{body}");
+    let running = tokio::spawn(server.run(std::future::pending()));
+    assert_eq!(client.receive().await, Received::Close(3001, "shutdown".to_owned()));
+    drop(client);
+    let error = within(running).await.unwrap().expect_err("it failed");
+    assert!(error.to_string().contains("another process took its name"), "{error}");
+    assert!(bus.shut_down.load(SeqCst), "what can be left is left");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }

@@ -156,6 +156,28 @@ async fn an_answer_with_less_than_was_delivered() {
 }
 
 #[tokio::test]
+async fn an_answer_with_less_than_was_delivered_and_more_since() {
+    let bus = Bus::with_history(Positions::Dense);
+    let server = serve(&bus, config()).await;
+    let mut plain = Client::in_room(server.address(), "a").await;
+    for number in 1..=3 {
+        publish(&mut plain, number).await;
+        assert_eq!(plain.publication().await, number);
+    }
+    let top = Position { epoch: EPOCH, offset: 1 };
+    let stale = Resumed::Complete { messages: bus.kept("a")[..1].to_vec(), top };
+    bus.answers.lock().unwrap().push_back(Ok(stale));
+    let mut client = Client::connect(server.address()).await;
+    held(&bus, &mut client, 0).await;
+    // What is held back reaches the newest position, but not back to the answer.
+    publish(&mut plain, 4).await;
+    assert_eq!(plain.publication().await, 4);
+    bus.history_open.send_replace(true);
+    assert_eq!(client.next().await["subscribe"], unrecovered(4));
+    assert_outcome(&server, "hole", 1).await;
+}
+
+#[tokio::test]
 async fn more_than_the_outbox_takes() {
     let bus = Bus::with_history(Positions::Dense);
     let settings = Config { message_bytes_max: 1024, outbox_bytes_max: 20_000, ..config() };

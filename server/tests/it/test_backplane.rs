@@ -54,6 +54,8 @@ pub(crate) struct Bus {
     /// says concerns those rooms.
     pub(crate) hidden_lost: AtomicUsize,
     pub(crate) shut_down: AtomicBool,
+    /// The bus can never work again.
+    pub(crate) failed: AtomicBool,
 }
 
 fn is_hidden(room: &RoomId) -> bool {
@@ -100,6 +102,7 @@ impl Bus {
             publishes_silent: AtomicUsize::new(0),
             hidden_lost: AtomicUsize::new(0),
             shut_down: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -234,6 +237,11 @@ impl Backplane for TestBackplane {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn failed(&self) -> Option<Error> {
+        let error = || Error::new(ErrorKind::Closed, "run", "another process took its name");
+        self.bus.failed.load(SeqCst).then(error)
     }
 
     fn shutdown(&self) -> BoxFuture<'static, Result<()>> {

@@ -169,7 +169,7 @@ impl Broker {
         if query.since.is_some_and(|since| since.epoch != top.epoch) {
             return Page { messages: Vec::new(), top, foreign: true };
         }
-        let log = &self.rooms[room];
+        let log = &*self.rooms.entry(room.clone()).or_default();
         let mut messages: Vec<Message> =
             (log.kept_from..log.entries.len()).map(|index| self.message(room, index, link)).collect();
         messages.retain(|message| match query.since {
