@@ -24,13 +24,13 @@ compare: ## drive every strategy through the same short load, audit every delive
 	@# 2 = inconclusive on this machine just now: the report is written and says why, so the target is not an error.
 	target/release/loadgen compare --quick || [ $$? -eq 2 ]
 
-test: unit e2e ## every test, on real Kafka and Redis, with the official SDK and two browsers
+test: unit e2e ## every test, on real Kafka and Redis, with the official SDKs and two browsers
 
 unit: ## the Rust tests, on real Kafka and Redis
 	@$(NEED) rust cc java maven
 	$(CARGO) test --workspace
 
-e2e: e2e/node_modules/.package-lock.json ## the official SDK on every strategy, and two browsers that chat
+e2e: e2e/node_modules/.package-lock.json e2e/.venv/.installed ## the official SDKs on every strategy, and two browsers that chat
 	@$(NEED) rust cc java maven
 	@$(NEED) chromium || echo "!!! NO BROWSER: the page test will be skipped" >&2
 	$(CARGO) build --workspace --bins
@@ -39,6 +39,12 @@ e2e: e2e/node_modules/.package-lock.json ## the official SDK on every strategy, 
 e2e/node_modules/.package-lock.json: e2e/package.json e2e/package-lock.json
 	@$(NEED) node
 	cd e2e && npm ci --no-audit --no-fund
+
+e2e/.venv/.installed: e2e/python/requirements.txt
+	@$(NEED) python
+	python3 -m venv --clear e2e/.venv
+	e2e/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	touch $@
 
 chat: ## brokers and three nodes of one strategy, with the addresses to open
 	@$(NEED) rust cc $(if $(findstring kafka,$(STRATEGY))$(findstring hybrid,$(STRATEGY)),java) $(if $(filter memory,$(STRATEGY)),,java maven)
@@ -65,11 +71,11 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=60
 	for target in client_frames replies websocket_reader; do fuzz/run $$target $(FUZZ_SECONDS) || exit 1; done
 
 doctor: ## what is installed and what is missing
-	@$(NEED) --check rust cc java maven node chromium
+	@$(NEED) --check rust cc java maven node python chromium
 
 deps: ## install all that any target needs
-	@$(NEED) rust cc java maven node chromium
+	@$(NEED) rust cc java maven node python chromium
 
 clean: ## remove all that was built
 	$(CARGO) clean
-	rm -rf e2e/node_modules fuzz/target
+	rm -rf e2e/node_modules e2e/.venv fuzz/target

@@ -12,6 +12,11 @@ const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..")
 /** Where the programs are: in the folder that `E2E_PROGRAMS` names, or the development build, which `make e2e` brings up to date. */
 const PROGRAMS = process.env.E2E_PROGRAMS ?? path.join(ROOT, "target/debug");
 const READY_WITHIN_MS = 120_000;
+/**
+ * What kafka-broadcast allows for the copies of one message to be written. For so long after a node has joined, who comes from
+ * it while people talk may be told that something may be missing.
+ */
+const COPIES_SETTLE_MS = 8_000;
 /** A further node only has to start; the brokers are there. */
 const NODE_READY_WITHIN_MS = 30_000;
 const GONE_WITHIN_MS = 30_000;
@@ -87,6 +92,7 @@ export async function start(strategy, count, options = []) {
   const addresses = await readAddresses(child, exited, () => log);
   const arguments_ = addresses.map((address) => nodeOf(child.pid, address));
   const further = [];
+  const settledAt = Date.now() + (strategy === "kafka-broadcast" ? COPIES_SETTLE_MS : 0);
   return {
     strategy,
     /** HTTP addresses of the nodes, in order. */
@@ -96,6 +102,8 @@ export async function start(strategy, count, options = []) {
     /** Process ids of the nodes, in order. */
     pids: arguments_.map(({ pid }) => pid),
     apiKey,
+    /** Waits until nodes are old enough to answer for each other in every case. */
+    settled: () => new Promise((resolve) => setTimeout(resolve, settledAt - Date.now())),
     /** Kills a node as a power cut would. */
     kill(index) {
       process.kill(this.pids[index], "SIGKILL");

@@ -15,8 +15,6 @@ const MISSED = 100;
 const TOO_MANY = 350;
 /** Longer than a node that is gone holds up any other. */
 const AFTER_A_CRASH_MS = 30_000;
-/** What kafka-broadcast allows for the copies of one message to be written. */
-const COPIES_SETTLE_MS = 8_000;
 /** Strategies that keep history in memory: what does not fit there is gone. */
 const FORGETFUL = ["memory", "redis-pubsub"];
 const RECOVERABLE = { recoverable: true, joinLeave: true };
@@ -67,9 +65,6 @@ function assertRecovered(entry, recovered = true) {
 for (const strategy of strategies()) {
   test(`recovery on ${strategy}`, { timeout: 300_000 }, async (t) => {
     const { cluster, node, join, traveller, speaker: speakerAt } = await bringUp(t, strategy, 3);
-    // For so long after a node has joined, copies of what is said just then may lie anywhere: `recovered` may be false.
-    const settledAt = Date.now() + (strategy === "kafka-broadcast" ? COPIES_SETTLE_MS : 0);
-    const settled = () => until(() => Date.now() > settledAt, "settling");
 
     await t.test("who was cut off gets 100 missed messages on another node, then live ones", async () => {
       const channel = `e2e:${randomUUID()}`;
@@ -235,7 +230,7 @@ for (const strategy of strategies()) {
     });
 
     await t.test("five clients come back again and again while two others keep talking", async () => {
-      await settled();
+      await cluster.settled();
       const channel = `e2e:${randomUUID()}`;
       const members = await Promise.all(numbers(0, 5).map((index) => traveller(node(index), channel)));
       const voices = [await speakerAt(0, channel), await speakerAt(1, channel)];
