@@ -107,9 +107,7 @@ impl RoomHistory {
             // The topic was created anew or cut short, and nobody knows what went with it.
             return Ok(self.incomplete(&room, None).await);
         }
-        if !self.paths.settled(&room, partition, end, self.log.limits().time).await {
-            return Err(timed_out("resume", "this node has not read all of the room's partition yet"));
-        }
+        self.settled(&room, partition, end).await?;
         if let Some(resumed) = self.paths.recall(|kept, now| kept.after(&room, since, limit, now)) {
             return Ok(resumed);
         }
@@ -122,12 +120,26 @@ impl RoomHistory {
         let (until, mut end) = (Instant::now() + self.heal_timeout, end);
         loop {
             match self.logged(&asked, end).await? {
-                Verdict::Resumed(resumed) => return Ok(resumed),
+                Verdict::Resumed(resumed) => {
+                    // What the answer has beyond the question arrives here, too: before the answer, while it is held back.
+                    if end > asked.end {
+                        self.settled(&asked.room, partition, end).await?;
+                    }
+                    return Ok(resumed);
+                }
                 Verdict::NotYet if Instant::now() < until => sleep(RETRY_PAUSE).await,
                 _ => return Ok(self.incomplete(&asked.room, asked.stands).await),
             }
             end = self.log.end(partition).await?;
         }
+    }
+
+    /// Waits until this node has delivered what the room has up to `end`.
+    async fn settled(&self, room: &RoomId, partition: i32, end: i64) -> Result<()> {
+        if self.paths.settled(room, partition, end, self.log.limits().time).await {
+            return Ok(());
+        }
+        Err(timed_out("resume", "this node has not read all of the room's partition yet"))
     }
 
     async fn incomplete(&self, room: &RoomId, stands: Option<Stands>) -> Resumed {
@@ -187,6 +199,7 @@ impl RoomHistory {
         let (found, seen_before_ms) = match found.divide.anchor_ms {
             Some(anchor_ms) => {
                 let before_ms = anchor_ms.saturating_sub(margin_ms);
+                let before_ms = self.paths.recall(|kept, _| kept.trusted_before_ms(before_ms));
                 let look = self.log.at_time(asked.partition, before_ms).await?;
                 let gone = look <= start && start > 0;
                 if gone || end - look > self.log.limits().records {

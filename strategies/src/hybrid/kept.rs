@@ -19,6 +19,17 @@ pub(super) struct Kept {
     rooms: HashMap<RoomId, Watched>,
     /// By partition, when something went by the log alone for the last time, or may have; microseconds since the Unix epoch.
     unsettled_us: Vec<u64>,
+    outage: Outage,
+}
+
+/// When the log could not be read, the last time; microseconds since the Unix epoch. Other nodes may have been cut off as long,
+/// and have delivered live what came after messages of the log that their members had not seen.
+#[derive(Debug, Default)]
+struct Outage {
+    from_us: u64,
+    to_us: u64,
+    /// It is not over.
+    lasts: bool,
 }
 
 /// A room with local members.
@@ -35,7 +46,12 @@ impl Kept {
     /// The node has only just begun to read the log.
     pub(super) fn new(limits: Option<Limits>, partitions: usize, now: Instant) -> Self {
         let rings = limits.map(|limits| Rings::new(Feed::Begun, Positions::Dense, limits, now));
-        Self { rings, rooms: HashMap::new(), unsettled_us: vec![now_us(); partitions] }
+        Self {
+            rings,
+            rooms: HashMap::new(),
+            unsettled_us: vec![now_us(); partitions],
+            outage: Outage::default(),
+        }
     }
 
     /// The node wants a room from now on.
@@ -75,13 +91,39 @@ impl Kept {
                 rings.end(room);
             }
             self.unsettle(partition);
-        } else if !watched.begun && now >= watched.calm_at {
+        } else if !watched.begun && now >= watched.calm_at && !self.outage.lasts {
             watched.begun = true;
             if let Some(rings) = &mut self.rings {
                 // Who stands before this message may have missed something that has no place.
                 rings.begin(room, Position { epoch, offset: offset - 1 }, offset);
             }
         }
+    }
+
+    /// The log can be read no more, or again.
+    pub(super) fn log_link(&mut self, broken: bool, now: Instant) {
+        self.unsettle_all();
+        let at_us = now_us();
+        // One that follows soon is the same one.
+        if broken && !self.outage.lasts && at_us > self.outage.to_us.saturating_add(micros(CLOCKS_APART_MAX))
+        {
+            self.outage.from_us = at_us;
+        }
+        self.outage.to_us = at_us;
+        self.outage.lasts = broken;
+        for watched in self.rooms.values_mut().filter(|watched| !watched.begun) {
+            watched.calm_at = watched.calm_at.max(now + LAG_MAX);
+        }
+    }
+
+    /// What was logged before `before_ms` (milliseconds since the Unix epoch) was delivered by every node before a position of
+    /// some time later, if the log could be read all that time. If not, the time before which that is true.
+    pub(super) fn trusted_before_ms(&self, before_ms: i64) -> i64 {
+        let Outage { from_us, to_us, lasts } = self.outage;
+        let margin_us = micros(CLOCKS_APART_MAX);
+        let millis = |us: u64| i64::try_from(us / 1_000).unwrap_or(i64::MAX);
+        let over = !lasts && before_ms > millis(to_us.saturating_add(margin_us));
+        if over || to_us == 0 { before_ms } else { before_ms.min(millis(from_us.saturating_sub(margin_us))) }
     }
 
     /// Something in a partition goes by the log alone.
@@ -99,9 +141,8 @@ impl Kept {
     /// Whether a message was published (microseconds since the Unix epoch, by its publisher's clock) so long after everything
     /// that went by the log alone that whoever saw it had seen all of that.
     pub(super) fn is_settled(&self, partition: usize, published_at_us: u64) -> bool {
-        let margin = u64::try_from(CLOCKS_APART_MAX.as_micros()).unwrap_or(u64::MAX);
         let since = self.unsettled_us.get(partition).copied().unwrap_or(u64::MAX);
-        published_at_us > since.saturating_add(margin)
+        published_at_us > since.saturating_add(micros(CLOCKS_APART_MAX))
     }
 
     /// Everything that a room carried after `since`, if its ring has that.
@@ -124,6 +165,10 @@ impl Kept {
         let held = rings.page(room, query, stands, now);
         held.whole.then_some(held.page)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Microseconds since the Unix epoch, by this node's clock.
@@ -198,6 +243,26 @@ mod tests {
         kept.note(&[message(4, at(7, 3)), message(5, at(7, 4))], calm + LAG_MAX);
         assert_eq!(missed(&mut kept, at(7, 2), calm + LAG_MAX), None);
         assert_eq!(missed(&mut kept, at(7, 3), calm + LAG_MAX), Some(vec![5]));
+    }
+
+    #[test]
+    fn while_the_log_is_away_nothing_is_calm() {
+        let (start, room) = (Instant::now(), RoomId::new("room"));
+        let mut kept = Kept::new(Some(LIMITS), 1, start);
+        let (now_ms, hour_ms) = (now_us() as i64 / 1_000, 3_600_000);
+        assert_eq!(kept.trusted_before_ms(now_ms), now_ms, "it was never away");
+        kept.joined(&room, 0, start);
+        kept.log_link(true, start);
+        let thawed = start + 3 * LAG_MAX;
+        kept.note(&[message(1, at(7, 1))], thawed);
+        kept.log_link(false, thawed);
+        kept.note(&[message(2, at(7, 2)), message(3, at(7, 3))], thawed + LAG_MAX / 2);
+        assert_eq!(missed(&mut kept, at(7, 2), thawed + LAG_MAX / 2), None, "others may be behind as far");
+        kept.note(&[message(4, at(7, 4)), message(5, at(7, 5))], thawed + LAG_MAX);
+        assert_eq!(missed(&mut kept, at(7, 4), thawed + LAG_MAX), Some(vec![5]));
+        assert!(kept.trusted_before_ms(now_ms) < now_ms);
+        assert_eq!(kept.trusted_before_ms(now_ms + hour_ms), now_ms + hour_ms, "it was over long before");
+        assert_eq!(kept.trusted_before_ms(now_ms - hour_ms), now_ms - hour_ms);
     }
 
     #[test]

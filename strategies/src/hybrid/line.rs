@@ -22,6 +22,8 @@ pub(super) struct Line {
     pub(super) reached: u64,
     /// Offsets below were counted as reached unseen, and are delivered when they come from the log.
     pub(super) floor: u64,
+    /// The live path is known to have come so far: what is missing below, it has lost.
+    pub(super) heard: u64,
 }
 
 /// Where something held belongs: line, offset, and place among what shares the offset (the sequenced message first).
@@ -43,14 +45,23 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) enum What {
     /// A message with a place in the sequence. It follows log offset `fence` (exclusive), if that is not 0; `logged` says
-    /// that its record was read.
-    Sequenced { envelope: Envelope, fence: i64, logged: bool },
+    /// that its record was read, `live` that it came live.
+    Sequenced { envelope: Envelope, fence: i64, logged: bool, live: bool },
     /// A message that only the log carries, behind what was logged before it.
     LogOnly { envelope: Envelope },
     /// The sequence is known to reach this offset.
     Marker,
     /// What follows waits until this is taken out.
     Pause,
+}
+
+/// Something of the log that has to wait until it is known what its epoch is to the others.
+#[derive(Debug)]
+pub(super) struct Parked {
+    /// `None`: a message that only the log carries, behind such a one.
+    pub(super) at: Option<Position>,
+    pub(super) envelope: Envelope,
+    pub(super) since: Instant,
 }
 
 /// A room with local members.
@@ -64,6 +75,10 @@ pub(super) struct Room {
     pub(super) blind: bool,
     pub(super) lines: VecDeque<Line>,
     pub(super) held: BTreeMap<Key, Held>,
+    /// In the order of the log.
+    pub(super) parked: VecDeque<Parked>,
+    /// The last place that the log made good: line and offset.
+    pub(super) repaired: (u32, u64),
     past: VecDeque<u64>,
     generations: u32,
     log_only: u32,
@@ -78,6 +93,8 @@ impl Room {
             blind,
             lines: VecDeque::new(),
             held: BTreeMap::new(),
+            parked: VecDeque::new(),
+            repaired: (0, 0),
             past: VecDeque::new(),
             generations: 0,
             log_only: 0,
@@ -97,7 +114,7 @@ impl Room {
     /// Starts a line behind all others.
     pub(super) fn begin(&mut self, epoch: u64, reached: u64, floor: u64) -> Line {
         self.generations += 1;
-        let line = Line { generation: self.generations, epoch, reached, floor };
+        let line = Line { generation: self.generations, epoch, reached, floor, heard: 0 };
         self.lines.push_back(line);
         line
     }
@@ -121,8 +138,16 @@ impl Room {
         self.lines.front().filter(|line| line.generation != before).map(|line| line.epoch)
     }
 
+    /// The live path has come to `offset`.
+    pub(super) fn hear(&mut self, line: Line, offset: u64) {
+        if let Some(line) = self.lines.iter_mut().find(|other| other.generation == line.generation) {
+            line.heard = line.heard.max(offset);
+        }
+    }
+
     /// Holds a marker for `offset`.
     pub(super) fn mark(&mut self, line: Line, offset: u64, now: Instant) {
+        self.hear(line, offset);
         let marker = Held { what: What::Marker, since: now };
         self.held.entry((line.generation, offset, MARKER)).or_insert(marker);
     }

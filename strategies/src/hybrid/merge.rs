@@ -3,6 +3,11 @@
 //! What comes first is delivered, what comes second is dropped. A hole in the sequence is held until the other path fills
 //! it, or until patience ends and it is declared as a gap. See the strategy's documentation for why this is enough.
 
+mod asked;
+mod parked;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +16,6 @@ use tokio::time::Instant;
 
 use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
-use crate::clients::kafka::{ReadTo, Resume};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
 use crate::stats::Stats;
@@ -102,8 +106,10 @@ impl Merge {
     }
 
     /// A live link broke.
-    pub(super) fn interrupted(&mut self) {
+    pub(super) fn interrupted(&mut self, now: Instant) {
         self.interrupted += 1;
+        // From here on the log alone says what follows.
+        self.unpark_all(now);
     }
 
     /// A live link is back.
@@ -132,6 +138,7 @@ impl Merge {
             Some(line) if top.offset > line.reached && !self.reserved => room.mark(line, top.offset, now),
             Some(_) => {}
         }
+        self.unpark(id, now);
         self.drain(id);
     }
 
@@ -146,6 +153,7 @@ impl Merge {
         if from < to && to - 1 > line.reached && !self.reserved {
             room.mark(line, to - 1, now);
         }
+        self.unpark(id, now);
         self.drain(id);
     }
 
@@ -160,7 +168,11 @@ impl Merge {
                 room.begin(at.epoch, if known { 0 } else { at.offset - 1 }, 0)
             }
         };
-        self.offer(id, line, at.offset, view, fence, false, now);
+        room.hear(line, at.offset);
+        self.unpark(id, now);
+        // What was parked may have moved it.
+        let line = self.rooms.get(id).and_then(|room| room.line_of(at.epoch)).unwrap_or(line);
+        self.offer(id, line, at.offset, || view.to_envelope(), Some(fence), now);
     }
 
     /// A record of the log.
@@ -177,51 +189,58 @@ impl Merge {
             return;
         }
         let id = room.id.clone();
-        let Some(at) = view.position else { return self.log_only(&id, view, now) };
+        let Some(at) = view.position else {
+            return if room.parked.is_empty() {
+                self.log_only(&id, view.to_envelope(), now)
+            } else {
+                self.park(&id, view, now)
+            };
+        };
         let line = match room.line_of(at.epoch) {
             Some(line) => line,
-            // Late: its line has ended, or the live path knows better which one comes next.
-            None if room.is_past(at.epoch) || (listening && !room.lines.is_empty()) => {
+            // Late: its line has ended.
+            None if room.is_past(at.epoch) => {
                 return self.deliver(view.to_envelope(), &id, Position::default());
             }
+            // The live path knows better which one comes next.
+            None if listening && !room.lines.is_empty() => return self.park(&id, view, now),
             None if room.lines.is_empty() => room.begin(at.epoch, at.offset - 1, at.offset),
             None => room.begin(at.epoch, 0, 0),
         };
-        self.offer(&id, line, at.offset, view, 0, true, now);
+        self.offer(&id, line, at.offset, || view.to_envelope(), None, now);
     }
 
     /// A message that has no place in the sequence: its publisher could not reach the live path.
-    fn log_only(&mut self, id: &RoomId, view: &View<'_>, now: Instant) {
+    fn log_only(&mut self, id: &RoomId, envelope: Envelope, now: Instant) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         match room.behind_logged() {
             Some(key) => {
-                let what = What::LogOnly { envelope: view.to_envelope() };
+                let what = What::LogOnly { envelope };
                 room.held.insert(key, Held { what, since: now });
                 self.drain(id);
             }
-            None => self.deliver(view.to_envelope(), id, Position::default()),
+            None => self.deliver(envelope, id, Position::default()),
         }
     }
 
-    /// A message with a place in the sequence, from either path.
-    #[allow(clippy::too_many_arguments)] // all of them say what arrived
+    /// A message with a place in the sequence: out of the log, or live behind a fence.
     fn offer(
         &mut self,
         id: &RoomId,
         line: Line,
         offset: u64,
-        view: &View<'_>,
-        fence: i64,
-        logged: bool,
+        envelope: impl FnOnce() -> Envelope,
+        fence: Option<i64>,
         now: Instant,
     ) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         if offset <= line.reached {
             if offset < line.floor {
-                return self.deliver(view.to_envelope(), id, Position::default());
+                return self.deliver(envelope(), id, Position::default());
             }
             return self.stats.duplicates_removed.add(1);
         }
+        let (logged, live, fence) = (fence.is_none(), fence.is_some(), fence.unwrap_or(0));
         let free = fence <= self.tail.get(room.partition).copied().unwrap_or(i64::MAX);
         let current = room.lines.front_mut().filter(|front| front.generation == line.generation);
         if let Some(current) = current
@@ -230,15 +249,15 @@ impl Merge {
             && offset == current.reached + 1
         {
             current.reached = offset;
-            return self.deliver(view.to_envelope(), id, position(line, offset));
+            return self.deliver(envelope(), id, position(line, offset));
         }
         match room.held.get_mut(&(line.generation, offset, SEQUENCED)) {
-            Some(Held { what: What::Sequenced { logged: known, .. }, .. }) => {
-                *known |= logged;
+            Some(Held { what: What::Sequenced { logged: in_log, live: came_live, .. }, .. }) => {
+                (*in_log, *came_live) = (*in_log || logged, *came_live || live);
                 self.stats.duplicates_removed.add(1);
             }
             _ => {
-                let what = What::Sequenced { envelope: view.to_envelope(), fence, logged };
+                let what = What::Sequenced { envelope: envelope(), fence, logged, live };
                 room.held.insert((line.generation, offset, SEQUENCED), Held { what, since: now });
             }
         }
@@ -285,7 +304,9 @@ impl Merge {
             }
             self.take_first(id);
         }
-        self.holding.remove(id);
+        if self.rooms.get(id).is_none_or(|room| room.parked.is_empty()) {
+            self.holding.remove(id);
+        }
     }
 
     /// Takes the first of what waits, whatever is missing before it.
@@ -310,8 +331,11 @@ impl Merge {
             self.out.push(Event::Gap { room: id.clone(), from, to });
         }
         match held.what {
-            What::Sequenced { envelope, .. } if offset > line_now.reached => {
+            What::Sequenced { envelope, live, .. } if offset > line_now.reached => {
                 line.reached = offset;
+                if !live && offset <= line_now.heard {
+                    self.count_repaired(id, line_now.generation, offset);
+                }
                 self.deliver(envelope, id, position(line_now, offset));
             }
             What::Sequenced { .. } => self.stats.duplicates_removed.add(1),
@@ -339,6 +363,10 @@ impl Merge {
         }
         let patience = if self.log_broken { self.patience * PATIENCE_WITHOUT_LOG } else { self.patience };
         for id in self.holding.iter().cloned().collect::<Vec<_>>() {
+            let parked = self.rooms.get(&id).and_then(|room| room.parked.front());
+            if parked.is_some_and(|oldest| now.duration_since(oldest.since) >= patience) {
+                self.unpark(&id, now);
+            }
             self.drain(&id);
             while let Some(room) = self.rooms.get(&id)
                 && let Some((_, held)) = room.held.first_key_value()
@@ -349,48 +377,4 @@ impl Merge {
             }
         }
     }
-
-    /// The log does not hold what was to be read next: reading goes on at another offset. What that means for a room is
-    /// unknown: most was delivered live, so an empty gap says that something may be missing.
-    pub(super) fn log_moved(&mut self, to: Resume) {
-        let Ok(partition) = usize::try_from(to.partition) else { return };
-        if let Some(tail) = self.tail.get_mut(partition) {
-            *tail = to.offset;
-        }
-        for room in self.rooms.values_mut().filter(|room| room.partition == partition) {
-            if to.renumbered {
-                // What counted as older than the join means nothing any more.
-                room.since = room.since.min(to.offset);
-            }
-            let next = room.lines.front().map_or(0, |line| line.reached) + 1;
-            self.stats.gaps.add(1);
-            self.out.push(Event::Gap { room: room.id.clone(), from: next, to: next });
-        }
-    }
-
-    /// The offset of a partition that is read next.
-    pub(super) fn next_of(&self, partition: usize) -> i64 {
-        self.tail.get(partition).copied().unwrap_or_default()
-    }
-
-    /// Whether a room holds nothing.
-    pub(super) fn rests(&self, id: &RoomId) -> bool {
-        !self.holding.contains(id)
-    }
-
-    /// Where a room with local members stands, once that is known.
-    pub(super) fn stands(&self, id: &RoomId) -> Option<Position> {
-        let line = self.rooms.get(id)?.lines.front()?;
-        Some(position(*line, line.reached))
-    }
-
-    /// How far each partition was read.
-    pub(super) fn read_to(&self) -> Vec<ReadTo> {
-        let places = (0..).zip(self.tail.iter().zip(&self.newest_ms));
-        places.map(|(partition, (&next, &newest_ms))| ReadTo { partition, next, newest_ms }).collect()
-    }
 }
-
-#[cfg(test)]
-#[path = "merge_tests.rs"]
-mod tests;

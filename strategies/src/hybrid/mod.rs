@@ -44,6 +44,10 @@
 //!      waits, with its publishes queued, until all of its appends have an outcome; every live message of it then carries a
 //!      *fence*: where its own writing to that partition ended. A receiver holds a live message until it has read the log up
 //!      to the fence, and so has seen `m`. A copy of `n` from the log lies behind `m` anyway.
+//! - *Not seen again by who comes back.* A message that has a position in the log is never delivered without one to members who
+//!   could then get it again: what the log brings of an epoch that the live path has not told of (its link is still with a
+//!   server that is master no more) waits until it has, or its link is known to be broken, or for `heal_timeout_ms`; then the log
+//!   decides. Positions of one epoch are never given out twice, since each life of a server begins an epoch of its own.
 //! - *One order for all members of a room*, which [`GUARANTEES`] declares for healthy brokers, holds while Redis is healthy (its
 //!   sequence), and while it is away for everybody (the log's order). In between, while some nodes have the link and others
 //!   do not, and for what is delivered late, messages of *different* publishers may interleave differently on different
@@ -56,6 +60,9 @@
 //! publisher is told that it failed (not with `first = "durable"`). With `first = "durable"` a node that dies, or is cut off,
 //! between reserving a position and appending the message leaves a hole that holds the room up for `heal_timeout_ms`; if the
 //! message is appended after all, it is still delivered.
+//!
+//! A hole that the log fills in time is counted as a gap repaired; with `first = "durable"` so is what the log brings ahead of an
+//! announcement that another one has overtaken.
 //!
 //! # Who comes back
 //! `history` looks in three places, each for more than the one before: in the rings of this node (rooms that have members here,
@@ -75,12 +82,13 @@
 //! - `x` was logged long before the record of the member's position: by `publish_timeout_ms` and 10 s. The position was
 //!   assigned no earlier than `publish_timeout_ms` before its record, and a node that delivers live messages is taken to be
 //!   less than 10 s behind the log. So `x` was seen. *This is the one assumption about time that an answer from the log rests on.*
+//!   It is not made where this node itself could not read the log at the time, since others may have been cut off as long.
 //!
 //! Everything else is unsure, and then the answer is incomplete: above all for members whose last position was the last one
 //! before an outage, and who may or may not have heard what went by the log alone. For the same reason a ring begins 10 s after
-//! the node joined the room, or after the last message without a position, and ends with the next one of those. A change of epoch
-//! alone does not end it. Who has seen no message of an epoch yet (offset 0) has no record to begin at, and is answered only
-//! while one read may scan all that its partition ever held.
+//! the node joined the room, or after the last message without a position, or after the log could be read again, and ends with the
+//! next message without a position. A change of epoch alone does not end it. Who has seen no message of an epoch yet (offset 0)
+//! has no record to begin at, and is answered only while one read may scan all that its partition ever held.
 //!
 //! The stream by itself tells too little: while one publisher has lost its link to Redis, its messages pass the stream by, which
 //! looks whole all the same. So it is believed only where this node, which reads the whole log, knows that nothing in the

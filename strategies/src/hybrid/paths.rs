@@ -79,6 +79,14 @@ impl Paths {
         });
     }
 
+    /// The log can be read no more, or again.
+    fn log_link(&self, broken: bool) {
+        self.step(|merge| {
+            merge.log_link(broken);
+            self.kept.lock().log_link(broken, std::time::Instant::now());
+        });
+    }
+
     /// The offset of a partition that is read next.
     pub(super) fn next_of(&self, partition: i32) -> i64 {
         self.step(|merge| merge.next_of(partition as usize))
@@ -198,7 +206,7 @@ impl Inbound for LiveEnd {
 
     fn interrupted(&mut self) {
         self.paths.kept.lock().unsettle_all();
-        self.paths.merge.lock().interrupted();
+        self.paths.merge.lock().interrupted(Instant::now());
     }
 
     fn reconnected(&mut self) {
@@ -241,14 +249,16 @@ impl RecordSink for Tail {
     }
 
     fn link(&mut self, change: Link) {
-        self.0.kept.lock().unsettle_all();
         match change {
-            Link::Broken => self.0.step(|merge| merge.log_link(true)),
+            Link::Broken => self.0.log_link(true),
             Link::Restored => {
                 self.0.stats.reconnects.add(1);
-                self.0.step(|merge| merge.log_link(false));
+                self.0.log_link(false);
             }
-            Link::OutOfRange => self.0.out_of_range.store(true, SeqCst),
+            Link::OutOfRange => {
+                self.0.kept.lock().unsettle_all();
+                self.0.out_of_range.store(true, SeqCst);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! The merge against everything that two unreliable paths can do to a room.
 
+mod parked;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,7 +175,7 @@ fn what_comes_after_its_place_was_passed_has_no_position() {
 fn an_outage_of_the_live_path_leaves_no_hole_in_the_numbering() {
     let mut fixture = Fixture::new();
     fixture.live(1, at(1), 0);
-    fixture.merge.interrupted();
+    fixture.merge.interrupted(fixture.start);
     fixture.log(1, Some(at(1)), 0);
     fixture.log(2, None, 1);
     fixture.log(3, None, 7);
@@ -277,7 +279,7 @@ fn a_new_epoch_follows_the_old_one() {
 fn a_room_joined_without_redis_follows_the_log() {
     let mut fixture = Fixture::new();
     let room = fixture.room.clone();
-    fixture.merge.interrupted();
+    fixture.merge.interrupted(fixture.start);
     fixture.merge.join(&room, 0);
     fixture.merge.join_by_log(&room, 10);
     fixture.log(1, Some(at(40)), 9);
