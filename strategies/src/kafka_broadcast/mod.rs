@@ -230,7 +230,7 @@ fn data_topic(namespace: &str, settings: &Settings) -> Result<TopicSpec> {
             // The broker's clock, so that a node that was expelled finds what it missed.
             ("message.timestamp.type".into(), "LogAppendTime".into()),
             ("retention.ms".into(), retention_ms.to_string()),
-            incarnation::mark()?,
+            incarnation::mark(0)?,
         ],
     })
 }

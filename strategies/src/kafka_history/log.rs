@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::divide::Divide;
 pub(crate) use super::divide::Keep;
+use super::questions::{Question, Questions, again};
 use crate::backplane::{Envelope, MessageId, Position, RoomId};
 use crate::clients::kafka::fault::closed;
 use crate::clients::kafka::{Cluster, Record, Slice, SliceEnd, SliceSink, Slices};
@@ -75,7 +76,7 @@ pub(crate) struct Bounds {
 /// The log of one topic.
 #[derive(Debug)]
 pub(crate) struct Log {
-    cluster: Cluster,
+    questions: Arc<Questions>,
     topic: String,
     slices: Slices,
     limits: ScanLimits,
@@ -86,7 +87,8 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(cluster: Cluster, topic: String, limits: ScanLimits) -> Self {
         let slices = Slices::new(cluster.connection().clone());
-        Self { cluster, topic, slices, limits, waiting: Mutex::default() }
+        let questions = Arc::new(Questions::new(cluster, topic.clone()));
+        Self { questions, topic, slices, limits, waiting: Mutex::default() }
     }
 
     pub(crate) fn limits(&self) -> ScanLimits {
@@ -98,9 +100,7 @@ impl Log {
     /// # Errors
     /// When the broker does not answer.
     pub(crate) async fn end(&self, partition: i32) -> Result<i64> {
-        let topic = self.topic.clone();
-        let ends = self.cluster.run(move |cluster| cluster.ends_blocking(&topic, &[partition])).await?;
-        Ok(first(&ends))
+        self.questions.ask(Question::End(partition)).await
     }
 
     /// What the partition holds now.
@@ -108,13 +108,8 @@ impl Log {
     /// # Errors
     /// When the broker does not answer.
     pub(crate) async fn bounds(&self, partition: i32) -> Result<Bounds> {
-        let topic = self.topic.clone();
-        let asked = self.cluster.run(move |cluster| {
-            let starts = cluster.starts_blocking(&topic, &[partition])?;
-            Ok((starts, cluster.ends_blocking(&topic, &[partition])?))
-        });
-        let (starts, ends) = asked.await?;
-        Ok(Bounds { start: first(&starts), end: first(&ends) })
+        let start = self.questions.ask(Question::Start(partition)).await?;
+        Ok(Bounds { start, end: self.end(partition).await? })
     }
 
     /// The first record of a partition that was not appended before a time (ms since the Unix epoch), or its end.
@@ -123,10 +118,7 @@ impl Log {
     /// When the broker does not answer.
     #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
     pub(crate) async fn at_time(&self, partition: i32, time_ms: i64) -> Result<i64> {
-        let topic = self.topic.clone();
-        let asked =
-            self.cluster.run(move |cluster| cluster.at_times_blocking(&topic, &[(partition, time_ms)]));
-        Ok(first(&asked.await?))
+        self.questions.ask(Question::AtTime(partition, time_ms)).await
     }
 
     /// Reads what is wanted; `None` if that is more than a read may scan, takes longer than it may, or is no longer in the log.
@@ -176,20 +168,15 @@ impl Log {
 
     /// Ends what waits for work.
     pub(crate) async fn close(&self) {
+        self.questions.close();
         self.slices.close().await;
     }
 }
 
-fn first(offsets: &[(i32, i64)]) -> i64 {
-    offsets.first().map_or(0, |&(_, offset)| offset)
-}
-
 fn refuse(requests: Vec<Request>, error: &Error) {
     for request in requests {
-        let again =
-            Error::new(error.kind(), "history", error.to_string()).with_temporary(error.is_temporary());
         // Whoever waits no longer needs no answer.
-        let _ = request.answer.send(Err(again));
+        let _ = request.answer.send(Err(again(error)));
     }
 }
 

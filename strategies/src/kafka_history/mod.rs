@@ -3,6 +3,7 @@
 //! - [`log`]: reads the messages of rooms out of a slice of a partition; those who want the same partition share a scan.
 //! - [`divide`]: which of them are kept.
 //! - [`page`]: pages of history out of it.
+//! - `questions`: where partitions begin and end, asked once for all who want to know it.
 //! - [`numbering`]: the upper bits of epochs, by the incarnation of the topic.
 //!
 //! What does not live here: which partition to read and from where, and what that means for a client's position.
@@ -10,6 +11,7 @@
 pub(crate) mod divide;
 pub(crate) mod log;
 pub(crate) mod page;
+mod questions;
 
 use std::time::Duration;
 

@@ -7,8 +7,9 @@ use crate::backplane::RoomId;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 
-/// Records before the place from which is read that are looked at for first copies of what comes after.
-pub(crate) const LOOK_BACK_RECORDS: i64 = 1_000;
+/// Records before the place from which is read that are looked at for first copies of what comes after: a publisher's retry
+/// comes some seconds after its first attempt.
+pub(crate) const LOOK_BACK_RECORDS: i64 = 10_000;
 /// Records that are read first when the newest messages of a room are asked for; ten times as many at each further attempt.
 const NEWEST_RECORDS: i64 = 1_000;
 

@@ -45,17 +45,24 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let connection = Connection::new(&start, settings.client.clone())?;
     let deadline = start.connect_retry.map(|time| Instant::now() + time);
     let cluster = Cluster::connect(connection, start.connect_retry).await?;
-    let topics = loop {
+    let (recipe, topics) = loop {
         // A broker that just started may answer before it can create or lead anything.
-        match prepare(&cluster, &start.namespace, &settings).await {
-            Err(error) if error.is_temporary() && deadline.is_some_and(|at| Instant::now() < at) => {
+        let prepared = async {
+            let recipe = Recipe::of(&cluster, &start.namespace, &settings).await?;
+            let topics = prepare(&cluster, &recipe).await?;
+            Ok((recipe, topics))
+        };
+        match prepared.await {
+            Err::<_, Error>(error)
+                if error.is_temporary() && deadline.is_some_and(|at| Instant::now() < at) =>
+            {
                 tracing::warn!(%error, "the topic is not ready yet; trying again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             prepared => break prepared?,
         }
     };
-    bring_up(start, settings, cluster, topics).await
+    bring_up(start, settings, cluster, recipe, topics).await
 }
 
 /// The topics of a namespace.
@@ -63,61 +70,116 @@ struct Topics {
     rooms: String,
     bell: String,
     bells: u32,
-    incarnations: Incarnations,
+    incarnations: Arc<Incarnations>,
     /// What tells the rooms' topic from one that is created anew under its name.
     mark: Option<u64>,
 }
 
-async fn prepare(cluster: &Cluster, namespace: &str, settings: &Settings) -> Result<Topics> {
-    let rooms = format!("{namespace}.rooms");
-    let retention_ms = u64::from(settings.retention_minutes) * 60_000;
-    let spec = TopicSpec {
-        name: rooms.clone(),
-        partitions: settings.total_partitions(),
-        replication: settings.replication,
-        config: vec![
-            ("retention.ms".into(), retention_ms.to_string()),
-            // The broker's clock: a log that became shorter is found again by it.
-            ("message.timestamp.type".into(), "LogAppendTime".into()),
-            incarnation::mark()?,
-        ],
-    };
-    let found = cluster.ensure_topic(&spec).await?;
-    if found != spec.partitions {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "connect",
-            format!(
-                "topic {rooms} has {found} partitions, but `partitions` + `dedicated_partitions` = {}; all nodes of a \
-                 namespace need the same, use the topic's numbers or another --namespace",
-                spec.partitions
-            ),
-        ));
+/// What the topics of a namespace are like.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    rooms: String,
+    bell: String,
+    /// Hashed and dedicated partitions of the rooms' topic.
+    partitions: (u32, u32),
+    bells: u32,
+    replication: Option<u32>,
+    retention_ms: u64,
+}
+
+impl Recipe {
+    async fn of(cluster: &Cluster, namespace: &str, settings: &Settings) -> Result<Self> {
+        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
+        Ok(Self {
+            rooms: format!("{namespace}.rooms"),
+            bell: format!("{namespace}.rooms.bell"),
+            partitions: (settings.partitions, settings.dedicated_partitions),
+            bells: u32::try_from(brokers.min(bell::PARTITIONS_MAX)).unwrap_or(1),
+            replication: settings.replication,
+            retention_ms: u64::from(settings.retention_minutes) * 60_000,
+        })
     }
-    let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
-    let spec = TopicSpec {
-        name: format!("{namespace}.rooms.bell"),
-        partitions: u32::try_from(brokers.min(bell::PARTITIONS_MAX)).unwrap_or(1),
-        replication: settings.replication,
-        config: vec![("retention.ms".into(), "60000".into()), ("segment.ms".into(), "600000".into())],
-    };
-    let bells = cluster.ensure_topic(&spec).await?;
-    let bell = spec.name;
-    let incarnations = Incarnations::new(cluster, &rooms)?;
+
+    /// Creates what is not there, or no longer. Returns how many partitions the topics have, that of rooms first.
+    pub(super) async fn ensure(&self, cluster: &Cluster) -> Result<(u32, u32)> {
+        let rooms = TopicSpec {
+            name: self.rooms.clone(),
+            partitions: self.partitions.0 + self.partitions.1,
+            replication: self.replication,
+            config: vec![
+                ("retention.ms".into(), self.retention_ms.to_string()),
+                // The broker's clock: a log that became shorter is found again by it.
+                ("message.timestamp.type".into(), "LogAppendTime".into()),
+                incarnation::mark(self.number())?,
+            ],
+        };
+        let bell = TopicSpec {
+            name: self.bell.clone(),
+            partitions: self.bells,
+            replication: self.replication,
+            config: vec![("retention.ms".into(), "60000".into()), ("segment.ms".into(), "600000".into())],
+        };
+        Ok((cluster.ensure_topic(&rooms).await?, cluster.ensure_topic(&bell).await?))
+    }
+
+    /// How rooms are divided, as one number that the topic's mark carries.
+    fn number(&self) -> u32 {
+        let (hashed, dedicated) = self.partitions;
+        hashed << 8 | dedicated
+    }
+
+    /// Whether rooms lie where this node looks for them, in a topic that has `found` partitions and this mark. Partitions that
+    /// somebody added are left alone: rooms stay where they are.
+    fn check(&self, found: u32, mark: Option<u64>) -> Result<()> {
+        let (hashed, dedicated) = self.partitions;
+        let theirs = mark.map(incarnation::number_of);
+        let agreed = theirs.map_or(found == hashed + dedicated, |theirs| theirs == self.number());
+        if agreed && found >= hashed + dedicated {
+            if found > hashed + dedicated {
+                tracing::warn!(
+                    topic = self.rooms,
+                    found,
+                    "partitions were added to the topic; they are not used"
+                );
+            }
+            return Ok(());
+        }
+        let has = match theirs {
+            Some(theirs) => {
+                format!("`partitions` = {} and `dedicated_partitions` = {}", theirs >> 8, theirs & 0xff)
+            }
+            None => "other numbers".to_owned(),
+        };
+        let text = format!(
+            "topic {} has {found} partitions and was made for {has}, but here `partitions` = {hashed} and \
+             `dedicated_partitions` = {dedicated}; all nodes of a namespace need the same: use the topic's numbers, or \
+             another --namespace",
+            self.rooms
+        );
+        Err(Error::new(ErrorKind::Config, "connect", text))
+    }
+}
+
+async fn prepare(cluster: &Cluster, recipe: &Recipe) -> Result<Topics> {
+    let (found, bells) = recipe.ensure(cluster).await?;
+    let incarnations = Incarnations::new(cluster, &recipe.rooms)?;
     let mark = incarnations.now().await?;
+    recipe.check(found, mark)?;
     if mark.is_none() {
         tracing::warn!(
-            topic = rooms,
+            topic = recipe.rooms,
             "the topic was not created by this strategy and has no mark: clients can resume on the node only that they were on"
         );
     }
-    Ok(Topics { rooms, bell, bells, incarnations, mark })
+    let (rooms, bell) = (recipe.rooms.clone(), recipe.bell.clone());
+    Ok(Topics { rooms, bell, bells, incarnations: Arc::new(incarnations), mark })
 }
 
 async fn bring_up(
     start: Start,
     settings: Settings,
     cluster: Cluster,
+    recipe: Recipe,
     topics: Topics,
 ) -> Result<Arc<dyn Backplane>> {
     let partitioner = RoomPartitioner::new(settings.partitions, settings.overrides.clone());
@@ -155,7 +217,7 @@ async fn bring_up(
         }
     };
     let log = Arc::new(Log::new(cluster.clone(), topics.rooms.clone(), settings.scan()));
-    let incarnations = Arc::new(topics.incarnations);
+    let incarnations = topics.incarnations;
     let history = (settings.consume != Consume::SharedGroup).then(|| {
         let (log, incarnations) = (Arc::clone(&log), Arc::clone(&incarnations));
         let follows_all = settings.consume != Consume::Demand;
@@ -166,11 +228,14 @@ async fn bring_up(
         consumer: consumer.clone(),
         rooms: Arc::clone(&rooms),
         topic: topics.rooms.clone(),
+        producer: producer.clone(),
+        recipe,
         incarnations,
         runtime: Handle::current(),
         mode,
         waiting: Vec::new(),
         repair_at: None,
+        look_at: Instant::now() + keeper::LOOK_EVERY,
     };
     let thread = Mutex::new(Some(keep(work, commands)?));
     let (closed, topic) = (AtomicBool::new(false), topics.rooms.into());

@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::bell::Bell;
+use super::connect::Recipe;
 use super::plan::Plan;
+use super::publish::Sender;
 use super::rooms::Rooms;
 use crate::clients::kafka::fault::closed;
 use crate::clients::kafka::{Cluster, Consumer, Incarnations, ReadTo, Resume};
@@ -22,6 +24,10 @@ use crate::kafka_history::{numbering, private_numbering};
 const COMMANDS_MAX: usize = 16_384;
 /// Longest sleep of the keeper.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often the keeper looks whether the topic is still the one that is read: nobody may be told when it is deleted.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a client's look at a topic may take.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
 enum Command {
     Join { partition: i32, done: oneshot::Sender<Result<()>> },
@@ -107,12 +113,16 @@ pub(super) struct Work {
     pub(super) consumer: Consumer,
     pub(super) rooms: Arc<Rooms>,
     pub(super) topic: String,
+    pub(super) producer: Sender,
+    pub(super) recipe: Recipe,
     pub(super) incarnations: Arc<Incarnations>,
     /// Where questions are asked that are no blocking ones.
     pub(super) runtime: Handle,
     pub(super) mode: Mode,
     pub(super) waiting: Vec<(i32, oneshot::Sender<Result<()>>)>,
     pub(super) repair_at: Option<Instant>,
+    /// When to look next whether the topic is still the same.
+    pub(super) look_at: Instant,
 }
 
 impl Work {
@@ -134,6 +144,10 @@ impl Work {
                     .for_each(|partition| plan.leave(partition, now));
             }
             self.settle(now);
+            if self.look_at <= now {
+                self.look();
+                self.look_at = Instant::now() + LOOK_EVERY;
+            }
             if self.repair_at.is_some_and(|at| at <= now) {
                 self.repair_at = self.repair().err().map(|error| {
                     tracing::warn!(%error, "partitions that stand still could not be repaired yet");
@@ -207,8 +221,24 @@ impl Work {
         bell.ring_if_due(Instant::now());
     }
 
-    /// Assigns everything that is read anew, at offsets that the log holds. The reader declares what was skipped.
+    /// Looks whether the topic is still there, and the one that is read.
+    fn look(&mut self) {
+        let is_same = match self.runtime.block_on(self.incarnations.refreshed()) {
+            Ok(mark) => self.rooms.partitions().all(|partition| self.rooms.mark(partition) == mark),
+            // It refuses to describe the topic. One that cannot be reached proves nothing.
+            Err(error) => error.kind() != ErrorKind::Broker,
+        };
+        if !is_same && self.repair_at.is_none() {
+            self.repair_at = Some(Instant::now());
+        }
+    }
+
+    /// Assigns everything that is read anew, at offsets that the log holds. The reader declares what was skipped. A topic that
+    /// is gone is created anew: whoever is here needs one.
     fn repair(&self) -> Result<()> {
+        self.runtime.block_on(self.recipe.ensure(&self.cluster))?;
+        self.producer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
+        self.consumer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
         let partitions = match &self.mode {
             Mode::All => self.rooms.partitions().collect(),
             Mode::Demand(plan, _) => plan.assigned(),
@@ -232,16 +262,39 @@ impl Work {
 }
 
 impl Work {
+    /// Partitions that are not read just now belong to the topic with this mark as well.
+    fn rename_others(&self, read: &[Resume], mark: Option<u64>) -> Result<()> {
+        let is_read = |partition: &i32| read.iter().any(|resume| resume.partition == *partition);
+        let others: Vec<i32> = self
+            .rooms
+            .partitions()
+            .filter(|partition| !is_read(partition) && self.rooms.mark(*partition) != mark)
+            .collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let numbering = numbering(&self.topic, mark)?;
+        if matches!(self.mode, Mode::Group) {
+            // The group gives them back in a moment, and all that is in them is new.
+            let starts = self.cluster.starts_blocking(&self.topic, &others)?;
+            self.rooms.renumber(&starts, numbering, mark);
+        } else {
+            self.rooms.rename(&others, numbering, mark);
+        }
+        Ok(())
+    }
+
     /// Another incarnation of the topic is another numbering, the same on all nodes. Where the log only became shorter, places
     /// beyond its end were used and will be used again, which nodes that come later cannot see: from there on the numbering is
     /// this node's own.
     fn renumber(&self, resumes: &[Resume]) -> Result<Vec<(i32, i64)>> {
         let mark = self.runtime.block_on(self.incarnations.refreshed())?;
         let mut offsets = Vec::with_capacity(resumes.len());
+        self.rename_others(resumes, mark)?;
         for &Resume { partition, offset, renumbered } in resumes {
             let is_another = mark != self.rooms.mark(partition);
-            let offset = match is_another && !renumbered {
-                // Its log is as long as the old one was, or longer already: nothing of it was read.
+            let offset = match is_another {
+                // Nothing of it was read, however long it is.
                 true => self
                     .cluster
                     .starts_blocking(&self.topic, &[partition])?

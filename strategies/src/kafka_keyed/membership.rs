@@ -26,11 +26,12 @@ impl Membership {
         Self { cluster, topic, rooms, shared, held: watch::channel(None).0 }
     }
 
-    /// Waits until the group has given its first word: all partitions for a group of one, any for a shared one.
+    /// Waits until the group has given its first word: all partitions (and those that somebody added) for a group of one, any
+    /// for a shared one.
     pub(super) async fn ready(&self, deadline: Duration) -> Result<()> {
         let all = self.rooms.partitions().count();
         let mut held = self.held.subscribe();
-        let enough = held.wait_for(|held| held.is_some_and(|held| self.shared || held == all));
+        let enough = held.wait_for(|held| held.is_some_and(|held| self.shared || held >= all));
         match tokio::time::timeout(deadline, enough).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(timed_out("connect", "the consumer group did not assign partitions in time")),

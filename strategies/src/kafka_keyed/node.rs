@@ -15,7 +15,7 @@ use super::rooms::Rooms;
 use super::settings::{Consume, Settings};
 use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
 use crate::clients::kafka::Consumer;
-use crate::clients::kafka::fault::{closed, timed_out};
+use crate::clients::kafka::fault::{closed, silent, timed_out};
 use crate::error::Result;
 use crate::guarantees::Guarantees;
 use crate::kafka_history::log::Log;
@@ -43,7 +43,11 @@ impl Backplane for Node {
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
-        let sent = publish::send(&self.producer, &self.rooms, &self.topic, &envelope);
+        let partition = self.rooms.partition_of(&envelope.room);
+        let sent = match self.consumer.is_silent(&self.topic, partition) {
+            true => Err(silent(&self.topic, partition)),
+            false => publish::send(&self.producer, &self.rooms, &self.topic, &envelope),
+        };
         let rooms = Arc::clone(&self.rooms);
         match sent {
             Ok(waiting) => Box::pin(async move {

@@ -108,18 +108,24 @@ impl Rooms {
     pub(super) fn renumber(&self, offsets: &[(i32, i64)], numbering: u64, mark: Option<u64>) {
         // No record is noted in between, so that none has a place in the wrong numbering.
         let _nobody_reads = self.wanted.write();
-        for &(partition, _) in offsets {
-            let (Some(epoch), Some(of)) = (cell(&self.epochs, partition), cell(&self.marks, partition))
-            else {
-                continue;
-            };
-            epoch.store(numbering | partition as u64, Release);
-            of.store(mark.unwrap_or(0), Release);
+        let partitions: Vec<i32> = offsets.iter().map(|&(partition, _)| partition).collect();
+        self.rename(&partitions, numbering, mark);
+        for &partition in &partitions {
             if let Some(restarts) = cell(&self.restarts, partition) {
                 restarts.fetch_add(1, Relaxed);
             }
         }
         self.place(offsets);
+    }
+
+    /// The same for partitions that this node does not read, so that it missed nothing of them.
+    pub(super) fn rename(&self, partitions: &[i32], numbering: u64, mark: Option<u64>) {
+        for &partition in partitions {
+            if let (Some(epoch), Some(of)) = (cell(&self.epochs, partition), cell(&self.marks, partition)) {
+                epoch.store(numbering | partition as u64, Release);
+                of.store(mark.unwrap_or(0), Release);
+            }
+        }
     }
 
     /// Wants a room whose partition is being read; returns where the room stands. What was read up to there was

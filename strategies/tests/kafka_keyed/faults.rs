@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::harness::{Node, envelope, namespace, own_broker, shared_broker, text};
 
 /// Publishes numbered messages one after the other, at a steady pace, until told to stop.
-struct Stream {
+pub struct Stream {
     stop: tokio::sync::watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
     acknowledged: Arc<Mutex<Vec<String>>>,
@@ -18,7 +18,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(node: &Node, room: &'static str) -> Self {
+    pub fn start(node: &Node, room: &'static str) -> Self {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (acknowledged, failed) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<usize>>::default());
         let (backplane, acks, fails) =
@@ -49,11 +49,11 @@ impl Stream {
         Self { stop, task, acknowledged, failed }
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.acknowledged.lock().len()
     }
 
-    async fn wait_for(&self, count: usize) {
+    pub async fn wait_for(&self, count: usize) {
         let deadline = Instant::now() + crate::harness::DEADLINE;
         let mut look = tokio::time::interval(Duration::from_millis(10));
         while self.count() < count {
@@ -62,7 +62,7 @@ impl Stream {
         }
     }
 
-    async fn finish(self) -> (Vec<String>, usize) {
+    pub async fn finish(self) -> (Vec<String>, usize) {
         self.stop.send_replace(true);
         self.task.await.expect("the stream ended");
         let acknowledged = self.acknowledged.lock().clone();

@@ -10,7 +10,7 @@ use manifold_strategies::{
     Backplane, Entrance, Envelope, Event, Message, MessageId, Position, RoomId, Start, find,
 };
 use parking_lot::Mutex;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -197,6 +197,13 @@ pub async fn drop_before(kafka: &str, topic: &str, partition: i32, offset: i64) 
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a partition");
     admin(kafka).delete_records(&offsets, &AdminOptions::new()).await.expect("records dropped");
+}
+
+/// Adds partitions to a topic.
+pub async fn grow_topic(kafka: &str, topic: &str, partitions: usize) {
+    let grown = NewPartitions::new(topic, partitions);
+    let grown = admin(kafka).create_partitions([&grown], &AdminOptions::new()).await.expect("an answer");
+    assert!(grown.iter().all(Result::is_ok), "{grown:?}");
 }
 
 /// Deletes a topic; returns when nobody sees it any more.

@@ -9,5 +9,7 @@ mod demand;
 mod faults;
 mod harness;
 mod latency;
+mod many;
 mod resume;
 mod start;
+mod topics;

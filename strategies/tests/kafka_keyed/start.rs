@@ -14,7 +14,12 @@ async fn nodes_that_disagree_about_partitions_are_refused() {
     let (other, _) = start(kafka, &namespace, "second", "partitions = 16");
     let error = (find("kafka-keyed").expect("registered").connect)(other).await.expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("has 12 partitions") && !error.is_temporary(), "{error}");
+    assert!(
+        error.to_string().contains("has 12 partitions")
+            && error.to_string().contains("`partitions` = 8")
+            && !error.is_temporary(),
+        "{error}"
+    );
     node.shutdown().await;
 }
 

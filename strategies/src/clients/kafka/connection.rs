@@ -276,7 +276,11 @@ impl Connection {
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", settings.queued_kib_max.to_string())
             .set("check.crcs", "false")
-            .set("statistics.interval.ms", "1000")
+            // The client would wait a minute for a connection that swallows everything.
+            .set("socket.timeout.ms", "10000")
+            .set("statistics.interval.ms", "500")
+            // A topic that is gone is not taken for one that has yet to come.
+            .set("topic.metadata.propagation.max.ms", "5000")
             .set("topic.metadata.refresh.interval.ms", "10000");
         match &settings.group {
             // assign() is refused without a group id; a consumer that only assigns never joins it.

@@ -24,6 +24,9 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most records handed over in one batch.
 const BATCH_RECORDS_MAX: usize = 1024;
+/// A broker that has not answered by so long after it had to is silent. With half a second between two looks, and half a second
+/// for which an empty fetch is held, a broker that stands still is noticed within two seconds.
+const SILENT_AFTER: Duration = Duration::from_millis(700);
 
 /// A record as it lies in the fetch buffer: copy what must outlive the call.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +46,12 @@ pub struct Record<'a> {
 /// What happened to the link, as far as the client tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// A broker was lost. The client reconnects and goes on at its offsets by itself.
+    /// A broker was lost, or is silent. The client reconnects and goes on at its offsets by itself.
     Broken,
     /// All brokers that lead assigned partitions answer again.
     Restored,
-    /// An assigned offset is no longer (or not yet) in the log: the partition stands still until it is assigned
-    /// anew. The client does not say which partition.
+    /// An assigned offset is no longer (or not yet) in the log, or there is no such topic any more: the partition stands
+    /// still until it is assigned anew. The client does not say which partition.
     OutOfRange,
 }
 
@@ -60,8 +63,10 @@ pub trait RecordSink: Send + 'static {
     fn batch_end(&mut self);
     /// The link changed.
     fn link(&mut self, change: Link);
-    /// The newest lag in messages, about once a second; negative = unknown.
+    /// The newest lag in messages, about twice a second; negative = unknown.
     fn lag(&mut self, messages: i64);
+    /// Some broker is connected and answers nothing (true), or all of them answer again.
+    fn silent(&mut self, _silent: bool) {}
 }
 
 /// A consumer and its thread. Assignments may be changed from any thread: librdkafka applies them on its own.
@@ -130,7 +135,7 @@ impl Consumer {
         let stop = Arc::new(AtomicBool::new(false));
         let consumer: BaseConsumer<Health> = connection
             .consumer_config(settings)
-            .create_with_context(Health::new(hook, Arc::clone(&stop)))
+            .create_with_context(Health::new(settings.fetch_wait + SILENT_AFTER, hook, Arc::clone(&stop)))
             .map_err(|source| from_kafka("connect", "Kafka consumer", source))?;
         let shared = Arc::new(Shared { consumer, stop });
         let reader = Arc::clone(&shared);
@@ -228,6 +233,11 @@ impl Consumer {
         refreshed.map(drop).map_err(|source| from_kafka("metadata", topic, source))
     }
 
+    /// Whether the broker that leads a partition is connected and answers nothing, as far as this consumer reads from it.
+    pub fn is_silent(&self, topic: &str, partition: i32) -> bool {
+        self.consumer().client().context().silence().covers(topic, partition)
+    }
+
     fn consumer(&self) -> &BaseConsumer<Health> {
         &self.handle.shared.consumer
     }
@@ -258,7 +268,7 @@ fn at_offsets(topic: &str, offsets: &[(i32, i64)]) -> Result<TopicPartitionList>
 }
 
 fn read(shared: &Shared, mut sink: impl RecordSink) {
-    let mut watch = Watch { lag: i64::MIN, lost: 0, broken: false };
+    let mut watch = Watch { lag: i64::MIN, lost: 0, broken: false, silent: false };
     while !shared.stop.load(Relaxed) {
         let mut next = shared.consumer.poll(POLL_TIMEOUT);
         let mut records = 0;
@@ -309,12 +319,22 @@ struct Watch {
     lag: i64,
     lost: u64,
     broken: bool,
+    silent: bool,
 }
 
 impl Watch {
     fn error(&self, sink: &mut impl RecordSink, error: &KafkaError) {
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => sink.link(Link::OutOfRange),
+            Some(
+                Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicId,
+            ) => {
+                tracing::debug!(%error, "Kafka consumer");
+                sink.link(Link::OutOfRange);
+            }
             // Never fatal, repeated up to dozens of times, and told by the statistics more exactly.
             Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => {
                 tracing::debug!(%error, "Kafka consumer");
@@ -326,18 +346,23 @@ impl Watch {
 
     fn tick(&mut self, shared: &Shared, sink: &mut impl RecordSink) {
         let health = shared.consumer.client().context();
-        let (up, lost) = (health.links_up(), health.links_lost());
-        if !self.broken && lost > self.lost {
+        let (up, lost, silent) = (health.links_up(), health.links_lost(), health.silence().is_any());
+        if silent != self.silent {
+            self.silent = silent;
+            sink.silent(silent);
+        }
+        if !self.broken && (lost > self.lost || silent) {
             self.broken = true;
-            tracing::warn!("the link to Kafka broke; reconnecting");
+            tracing::warn!(silent, "the link to Kafka broke, or a broker does not answer; waiting for it");
             sink.link(Link::Broken);
         }
-        if self.broken && up {
+        if self.broken && up && !silent {
             (self.broken, self.lost) = (false, lost);
             tracing::info!("the link to Kafka is back");
             sink.link(Link::Restored);
         }
-        let lag = health.lag_messages();
+        // Nobody knows what a broker holds that does not answer.
+        let lag = if self.broken { -1 } else { health.lag_messages() };
         if lag != self.lag {
             self.lag = lag;
             sink.lag(lag);

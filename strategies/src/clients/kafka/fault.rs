@@ -74,6 +74,15 @@ pub fn timed_out(operation: &'static str, about: impl Into<String>) -> Error {
     Error::new(ErrorKind::Timeout, operation, about)
 }
 
+/// A publish to a broker that is connected and answers nothing: nothing was written.
+pub fn silent(topic: &str, partition: i32) -> Error {
+    let text = format!(
+        "the broker that leads {topic}[{partition}] does not answer: is it stopped, or the network stalled? nothing was \
+         written, publish again later"
+    );
+    Error::new(ErrorKind::Unreachable, "publish", text)
+}
+
 /// The error of every call after shutdown.
 pub fn closed(operation: &'static str) -> Error {
     Error::new(ErrorKind::Closed, operation, "this node's backplane was shut down")

@@ -1,8 +1,9 @@
 //! Lag and link state, read from librdkafka's own statistics: exact, and without a request to the broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
@@ -55,6 +56,9 @@ pub struct Health {
     links_lost: AtomicU64,
     /// Disconnects so far, by broker id.
     disconnects: Mutex<HashMap<i64, i64>>,
+    /// A broker that owes an answer for so long is silent.
+    silent_after: Duration,
+    silence: Silence,
     hook: Option<Arc<dyn GroupHook>>,
     /// Set when the consumer is to stop.
     stop: Arc<AtomicBool>,
@@ -62,25 +66,31 @@ pub struct Health {
 
 impl Health {
     /// A context; `hook` for a member of a consumer group, `stop` says that the consumer is to end.
-    pub(super) fn new(hook: Option<Arc<dyn GroupHook>>, stop: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        silent_after: Duration,
+        hook: Option<Arc<dyn GroupHook>>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             lag_messages: AtomicI64::new(-1),
             links_up: AtomicBool::new(true),
             links_lost: AtomicU64::new(0),
             disconnects: Mutex::default(),
+            silent_after,
+            silence: Silence::default(),
             hook,
             stop,
         }
     }
 
     /// Messages that the broker holds in assigned partitions and that were not read yet; -1 before the first figure.
-    /// At most a second old.
+    /// At most half a second old.
     pub fn lag_messages(&self) -> i64 {
         self.lag_messages.load(Relaxed)
     }
 
-    /// Whether every broker that leads an assigned partition, and was connected before, is connected. At most a
-    /// second old.
+    /// Whether every broker that leads an assigned partition, and was connected before, is connected. At most
+    /// half a second old.
     pub fn links_up(&self) -> bool {
         self.links_up.load(Relaxed)
     }
@@ -90,7 +100,13 @@ impl Health {
         self.links_lost.load(Relaxed)
     }
 
+    /// Brokers that are connected and do not answer. At most half a second old.
+    pub fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
     fn note(&self, statistics: &Statistics<'_>) {
+        self.silence.note(statistics, self.silent_after);
         self.lag_messages.store(statistics.lag(), Relaxed);
         let mut known = self.disconnects.lock();
         let (mut lost, mut up) = (0, true);
@@ -104,6 +120,54 @@ impl Health {
         }
         self.links_up.store(up, Relaxed);
         self.links_lost.fetch_add(lost, Relaxed);
+    }
+}
+
+/// Partitions whose broker keeps the connection and answers nothing: it stands still, or the way to it swallows everything.
+/// The client itself would notice after a minute.
+#[derive(Debug, Default)]
+pub struct Silence {
+    any: AtomicBool,
+    all: AtomicBool,
+    partitions: Mutex<HashSet<(String, i32)>>,
+    brokers: Mutex<HashSet<i64>>,
+}
+
+impl Silence {
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
+    /// Whether the broker that leads a partition is silent, or every broker is that anything is read from.
+    pub fn covers(&self, topic: &str, partition: i32) -> bool {
+        self.is_any()
+            && (self.all.load(Relaxed)
+                || self.partitions.lock().iter().any(|(of, number)| of == topic && *number == partition))
+    }
+
+    fn note(&self, statistics: &Statistics<'_>, limit: Duration) {
+        let limit_us = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
+        let mut silent = self.brokers.lock();
+        let mut partitions = HashSet::new();
+        let mut all = true;
+        for broker in statistics.brokers.values().filter(|broker| !broker.toppars.is_empty()) {
+            // What was only just asked cannot be answered yet; but one that was silent is, until it speaks.
+            let asked = broker.txidle > limit_us || silent.contains(&broker.nodeid);
+            let owes = broker.state == "UP" && broker.waitresp_cnt > 0;
+            if owes && asked && broker.rxidle > limit_us {
+                silent.insert(broker.nodeid);
+                partitions
+                    .extend(broker.toppars.values().map(|part| (part.topic.to_owned(), part.partition)));
+            } else {
+                silent.remove(&broker.nodeid);
+                all = false;
+            }
+        }
+        let any = !partitions.is_empty();
+        *self.partitions.lock() = partitions;
+        self.all.store(any && all, Relaxed);
+        self.any.store(any, Relaxed);
     }
 }
 
@@ -158,8 +222,21 @@ struct Broker<'a> {
     nodeid: i64,
     state: &'a str,
     disconnects: i64,
+    /// Requests that wait for an answer.
+    waitresp_cnt: i64,
+    /// Time since something was sent, in µs.
+    txidle: i64,
+    /// Time since something was received, in µs.
+    rxidle: i64,
     #[serde(borrow)]
-    toppars: HashMap<&'a str, serde::de::IgnoredAny>,
+    toppars: HashMap<&'a str, Led<'a>>,
+}
+
+/// A partition that a broker leads.
+#[derive(Deserialize)]
+struct Led<'a> {
+    topic: &'a str,
+    partition: i32,
 }
 
 #[derive(Deserialize)]
@@ -189,11 +266,14 @@ impl Statistics<'_> {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(1);
     const SAMPLE: &str = r#"{ "name": "x", "brokers": {
         "a:1/1": {"nodeid": 1, "state": "UP", "disconnects": 0,
-            "toppars": {"t-0": {"topic": "t", "partition": 0}}, "rtt": {"min": 1}},
-        "a:1/bootstrap": {"nodeid": -1, "state": "DOWN", "disconnects": 3, "toppars": {}},
-        "b:1/2": {"nodeid": 2, "state": "DOWN", "disconnects": 5, "toppars": {}} },
+            "waitresp_cnt": 1, "txidle": 400000, "rxidle": 400000, "toppars": {"t-0": {"topic": "t", "partition": 0}}, "rtt": {"min": 1}},
+        "a:1/bootstrap": {"nodeid": -1, "state": "DOWN", "disconnects": 3,
+            "waitresp_cnt": 0, "txidle": -1, "rxidle": -1, "toppars": {}},
+        "b:1/2": {"nodeid": 2, "state": "DOWN", "disconnects": 5,
+            "waitresp_cnt": 0, "txidle": -1, "rxidle": -1, "toppars": {}} },
         "topics": {"t": {"topic": "t", "partitions": {
             "0": {"partition": 0, "fetch_state": "active", "consumer_lag": 7},
             "1": {"partition": 1, "fetch_state": "none", "consumer_lag": 5},
@@ -208,7 +288,7 @@ mod tests {
 
     #[test]
     fn lag_counts_active_partitions() {
-        let health = Health::new(None, Arc::default());
+        let health = Health::new(LIMIT, None, Arc::default());
         assert_eq!(health.lag_messages(), -1);
         health.stats_raw(SAMPLE.as_bytes());
         assert_eq!(health.lag_messages(), 7);
@@ -216,12 +296,33 @@ mod tests {
 
     #[test]
     fn links_are_those_of_leaders_that_were_connected() {
-        let health = Health::new(None, Arc::default());
+        let health = Health::new(LIMIT, None, Arc::default());
         assert_eq!(see(&health, "\"CONNECT\"", 0), (true, 0), "not connected yet is not lost");
         assert_eq!(see(&health, "\"UP\"", 0), (true, 0));
         assert_eq!(see(&health, "\"CONNECT\"", 1), (false, 1));
         assert_eq!(see(&health, "\"TRY_CONNECT\"", 1), (false, 1));
         assert_eq!(see(&health, "\"UP\"", 1), (true, 1));
         assert_eq!(see(&health, "\"UP\"", 2), (true, 2), "lost and back between two looks");
+    }
+
+    /// Looks at a broker with a request under way, and says whether its partition is silent.
+    fn idle(health: &Health, sent_ms: u32, received_ms: u32) -> bool {
+        let sample = SAMPLE
+            .replace("\"txidle\": 400000", &format!("\"txidle\": {}", sent_ms * 1_000))
+            .replace("\"rxidle\": 400000", &format!("\"rxidle\": {}", received_ms * 1_000));
+        health.stats_raw(sample.as_bytes());
+        health.silence().covers("t", 0)
+    }
+
+    #[test]
+    fn a_broker_is_silent_when_it_owes_an_answer_for_too_long() {
+        let health = Health::new(LIMIT, None, Arc::default());
+        assert!(!idle(&health, 500, 500), "the broker holds an empty fetch");
+        assert!(!idle(&health, 10, 9_000), "only just asked again, after a pause of ours");
+        assert!(idle(&health, 1_100, 1_100));
+        assert!(idle(&health, 10, 1_600), "asking more does not make it speak");
+        assert!(health.silence().covers("another topic", 7), "it is the only one");
+        assert!(!idle(&health, 10, 10));
+        assert!(!health.silence().is_any());
     }
 }

@@ -4,6 +4,9 @@
 //! an identity per topic, which the client library does not show. So a topic gets a mark of its own when it is created: a
 //! random value of a setting that does nothing where records are deleted by age (`delete.retention.ms` concerns compacted
 //! topics only). It is created and deleted with the topic, in one step, and every node reads the same.
+//!
+//! The mark also carries a number of the strategy's own, e.g. how it divides rooms among partitions: the topic's present number
+//! of partitions does not tell, because anybody may add some.
 
 use std::time::{Duration, Instant};
 
@@ -18,20 +21,29 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The setting that carries the mark.
 const SETTING: &str = "delete.retention.ms";
-/// Marks lie in `BASE..2 * BASE`: from half a year of milliseconds on, which nobody sets for any other reason.
-const BASE: u64 = 1 << 34;
+/// Marks lie in `BASE..2 * BASE`: some thousand years of milliseconds, which nobody sets for any other reason.
+const BASE: u64 = 1 << 58;
+/// The lowest bits of a mark carry the strategy's own number.
+const NUMBER_BITS: u32 = 20;
 /// An answer of the broker is used for this long.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A line of topic settings that marks a topic which is created now.
+/// A line of topic settings that marks a topic which is created now. The mark carries `number`, below 2²⁰.
 ///
 /// # Errors
 /// When the system has no random numbers.
-pub fn mark() -> Result<(String, String)> {
+pub fn mark(number: u32) -> Result<(String, String)> {
     let random = getrandom::u64().map_err(|source| {
         Error::new(ErrorKind::Config, "create topic", "the system has no random numbers").with_source(source)
     })?;
-    Ok((SETTING.to_owned(), (BASE + random % BASE).to_string()))
+    let numbers = (1 << NUMBER_BITS) - 1;
+    Ok((SETTING.to_owned(), (BASE | ((random % BASE) & !numbers) | (u64::from(number) & numbers)).to_string()))
+}
+
+/// The number that a mark carries.
+pub fn number_of(mark: u64) -> u32 {
+    // As many bits as `NUMBER_BITS`.
+    (mark & ((1 << NUMBER_BITS) - 1)) as u32
 }
 
 /// Reads the mark of one topic.
@@ -128,8 +140,9 @@ mod tests {
 
     #[test]
     fn marks_differ_and_lie_where_they_are_looked_for() {
-        let marks: Vec<u64> = (0..4).map(|_| mark().unwrap().1.parse().unwrap()).collect();
+        let marks: Vec<u64> = (0..4).map(|_| mark(7).unwrap().1.parse().unwrap()).collect();
         assert!(marks.iter().all(|mark| (BASE..2 * BASE).contains(mark)), "{marks:?}");
         assert!(marks.windows(2).all(|pair| pair[0] != pair[1]), "{marks:?}");
+        assert!(marks.iter().all(|&mark| number_of(mark) == 7), "{marks:?}");
     }
 }
