@@ -5,11 +5,13 @@ STRATEGY ?= kafka-keyed
 NODES    ?=
 PORT     ?= 8000
 FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 20
+SOAK_SEED    ?= 1
 CARGO    ?= cargo
 NEED     := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test unit e2e chat bench lint fuzz doctor deps clean
+.PHONY: help compare faults soak test unit e2e chat bench lint fuzz doctor deps clean
 
 help: ## this list
 	@echo "Manifold: one chat server, many backplanes, and the evidence which fits which job."
@@ -23,6 +25,16 @@ compare: ## drive every strategy through the same short load, audit every delive
 	$(CARGO) build --release --workspace --bins
 	@# 2 = inconclusive on this machine just now: the report is written and says why, so the target is not an error.
 	target/release/loadgen compare --quick || [ $$? -eq 2 ]
+
+faults: ## every strategy under every fault that concerns it, clients recovering: what is lost, told and regained
+	@$(NEED) rust cc java maven
+	$(CARGO) build --release --workspace --bins
+	target/release/loadgen compare --faults || [ $$? -eq 2 ]
+
+soak: ## every strategy at once for SOAK_MINUTES=20 under random faults (SOAK_SEED=1): no silent loss, memory flat
+	@$(NEED) rust cc java maven
+	$(CARGO) build --release --workspace --bins
+	target/release/loadgen soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED)
 
 test: unit e2e ## every test, on real Kafka and Redis, with the official SDKs and two browsers
 

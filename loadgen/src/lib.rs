@@ -15,5 +15,6 @@ pub mod record;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod soak;
 pub mod stats;
 pub mod surroundings;

@@ -1,6 +1,6 @@
 //! What an operator does to Redis servers that run.
 
-use redis::{Connection, Value};
+use redis::{Cmd, Connection, Value};
 
 use super::client::{Answer, ask, connect};
 use crate::error::{Error, Result};
@@ -52,14 +52,15 @@ fn move_keys(source: &mut Connection, to: &str, slot: &str) -> Answer<usize> {
     let (host, port) = to.split_once(':').unwrap_or_default();
     let mut moved = 0;
     loop {
-        let keys: Vec<String> = ask(source, &["CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE])?;
+        // Names of keys are bytes and need not be text.
+        let keys: Vec<Vec<u8>> = ask(source, &["CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE])?;
         if keys.is_empty() {
             return Ok(moved);
         }
-        let head = ["MIGRATE", host, port, "", "0", MOVE_WITHIN_MS, "KEYS"];
-        let command: Vec<&str> = head.into_iter().chain(keys.iter().map(String::as_str)).collect();
+        let mut command = Cmd::new();
+        command.arg(&["MIGRATE", host, port, "", "0", MOVE_WITHIN_MS, "KEYS"]).arg(&keys);
         // `NOKEY` where they expired meanwhile, which is as good as moved.
-        ask::<Value>(source, &command)?;
+        command.query::<Value>(source).map_err(|error| format!("MIGRATE: {error}"))?;
         moved += keys.len();
     }
 }

@@ -46,7 +46,19 @@ impl Brokers {
     /// # Errors
     /// As for [`Brokers::start`].
     pub fn start_private(entrant: &Entrant, scenario: &Scenario) -> Result<Self> {
-        let mut request = Request::for_strategy(&entrant.strategy)?.with_purpose(Purpose::Figures);
+        Self::start_own(entrant, scenario, Purpose::Figures)
+    }
+
+    /// The same, small: several beside each other, whose latencies nobody reads.
+    ///
+    /// # Errors
+    /// As for [`Brokers::start`].
+    pub fn start_small(entrant: &Entrant, scenario: &Scenario) -> Result<Self> {
+        Self::start_own(entrant, scenario, Purpose::Tests)
+    }
+
+    fn start_own(entrant: &Entrant, scenario: &Scenario, purpose: Purpose) -> Result<Self> {
+        let mut request = Request::for_strategy(&entrant.strategy)?.with_purpose(purpose);
         if request.kafka.is_some() && scenario.brokers.kafka == KafkaShape::Three {
             request = request.with_topology(Topology::Kafka3)?;
         }

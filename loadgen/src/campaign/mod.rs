@@ -30,7 +30,7 @@ pub use brokers::{AGE_MIN, Brokers};
 pub use capacity::{AtRate, knee, search};
 pub use plan::{Cell, Entrant, Plan, digest, mix, pace};
 pub use progress::{Progress, Show, style};
-pub use runner::{Frame, Runner, is_cancelled, now_rfc3339, null_cell, scenario_record};
+pub use runner::{Frame, Runner, is_cancelled, namespace, now_rfc3339, null_cell, scenario_record};
 pub use stage::{Stage, Watched};
 pub use store::{Failure, Loaded, Store, StoreError, write_whole};
 

@@ -205,7 +205,7 @@ pub fn scenario_record(scenario: &Scenario) -> ScenarioRecord {
 }
 
 /// Topics, keys and channels of a run: nobody has used them before.
-fn namespace() -> String {
+pub fn namespace() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -123,6 +123,11 @@ impl<'e> Stage<'e> {
         (self.nodes.take().map(|nodes| nodes.into_inner().unwrap_or_else(PoisonError::into_inner)), cost)
     }
 
+    /// The nodes that there are by now, running or not.
+    pub fn node_processes(&self) -> Vec<Process> {
+        self.nodes.as_ref().map(|nodes| lock(nodes).processes().to_vec()).unwrap_or_default()
+    }
+
     fn edge(&self, edge: Edge) {
         if let Some(sender) = lock(&self.edges).as_ref() {
             // The sampler lives until the sender is dropped.

@@ -39,6 +39,8 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Run the experiments for the claims and print the table; with folders: judge what is there
     Claims(ClaimsArguments),
+    /// Strategies under random faults for a long time: nothing lost in silence, memory and descriptors flat; exits 99 on failure
+    Soak(SoakArguments),
     /// List scenarios and strategies
     List,
     /// Serve an echo without a backplane, to measure the generator itself
@@ -133,8 +135,8 @@ pub(super) struct CompareArguments {
     /// All scenarios, 5 blocks, claims, and (a quarter of an hour of it) capacity and knee in small-rooms: what gets published
     #[arg(long)]
     pub(super) full: bool,
-    /// Every scenario that breaks something, with clients that recover: some 20 s per run
-    #[arg(long, conflicts_with_all = ["quick", "full", "scenario"])]
+    /// Every scenario that breaks something (or those of --scenario), with clients that recover: some 20 s per run
+    #[arg(long, conflicts_with_all = ["quick", "full"])]
     pub(super) faults: bool,
     /// Seed of order and load; the same seed makes the same campaign
     #[arg(long, default_value_t = 1)]
@@ -213,6 +215,30 @@ pub(super) struct ClaimsArguments {
     /// Seed of order and load
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
+    /// The chat-server program [default: the one beside this program]
+    #[arg(long)]
+    pub(super) server: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) show: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SoakArguments {
+    /// A strategy, with options if any; repeat for several, which run at once; `all` [default: all]
+    #[arg(long)]
+    pub(super) strategy: Vec<String>,
+    /// Length of the load, in minutes
+    #[arg(long, default_value_t = 20.0)]
+    pub(super) minutes: f64,
+    /// Seed of load and faults; a failing soak prints it
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Publishes per second of each strategy, e.g. 100/s
+    #[arg(long, default_value = "100/s", value_parser = parse_rate)]
+    pub(super) rate: f64,
+    /// Folder for soak.json, SOAK.md and the logs of what failed [default: results/soak-TIME]
+    #[arg(short, long)]
+    pub(super) output: Option<PathBuf>,
     /// The chat-server program [default: the one beside this program]
     #[arg(long)]
     pub(super) server: Option<PathBuf>,

@@ -25,6 +25,7 @@ mod output;
 mod readme;
 mod report;
 mod run;
+mod soak;
 mod ticket;
 
 use std::process::ExitCode;
@@ -66,6 +67,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Command::Report(report) => report::execute(&report),
         Command::Diff(diff) => report::diff(&diff),
         Command::Claims(claims) => claims::execute(&claims),
+        Command::Soak(soak) => soak::execute(&soak),
         Command::List => report::list(),
         Command::NullServer(null) => run::null_server(&null),
     };

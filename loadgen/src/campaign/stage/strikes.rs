@@ -116,10 +116,7 @@ impl Stage<'_> {
         {
             return Ok(processes);
         }
-        let nodes = || {
-            let nodes = self.nodes.as_ref().map(|nodes| lock(nodes).processes().to_vec());
-            nodes.unwrap_or_default()
-        };
+        let nodes = || self.node_processes();
         let processes: Vec<Process> = match target {
             Target::Node => nodes().into_iter().take(self.nodes_at_start).next_back().into_iter().collect(),
             Target::Nodes => nodes(),

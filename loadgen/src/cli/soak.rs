@@ -1,0 +1,174 @@
+//! `soak`: strategies under random faults for a long time, side by side.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use manifold_compose::{STRATEGIES, chat_server_binary};
+
+use super::arguments::SoakArguments;
+use super::{Outcome, interrupt, run::command_line};
+use crate::campaign::{Entrant, Show, now_rfc3339, write_whole};
+use crate::engine::RunError;
+use crate::probe::{hardware, tool};
+use crate::record::{Live, Phase};
+use crate::soak::{Bath, SOAK_VERSION, Soak, Soaked, page, scenario};
+
+/// Seconds of a soak between two lines about one strategy.
+const SAY_EVERY_S: f64 = 30.0;
+/// All strategies but counter-examples.
+const ALL: &str = "all";
+
+pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
+    let binary = chat_server_binary(arguments.server.as_deref())?;
+    let binary = fs::canonicalize(&binary).with_context(|| format!("cannot find {}", binary.display()))?;
+    let show = arguments.show.show();
+    let cancel = interrupt::watch()?;
+    let entrants = entrants(&arguments.strategy)?;
+    let started_at = now_rfc3339();
+    let folder = arguments.output.clone().unwrap_or_else(|| {
+        let time: String = started_at.chars().filter(char::is_ascii_alphanumeric).collect();
+        Path::new("results").join(format!("soak-{time}"))
+    });
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let baths = entrants
+        .into_iter()
+        .map(|entrant| {
+            let scenario = scenario(&entrant, arguments.minutes, arguments.rate, arguments.seed)?;
+            let (binary, folder, cancel) = (binary.clone(), folder.clone(), Arc::clone(&cancel));
+            Ok(Bath { binary, entrant, scenario, seed: arguments.seed, folder, cancel })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    say(
+        show,
+        &format!(
+            "soak of {} strategies for {} minutes, seed {}",
+            baths.len(),
+            arguments.minutes,
+            arguments.seed
+        ),
+    );
+    let strategies = run_all(&baths, show)?;
+    let soak = Soak {
+        soak_version: SOAK_VERSION,
+        started_at,
+        command: command_line(),
+        seed: arguments.seed,
+        minutes: arguments.minutes,
+        hardware: hardware(),
+        tool: tool(),
+        strategies,
+    };
+    write_whole(&folder.join("soak.json"), &serde_json::to_vec_pretty(&soak)?)?;
+    write_whole(&folder.join("SOAK.md"), page(&soak).as_bytes())?;
+    outln!("{}", folder.join("SOAK.md").display());
+    if soak.passed() {
+        outln!("passed");
+        return Ok(Outcome::Pass);
+    }
+    for soaked in &soak.strategies {
+        soaked.problems.iter().for_each(|problem| eprintln!("{}: {problem}", soaked.label));
+    }
+    eprintln!("failed; seed {} repeats it, logs are in {}", soak.seed, folder.join("logs").display());
+    Ok(Outcome::Failed)
+}
+
+/// All at once, each on threads of its own.
+fn run_all(baths: &[Bath], show: Show) -> Result<Vec<Soaked>> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = baths
+            .iter()
+            .map(|bath| {
+                scope.spawn(move || {
+                    let soaked = bath.run(progress(bath.entrant.label(), show));
+                    let verdict = match &soaked {
+                        Ok(soaked) if soaked.passed() => "passed".to_owned(),
+                        Ok(soaked) => format!("failed: {}", soaked.problems.join("; ")),
+                        Err(error) => error.to_string(),
+                    };
+                    say(show, &format!("{}: {verdict}", bath.entrant.label()));
+                    // One that cannot end well ends the others only where the person wants an end.
+                    soaked
+                })
+            })
+            .collect();
+        let outcomes: Vec<Result<Soaked, RunError>> = running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect();
+        Ok(outcomes.into_iter().collect::<Result<Vec<_>, RunError>>()?)
+    })
+}
+
+fn progress(label: String, show: Show) -> impl Fn(&Live) + Send + Sync + 'static {
+    let said_s = Mutex::new(f64::NEG_INFINITY);
+    move |live: &Live| {
+        let mut said_s = said_s.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.phase == Phase::Connect || live.elapsed_s - *said_s < SAY_EVERY_S {
+            return;
+        }
+        *said_s = live.elapsed_s;
+        say(
+            show,
+            &format!(
+                "{label}: {:.0} of {:.0} s, {:.0}/s sent, {:.0}/s delivered, {} connections, {} missing so far",
+                live.elapsed_s,
+                live.total_s,
+                live.sent_per_s,
+                live.delivered_per_s,
+                live.connections,
+                live.lost
+            ),
+        );
+    }
+}
+
+fn say(show: Show, text: &str) {
+    match show {
+        Show::Quiet => {}
+        Show::Json => outln!("{}", serde_json::json!({ "event": "soak", "message": text })),
+        Show::Line | Show::Log => eprintln!("{text}"),
+    }
+}
+
+fn entrants(given: &[String]) -> Result<Vec<Entrant>> {
+    let entrant = |strategy: &str| Entrant { strategy: strategy.to_owned(), options: Vec::new() };
+    if given.is_empty() || given.iter().any(|one| one == ALL) {
+        let all = STRATEGIES.iter().map(|known| entrant(known.name));
+        return Ok(all.filter(|one| !one.is_counter_example()).collect());
+    }
+    given
+        .iter()
+        .map(|text| {
+            let mut words = text.split_whitespace().map(str::to_owned);
+            let strategy = words.next().context("an empty --strategy")?;
+            let entrant = Entrant { strategy, options: words.collect() };
+            let known = STRATEGIES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+            ensure!(
+                entrant.brokers().is_some(),
+                "no strategy `{}`; there are {known} and {ALL}",
+                entrant.strategy
+            );
+            Ok(entrant)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_all_that_people_would_choose() {
+        let names = |given: &[&str]| -> Vec<String> {
+            let given: Vec<String> = given.iter().map(|one| (*one).to_owned()).collect();
+            entrants(&given).unwrap().into_iter().map(|one| one.label()).collect()
+        };
+        assert_eq!(names(&[]).len(), 5);
+        assert_eq!(names(&["all"]), names(&[]));
+        assert_eq!(names(&["kafka-keyed consume=demand"]), ["kafka-keyed consume=demand"]);
+        assert!(entrants(&["nothing".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! Soaks: hours of a life in minutes. Each strategy has brokers and nodes of its own, a modest load that never pauses, and
+//! troubles at random; the audit counts every delivery, and memory and descriptors are watched.
+//!
+//! What lives here: the seeded timeline, one strategy's soak from brokers up to verdict, the rule of flatness, the record
+//! and its page. What does not: load and audit (`engine`, `audit`), promises (`record`), processes (`campaign`).
+
+mod flat;
+mod outcome;
+mod page;
+mod timeline;
+mod watch;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use manifold_compose::{Environment, NodeSpec, Nodes, Process};
+
+pub use flat::{Look, Thirds};
+pub use outcome::{SOAK_VERSION, Soak, Soaked};
+pub use page::page;
+pub use timeline::scenario;
+pub use watch::Life;
+
+use crate::campaign::{Brokers, Entrant, Stage, Watched, mix, namespace};
+use crate::engine::{self, RunError, RunSpec};
+use crate::probe::info;
+use crate::record::{Live, Measured, Rules, Verdict, judge};
+use crate::scenario::Scenario;
+use crate::surroundings::Surroundings;
+use watch::Watch;
+
+/// Longest time between two looks at memory and descriptors.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
+/// Looks that even a short soak takes.
+const LOOKS_MIN: f64 = 40.0;
+/// How often the watching thread wakes.
+const TURN: Duration = Duration::from_millis(200);
+/// How long nodes may take to drain at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Brokers and nodes come up one strategy after the other: five JVMs that start at once time out.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// The soak of one strategy.
+#[derive(Debug)]
+pub struct Bath {
+    /// The chat-server program.
+    pub binary: PathBuf,
+    /// Who.
+    pub entrant: Entrant,
+    /// Load and troubles; see [`scenario`].
+    pub scenario: Scenario,
+    /// Seed of the load.
+    pub seed: u64,
+    /// Where logs of a soak that fails are kept.
+    pub folder: PathBuf,
+    /// Set once the person wants to stop.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl Bath {
+    /// Runs it. What goes wrong on the way is part of the outcome.
+    ///
+    /// # Errors
+    /// [`RunError::Cancelled`] alone.
+    pub fn run(&self, on_progress: impl Fn(&Live) + Send + Sync + 'static) -> Result<Soaked, RunError> {
+        let mut lives = Vec::new();
+        let outcome = self.attempt(Box::new(on_progress), &mut lives);
+        match outcome {
+            Ok(soaked) => Ok(soaked),
+            Err(error) if crate::campaign::is_cancelled(&error) => Err(RunError::Cancelled),
+            Err(error) => Ok(Soaked::failed(self.entrant.label(), format!("{error:#}"), lives)),
+        }
+    }
+
+    fn attempt(
+        &self,
+        on_progress: Box<dyn Fn(&Live) + Send + Sync>,
+        lives: &mut Vec<Life>,
+    ) -> Result<Soaked> {
+        let label = self.entrant.label();
+        let (brokers, nodes) = self.start()?;
+        let about = info(&nodes.http()[0]);
+        let server = format!("chat-server {} (commit {})", about.version, about.commit);
+        let logs: Vec<Process> =
+            nodes.processes().iter().chain(brokers.environment().processes()).cloned().collect();
+        let (outcome, nodes) = self.measure(brokers.environment(), nodes, on_progress, lives);
+        let soaked = outcome.map(|measured| {
+            let target_us = self.scenario.target_ms * 1_000;
+            let judged = judge(&measured, &about.guarantees, target_us, Rules::default());
+            let steps = self.scenario.clients.len() as u64;
+            Soaked::finished((label, server), measured, judged, steps, std::mem::take(lives))
+        });
+        if !soaked.as_ref().is_ok_and(Soaked::passed) {
+            self.keep_logs(nodes.iter().flat_map(Nodes::processes).chain(&logs));
+        }
+        if let Some(nodes) = nodes {
+            // What doesn't drain in time is killed.
+            let _ = nodes.terminate(GRACE);
+        }
+        Ok(soaked?)
+    }
+
+    fn start(&self) -> Result<(Brokers, Nodes)> {
+        let _turn = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let brokers = Brokers::start_small(&self.entrant, &self.scenario)?;
+        let nodes = if self.entrant.is_floor() { 1 } else { self.scenario.nodes as usize };
+        let spec = NodeSpec {
+            binary: self.binary.clone(),
+            strategy: self.entrant.strategy.clone(),
+            nodes,
+            namespace: namespace(),
+            strategy_options: self.entrant.options.clone(),
+            ..NodeSpec::default()
+        };
+        let nodes = Nodes::start(&spec, brokers.environment()).context("the nodes did not start")?;
+        Ok((brokers, nodes))
+    }
+
+    fn measure(
+        &self,
+        environment: &Environment,
+        nodes: Nodes,
+        on_progress: Box<dyn Fn(&Live) + Send + Sync>,
+        lives: &mut Vec<Life>,
+    ) -> (Result<Measured, RunError>, Option<Nodes>) {
+        let spec = RunSpec {
+            scenario: self.scenario.clone(),
+            urls: nodes.urls(),
+            seed: mix(self.seed, &self.entrant.label(), 1),
+            threads: Some(1),
+            room_prefix: String::new(),
+        };
+        let watched: [Watched; 0] = [];
+        let stage =
+            Stage::new(Some(environment), Some(nodes), &watched, Arc::clone(&self.cancel), on_progress);
+        let outcome = std::thread::scope(|scope| {
+            let run = scope.spawn(|| engine::run(&spec, &stage as &dyn Surroundings));
+            let soak_s = self.scenario.duration_s;
+            let every = LOOK_EVERY_MAX.min(Duration::from_secs_f64(soak_s / LOOKS_MIN));
+            let mut watch = Watch::new(every);
+            while !run.is_finished() {
+                watch.look(stage.node_processes().into_iter().chain(environment.processes().iter().cloned()));
+                std::thread::sleep(TURN);
+            }
+            *lives = watch.finish(soak_s);
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        (outcome, stage.finish().0)
+    }
+
+    /// Logs are removed with their processes; those of a soak that failed are evidence.
+    fn keep_logs<'p>(&self, processes: impl Iterator<Item = &'p Process>) {
+        let folder = self.folder.join("logs").join(self.entrant.label().replace(' ', "_"));
+        // Evidence that cannot be kept changes nothing about the verdict.
+        let _ = fs::create_dir_all(&folder);
+        for process in processes {
+            keep(process.log_path(), &folder);
+            keep(&process.log_path().with_extension("log.old"), &folder);
+        }
+    }
+}
+
+fn keep(log: &Path, folder: &Path) {
+    if let Some(name) = log.file_name().filter(|_| log.exists()) {
+        let _ = fs::copy(log, folder.join(name));
+    }
+}
+
+/// Whether the promises of a verdict were all kept, for pages.
+fn kept(verdict: Option<&Verdict>) -> bool {
+    verdict.is_some_and(|verdict| verdict.kept)
+}

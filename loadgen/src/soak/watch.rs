@@ -1,0 +1,105 @@
+//! Looks at processes while a soak runs: memory and descriptors, from `/proc`.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use manifold_compose::Process;
+use serde::{Deserialize, Serialize};
+
+use super::flat::{self, Look, Thirds};
+
+/// One incarnation of a process: from a start to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Life {
+    /// The process, e.g. `n2` or `kafka-1`.
+    pub name: String,
+    /// Its number.
+    pub pid: u32,
+    /// What was seen of it.
+    pub looks: Vec<Look>,
+    /// Its memory, if it lived long enough to be judged.
+    pub memory: Option<Thirds>,
+    /// Its descriptors, likewise.
+    pub files: Option<Thirds>,
+}
+
+/// All lives of the processes around a soak.
+#[derive(Debug)]
+pub(super) struct Watch {
+    began: Instant,
+    every: Duration,
+    due: Instant,
+    lives: Vec<Life>,
+}
+
+impl Watch {
+    /// Looks every so often, from now on.
+    pub(super) fn new(every: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, every, due: began, lives: Vec::new() }
+    }
+
+    /// Looks, if it is time to.
+    pub(super) fn look(&mut self, processes: impl IntoIterator<Item = Process>) {
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        self.due = now + self.every;
+        let at_s = (now - self.began).as_secs_f64();
+        for process in processes.into_iter().filter(Process::is_running) {
+            self.note(process.name(), process.pid(), at_s);
+        }
+        self.note("loadgen", std::process::id(), at_s);
+    }
+
+    fn note(&mut self, name: &str, pid: u32, at_s: f64) {
+        // Gone between the question and the look.
+        let Some(look) = look(pid, at_s) else { return };
+        match self.lives.iter_mut().find(|life| life.pid == pid && life.name == name) {
+            Some(life) => life.looks.push(look),
+            None => {
+                let looks = vec![look];
+                self.lives.push(Life { name: name.to_owned(), pid, looks, memory: None, files: None });
+            }
+        }
+    }
+
+    /// All lives, judged against a soak of that length.
+    pub(super) fn finish(mut self, soak_s: f64) -> Vec<Life> {
+        for life in &mut self.lives {
+            life.memory = flat::memory(&life.looks, soak_s);
+            life.files = flat::files(&life.looks, soak_s);
+        }
+        self.lives.sort_by(|one, other| one.name.cmp(&other.name));
+        self.lives
+    }
+}
+
+/// `None` when the process is gone.
+fn look(pid: u32, at_s: f64) -> Option<Look> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let rss_kib: u64 = rss.trim().split(' ').next()?.parse().ok()?;
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    Some(Look { at_s, rss_bytes: rss_kib * 1024, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sees_itself_and_nobody_who_is_gone() {
+        let mut watch = Watch::new(Duration::from_secs(3_600));
+        watch.look([]);
+        watch.look([]);
+        assert!(look(u32::MAX, 0.0).is_none());
+        let lives = watch.finish(1.0);
+        assert_eq!(lives.len(), 1);
+        assert_eq!((lives[0].name.as_str(), lives[0].looks.len()), ("loadgen", 1));
+        assert!(lives[0].looks[0].rss_bytes > 1 << 20 && lives[0].looks[0].files > 2);
+        assert!(lives[0].memory.is_none());
+    }
+}
