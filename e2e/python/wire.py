@@ -11,6 +11,7 @@ class Wire:
         self._target = urlsplit(address)
         self._down = False
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task] = set()
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -38,10 +39,19 @@ class Wire:
         self._down = False
 
     async def close(self) -> None:
-        self.block()
         self._server.close()
+        self.block()
+        await asyncio.gather(*self._tasks)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            await self._lead(reader, writer)
+        finally:
+            self._tasks.discard(task)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._down:
             writer.transport.abort()
             return
@@ -49,6 +59,11 @@ class Wire:
             there = await asyncio.open_connection(self._target.hostname, self._target.port)
         except OSError:
             writer.transport.abort()
+            return
+        if self._down:
+            # It was cut while it came about.
+            writer.transport.abort()
+            there[1].transport.abort()
             return
         ends = {writer, there[1]}
         self._writers |= ends
