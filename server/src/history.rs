@@ -46,11 +46,20 @@ impl From<&HistoryRequest<'_>> for HistoryQuery {
 impl Since {
     /// The position in the room's numbering. `None`: no server of ours ever named this epoch.
     async fn position(&self, history: &dyn History, room: &RoomId) -> BackplaneResult<Option<Position>> {
-        let epoch = match &*self.epoch {
-            "" => Some(top(history, room).await?.epoch),
-            text => epoch::decode(text),
-        };
-        Ok(epoch.map(|epoch| Position { epoch, offset: self.offset }))
+        let at = |epoch, offset| Some(Position { epoch, offset });
+        if self.epoch.is_empty() {
+            return Ok(at(top(history, room).await?.epoch, self.offset));
+        }
+        Ok(match epoch::read(&self.epoch) {
+            Some((epoch, true)) if self.offset == epoch::OFFSET_AT_ZERO => at(epoch, 0),
+            Some((epoch, _)) => at(epoch, self.offset),
+            None => None,
+        })
+    }
+
+    /// Whether the client broke off while it was handed over to another numbering: then nobody knows how far it came.
+    fn was_interrupted(&self) -> bool {
+        self.offset == 0 && epoch::read(&self.epoch).is_some_and(|(_, handed_over)| handed_over)
     }
 }
 

@@ -127,6 +127,9 @@ async fn read_after(node: &Node, room: &RoomId, since: &Since) -> Result<Missed,
     let Some(position) = since.position(history, room).await? else {
         return Ok(Missed::unknown(top(history, room).await?));
     };
+    if since.was_interrupted() {
+        return Ok(Missed::unknown(top(history, room).await?));
+    }
     let limit = node.config().recovery_messages_max as usize;
     let dense = node.hub().numbering() == Numbering::Dense;
     let resumed = match history.resume(room, position, limit).await? {
@@ -180,14 +183,23 @@ impl Missed {
     /// The reply, from its second member on.
     fn encode(&self) -> Option<Box<[u8]>> {
         let Resumed::Complete { messages, top } = self.answer.resumed() else { return None };
-        // In another numbering the client goes on from the room's position; offsets of the one it knows would lead it astray.
         let same = self.since.epoch == top.epoch;
+        let mut publications = publications(messages, same.then_some(top.epoch))?;
+        let (epoch, offset) = match publications.last_mut() {
+            _ if same => (epoch::encode(top.epoch), self.since.offset),
+            // In another numbering the client goes on from the room's position; offsets of the one it knows would lead it astray.
+            Some(last) => {
+                last.offset = if top.offset > 0 { top.offset } else { epoch::OFFSET_AT_ZERO };
+                (epoch::encode_handed_over(top.epoch), 0)
+            }
+            None => (epoch::encode(top.epoch), top.offset),
+        };
         let result = SubscribeResult {
             recoverable: true,
             positioned: true,
-            epoch: epoch::encode(top.epoch).into(),
-            offset: if same { self.since.offset } else { top.offset },
-            publications: publications(messages, same.then_some(top.epoch))?,
+            epoch: epoch.into(),
+            offset,
+            publications,
             recovered: true,
             was_recovering: true,
             ..SubscribeResult::default()

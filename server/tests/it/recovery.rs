@@ -265,13 +265,10 @@ async fn a_new_numbering_is_recovered_into() {
     assert_sent_away(&mut ann).await;
     bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages: vec![first], top: anew(1) }));
     let reply = ann.call(recover(1)).await;
-    assert_eq!(missed(&reply), [(json!(2), None)], "{reply}");
-    // 78 in base 36.
+    assert_eq!(missed(&reply), [(json!(2), Some(1))], "{reply}");
+    // 78 in base 36, and a mark: the last message moves the client there.
     let result = &reply["subscribe"];
-    assert_eq!(
-        (&result["recovered"], &result["epoch"], &result["offset"]),
-        (&json!(true), &json!("26"), &json!(1))
-    );
+    assert_eq!((&result["recovered"], &result["epoch"]), (&json!(true), &json!("26~")));
     bus.send(Event::Message(placed("3", 3, anew(2))));
     assert_next(&mut ann, 3, Some(2)).await;
     for (data, offset) in [(1, 1), (2, 1), (3, 2)] {
@@ -280,26 +277,40 @@ async fn a_new_numbering_is_recovered_into() {
 }
 
 #[tokio::test]
-async fn an_answer_in_another_numbering_has_no_offsets() {
-    let bus = Bus::with_history(Positions::Rising);
-    let server = serve(&bus, config()).await;
-    bus.lose("a", 40);
-    let mut client = Client::connect(server.address()).await;
+async fn an_answer_in_another_numbering_moves_the_client_with_its_last_message() {
     let elsewhere = |offset| Position { epoch: 5, offset };
-    let messages = vec![placed("1", 1, elsewhere(9)), placed("2", 2, elsewhere(12))];
-    let top = Position { epoch: EPOCH, offset: 40 };
-    bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top }));
-    let from = json!({"channel": "a", "recover": true, "epoch": "5", "offset": 7});
-    let reply = client.call(json!({"subscribe": from})).await;
-    assert_eq!(missed(&reply), [(json!(1), None), (json!(2), None)], "{reply}");
-    let result = &reply["subscribe"];
-    assert_eq!(
-        (&result["recovered"], &result["epoch"], &result["offset"]),
-        (&json!(true), &json!("25"), &json!(40)),
-        "{reply}"
-    );
-    publish(&mut client, 3).await;
-    assert_next(&mut client, 3, Some(41)).await;
+    let at_zero = 9_007_199_254_740_991_u64;
+    for (stands_at, last) in [(0, at_zero), (40, 40)] {
+        let bus = Bus::with_history(Positions::Rising);
+        let server = serve(&bus, config()).await;
+        bus.lose("a", stands_at);
+        let mut client = Client::connect(server.address()).await;
+        let messages = vec![placed("1", 1, elsewhere(9)), placed("2", 2, elsewhere(12))];
+        let top = Position { epoch: EPOCH, offset: stands_at };
+        bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top }));
+        let from = json!({"channel": "a", "recover": true, "epoch": "5", "offset": 7});
+        let reply = client.call(json!({"subscribe": from})).await;
+        assert_eq!(missed(&reply), [(json!(1), None), (json!(2), Some(last))], "{reply}");
+        let result = &reply["subscribe"];
+        assert_eq!((&result["recovered"], &result["epoch"]), (&json!(true), &json!("25~")), "{reply}");
+        assert!(result.get("offset").is_none(), "it stands nowhere before it has the last message: {reply}");
+
+        // A client that breaks off before the last message comes back like this, one that has it all like that.
+        let mut again = Client::connect(server.address()).await;
+        let at = |offset: u64| json!({"channel": "a", "recover": true, "epoch": "25~", "offset": offset});
+        let interrupted = again.call(json!({"subscribe": at(0)})).await;
+        assert_eq!(interrupted["subscribe"]["was_recovering"], true);
+        assert!(interrupted["subscribe"].get("recovered").is_none(), "{interrupted}");
+        publish(&mut client, 3).await;
+        assert_next(&mut client, 3, Some(stands_at + 1)).await;
+        let mut whole = Client::connect(server.address()).await;
+        let reply = whole.call(json!({"subscribe": at(last)})).await;
+        assert_eq!(missed(&reply), [(json!(3), Some(stands_at + 1))], "{reply}");
+        assert_eq!(
+            (&reply["subscribe"]["recovered"], &reply["subscribe"]["epoch"]),
+            (&json!(true), &json!("25"))
+        );
+    }
 }
 
 #[tokio::test]

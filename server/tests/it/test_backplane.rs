@@ -31,7 +31,7 @@ struct Listener {
 pub(crate) struct Bus {
     sender: mpsc::Sender<Event>,
     nodes: Arc<Mutex<Vec<Listener>>>,
-    offsets: Mutex<HashMap<RoomId, u64>>,
+    pub(crate) offsets: Mutex<HashMap<RoomId, u64>>,
     positions: Positions,
     keeps_history: bool,
     /// What was published, hidden rooms left out.

@@ -17,10 +17,17 @@ impl Bus {
         Position { epoch: EPOCH, offset: self.position(room.as_str()) }
     }
 
+    /// Where a room stands, and what was kept of it by then.
+    fn moment(&self, room: &RoomId) -> (Position, Vec<Message>) {
+        // Publishing holds this lock from the one to the other.
+        let offsets = self.offsets.lock().unwrap();
+        let top = Position { epoch: EPOCH, offset: offsets.get(room).copied().unwrap_or(0) };
+        (top, self.kept(room.as_str()))
+    }
+
     fn resumed(&self, room: &RoomId, since: Position, limit: usize) -> Resumed {
-        let top = self.top(room);
-        let messages: Vec<Message> =
-            self.kept(room.as_str()).into_iter().filter(|kept| kept.position.offset > since.offset).collect();
+        let (top, mut messages) = self.moment(room);
+        messages.retain(|message| message.position.offset > since.offset);
         let whole = !self.is_dense() || since.offset + messages.len() as u64 == top.offset;
         if since.epoch == top.epoch && whole && messages.len() <= limit {
             Resumed::Complete { messages, top }
@@ -31,11 +38,10 @@ impl Bus {
 
     fn page(&self, room: &RoomId, query: PageQuery) -> Page {
         let PageQuery { since, limit, reverse } = query;
-        let top = self.top(room);
+        let (top, mut messages) = self.moment(room);
         if since.is_some_and(|since| since.epoch != top.epoch) {
             return Page { messages: Vec::new(), top, foreign: true };
         }
-        let mut messages = self.kept(room.as_str());
         if reverse {
             messages.reverse();
         }
