@@ -1,5 +1,7 @@
 //! How a publish is written for Redis: which script, with which keys and arguments.
 
+use std::time::SystemTime;
+
 use super::lanes::Session;
 use super::live::Shared;
 use super::sequence::head;
@@ -14,6 +16,8 @@ use crate::clients::redis::topology::{slot, tag};
 const STREAM_MARK: u8 = b'!';
 /// Marks the key of a message id.
 const ID_MARK: u8 = b'#';
+/// Terms in the time that something lives. More would cost more, fewer would keep things longer than was asked for.
+const TERMS: u64 = 8;
 /// Longest tag that puts a key into a slot, with its braces.
 const TAG_BYTES_MAX: usize = 5;
 
@@ -21,6 +25,8 @@ const TAG_BYTES_MAX: usize = 5;
 pub(super) struct Numbers {
     /// Seconds that a head lives.
     pub(super) room_ttl_s: Vec<u8>,
+    /// Seconds of a term, after which what expires is kept alive again.
+    term_s: u64,
     /// What scripts that keep history take beside; nothing if none is kept.
     keeping: Option<Keeping>,
 }
@@ -34,13 +40,22 @@ struct Keeping {
 impl Numbers {
     pub(super) fn new(settings: &Settings) -> Self {
         let text = |number: u64| number.to_string().into_bytes();
+        // Without the head nothing of the history could be read.
+        let history_s = settings.history().as_secs().min(settings.room_ttl_s);
+        let term_s = if settings.keeps_history() { history_s } else { settings.room_ttl_s } / TERMS;
         let keeping = settings.keeps_history().then(|| Keeping {
             messages: text(settings.history_messages as u64),
-            // Without the head nothing of the history could be read.
-            seconds: text(settings.history().as_secs().min(settings.room_ttl_s)),
+            seconds: text(history_s + term_s),
             dedup_seconds: text(settings.dedup_seconds),
         });
-        Self { room_ttl_s: text(settings.room_ttl_s), keeping }
+        Self { room_ttl_s: text(settings.room_ttl_s + term_s), term_s, keeping }
+    }
+
+    /// The term that it is now, as scripts take it.
+    fn term(&self) -> [u8; 4] {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        // Only whether two are the same counts.
+        ((now.as_secs() / self.term_s) as u32).to_be_bytes()
     }
 }
 
@@ -61,12 +76,12 @@ impl Shared {
         let verb: &[u8] = if publish.operation == Operation::Reserve { b"" } else { self.verb() };
         let epoch = self.epochs.draw().to_be_bytes();
         let ttl = &self.numbers.room_ttl_s;
-        let name = self.name(room);
+        let (name, term) = (self.name(room), self.numbers.term());
         let Session { connection, script, incarnation, .. } = session;
         let (script, incarnation) = (&script[..], &incarnation[..]);
         if let Some(Keeping { messages, seconds, dedup_seconds }) = &self.numbers.keeping {
             let (stream, id) = (self.stream(room), self.id_key(room, publish.envelope.id));
-            let command: [&[u8]; 14] = [
+            let command: [&[u8]; 15] = [
                 b"EVALSHA",
                 script,
                 b"3",
@@ -78,13 +93,15 @@ impl Shared {
                 ttl,
                 verb,
                 incarnation,
+                &term,
                 messages,
                 seconds,
                 dedup_seconds,
             ];
             put_command(connection.outbox(), &command);
         } else {
-            let command: [&[u8]; 9] = [b"EVALSHA", script, b"1", &name, body, &epoch, ttl, verb, incarnation];
+            let command: [&[u8]; 10] =
+                [b"EVALSHA", script, b"1", &name, body, &epoch, ttl, verb, incarnation, &term];
             put_command(connection.outbox(), &command);
         }
     }
@@ -143,9 +160,9 @@ mod tests {
     #[test]
     fn history_lives_no_longer_than_its_room() {
         let seconds = |settings: Settings| Numbers::new(&settings).keeping.map(|keeping| keeping.seconds);
-        assert_eq!(seconds(Settings::default()), Some(b"600".to_vec()));
+        assert_eq!(seconds(Settings::default()), Some(b"675".to_vec()), "a term more");
         let short_lived = Settings { room_ttl_s: 60, ..Settings::default() };
-        assert_eq!(seconds(short_lived), Some(b"60".to_vec()));
+        assert_eq!(seconds(short_lived), Some(b"67".to_vec()));
         assert_eq!(seconds(Settings { history_messages: 0, ..Settings::default() }), None);
     }
 

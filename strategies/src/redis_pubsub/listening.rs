@@ -297,7 +297,9 @@ impl Listening {
             return;
         }
         let unknown = room.place.get().is_none();
-        let top = top.filter(|top| [HEAD_BYTES, KEPT_HEAD_BYTES].contains(&top.len())).and_then(split_head);
+        let top = top
+            .filter(|top| top.len() == HEAD_BYTES || KEPT_HEAD_BYTES.contains(&top.len()))
+            .and_then(split_head);
         let known = top.map(|(top, _)| repairs.top(room, top, *inbound));
         if matches!(known, Some(Top::Behind) | None) {
             // Redis lost the room's head or part of it: make sure that numbering starts anew.

@@ -314,3 +314,65 @@ fn compare(room: &mut Room, top: Position, inbound: &mut dyn Inbound) -> Top {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repair(in_all: &Arc<AtomicUsize>) -> Repair {
+        Repair {
+            number: 1,
+            to: 5,
+            until: Instant::now(),
+            bytes: 0,
+            declared: false,
+            held: VecDeque::new(),
+            beyond: None,
+            held_bytes: 0,
+            held_bytes_in_all: Arc::clone(in_all),
+        }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 1, offset }
+    }
+
+    /// The offsets that are released, those of tops with a minus.
+    fn released(repair: &mut Repair) -> Vec<i64> {
+        let offset = |held| match held {
+            Held::Message(at, _) => at.offset.cast_signed(),
+            Held::Top(top) => -top.offset.cast_signed(),
+        };
+        repair.release().into_iter().map(offset).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_one_more_hole() {
+        let in_all = Arc::default();
+        let (mut first, mut second) = (repair(&in_all), repair(&in_all));
+        let half = vec![0; HELD_BYTES_MAX / 2];
+        first.hold(at(5), &half);
+        first.hold(at(6), &half);
+        second.hold_top(at(5));
+        second.hold_top(at(6));
+        second.hold(at(7), b"x");
+        second.hold(at(8), b"");
+        second.hold_top(at(9));
+        assert_eq!(released(&mut second), [-6, -9], "the lane has no room for another room's messages");
+        assert_eq!(released(&mut first), [5, 6]);
+        drop(first);
+        assert_eq!(in_all.load(Relaxed), 0, "what was held is free again");
+        second.hold(at(10), b"x");
+        assert_eq!(released(&mut second), [10]);
+    }
+
+    #[test]
+    fn a_room_holds_so_many_messages() {
+        let mut repair = repair(&Arc::default());
+        let count = HELD_MESSAGES_MAX as u64;
+        (1..=count + 2).for_each(|offset| repair.hold(at(offset), b"x"));
+        let last = (count + 2).cast_signed();
+        let expected: Vec<i64> = (1..=count.cast_signed()).chain([-last]).collect();
+        assert_eq!(released(&mut repair), expected);
+    }
+}

@@ -8,17 +8,22 @@
 //! Whoever asks says which [life](crate::clients::redis::topology::incarnation) of the server it is connected to. A head that
 //! another life wrote (a master before a failover, a process before its restart, the former owner of a slot) may be older
 //! than what publishers and members were told there. It counts no further: the room gets a new epoch.
+//!
+//! What expires is not kept alive with every message, but once per *term*, a part of its time to live by the clock of the node
+//! that publishes. The head's last bytes say in which term that was; keys live for one term more.
 
 /// Assigns the next offset and publishes, in one step. KEYS: head. ARGV: message, epoch to draw, seconds to live,
-/// `PUBLISH` or `SPUBLISH`, or an empty string to only assign, life of the server. Returns the head.
+/// `PUBLISH` or `SPUBLISH`, or an empty string to only assign, life of the server, term. Returns the head.
 pub(super) const PUBLISH_SCRIPT: &str = "\
 local head = redis.call('GET', KEYS[1])
-local epoch, offset = ARGV[2], 1
-if head and string.sub(head, 17) == ARGV[5] then
+local epoch, offset, alive = ARGV[2], 1, false
+if head and string.sub(head, 17, 24) == ARGV[5] then
 epoch = string.sub(head, 1, 8) offset = struct.unpack('>I8', head, 9) + 1
+alive = string.sub(head, 25) == ARGV[6]
 end
 head = epoch .. struct.pack('>I8', offset)
-redis.call('SET', KEYS[1], head .. ARGV[5], 'EX', ARGV[3])
+if alive then redis.call('SETRANGE', KEYS[1], 8, string.sub(head, 9))
+else redis.call('SET', KEYS[1], head .. ARGV[5] .. ARGV[6], 'EX', ARGV[3]) end
 if ARGV[4] ~= '' then redis.call(ARGV[4], KEYS[1], head .. ARGV[1]) end
 return head";
 
@@ -26,28 +31,35 @@ return head";
 /// happens. One that came in an earlier epoch is published again: nobody can tell whether it reached everybody before the
 /// server's life ended, and receivers drop what they have. KEYS: head, stream, message id. ARGV: as there, then messages to keep, seconds to keep them, seconds to remember the id.
 ///
-/// A stream that does not take the offset is of an earlier epoch: it starts anew.
+/// A stream that does not take the offset is of an earlier epoch: it starts anew. Whoever only assigns leaves it to the next
+/// message to keep the stream alive.
 pub(super) const KEEPING_PUBLISH_SCRIPT: &str = "\
 local head = redis.call('GET', KEYS[1])
-local epoch, offset = ARGV[2], 1
-if head and string.sub(head, 17) == ARGV[5] then
+local epoch, offset, alive = ARGV[2], 1, false
+if head and string.sub(head, 17, 24) == ARGV[5] then
 epoch = string.sub(head, 1, 8) offset = struct.unpack('>I8', head, 9) + 1
+alive = string.sub(head, 25) == ARGV[6]
 end
 head = epoch .. struct.pack('>I8', offset)
-if not redis.call('SET', KEYS[3], head, 'NX', 'EX', ARGV[8]) then
+if not redis.call('SET', KEYS[3], head, 'NX', 'EX', ARGV[9]) then
 local first = redis.call('GET', KEYS[3])
 if string.sub(first, 1, 8) == epoch then return first end
-redis.call('SET', KEYS[3], head, 'EX', ARGV[8])
+redis.call('SET', KEYS[3], head, 'EX', ARGV[9])
 end
+if ARGV[4] == '' then
 redis.call('SET', KEYS[1], head .. ARGV[5], 'EX', ARGV[3])
-if ARGV[4] == '' then return head end
+return head
+end
+if alive then redis.call('SETRANGE', KEYS[1], 8, string.sub(head, 9))
+else redis.call('SET', KEYS[1], head .. ARGV[5] .. ARGV[6], 'EX', ARGV[3]) end
 local id = string.format('%.0f-0', offset)
-local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], id, epoch, ARGV[1])
-if type(added) == 'table' then
+local added = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[7], id, epoch, ARGV[1])
+if type(added) ~= 'string' then
 redis.call('DEL', KEYS[2])
 redis.call('XADD', KEYS[2], id, epoch, ARGV[1])
+alive = false
 end
-redis.call('EXPIRE', KEYS[2], ARGV[7])
+if not alive then redis.call('EXPIRE', KEYS[2], ARGV[8]) end
 redis.call(ARGV[4], KEYS[1], head .. ARGV[1])
 return head";
 
@@ -87,7 +99,7 @@ return ARGV[1]";
 pub(super) const TOP_SCRIPT: &str = "\
 local head = redis.call('GET', KEYS[1])
 local seen = ARGV[3]
-if head and string.sub(head, 17) == ARGV[4]
+if head and string.sub(head, 17, 24) == ARGV[4]
 and (seen == '' or string.sub(head, 1, 8) ~= string.sub(seen, 1, 8)
 or struct.unpack('>I8', head, 9) >= struct.unpack('>I8', seen, 9)) then
 redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -106,7 +118,7 @@ return head";
 /// large ones do not fill the script's memory before they are counted.
 pub(super) const READ_SCRIPT: &str = "\
 local head = redis.call('GET', KEYS[1])
-if head and string.sub(head, 17) == ARGV[3] then
+if head and string.sub(head, 17, 24) == ARGV[3] then
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 head = string.sub(head, 1, 16)
 else

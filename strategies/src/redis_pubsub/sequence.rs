@@ -1,7 +1,7 @@
 //! The sequence of a room: how Redis counts it, and how a node notices that it missed something.
 //!
-//! Redis keeps one 24-byte string per room, its *head*: epoch and offset, big-endian, and the life of the server that wrote
-//! it. The first 16 bytes stand in front of every published message as well. Key and channel have the same name, so
+//! Redis keeps one short string per room, its *head*: epoch and offset, big-endian, the life of the server that wrote it, and
+//! when it was last kept from expiring. The first 16 bytes stand in front of every published message as well. Key and channel have the same name, so
 //! in a cluster they share a slot whatever braces the room's name contains. Epoch and offset live and die together: a Redis
 //! that lost the key (restart, expiry, eviction) draws a new random epoch with the next message, so numbers are never
 //! used twice under one epoch. Neither are they after a failover, or a restart with data: what a replica or a file holds
@@ -14,8 +14,9 @@ use crate::backplane::Position;
 
 /// Length in bytes of a head in front of a message, or as a script returns it.
 pub(crate) const HEAD_BYTES: usize = 16;
-/// Length in bytes of a head as Redis keeps it: with the life of the server behind it.
-pub(crate) const KEPT_HEAD_BYTES: usize = HEAD_BYTES + 8;
+/// Length in bytes of a head as Redis keeps it: with the life of the server behind it, and from the first message on with the
+/// term in which it was kept alive.
+pub(crate) const KEPT_HEAD_BYTES: [usize; 2] = [HEAD_BYTES + 8, HEAD_BYTES + 12];
 
 /// A head as scripts take and return it.
 pub(crate) fn head(position: Position) -> [u8; HEAD_BYTES] {

@@ -40,7 +40,8 @@ pub struct Settings {
     /// Messages of a room that Redis keeps for those who come back, 0 to 10,000; a few more may be there. Default 300. They
     /// cost Redis their size each, and every publish a few more steps. With 0 nothing is kept, and nobody can resume.
     pub history_messages: usize,
-    /// How long they are kept after a room's last message, but no longer than `room_ttl_s`; 1 to 10,080 minutes. Default 10.
+    /// How long they are kept after a room's last message, up to an eighth longer, but no longer than `room_ttl_s`; 1 to 10,080
+    /// minutes. Default 10.
     pub history_minutes: u64,
     /// How long Redis recognises the id of a message, so that a repeat by whichever node creates no second one; 1 to
     /// 3,600 s. Default 30. Each message costs Redis some 150 bytes for so long. Only with history.
