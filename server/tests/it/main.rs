@@ -9,6 +9,7 @@ mod command_line;
 mod commands;
 mod descriptors;
 mod drain;
+mod faults;
 mod frames;
 mod giant_room;
 mod history;
