@@ -1,6 +1,7 @@
 //! The control log as a Kafka topic of one partition: appending to it and reading it in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,8 +11,7 @@ use super::reader::Standstill;
 use super::record::Record;
 use super::settings::Settings;
 use crate::clients::kafka::{
-    Cluster, Consumer, ConsumerSettings, Link, Producer, RecordSink, TopicSpec, consumer, fault,
-    producer::NoAck,
+    Cluster, Consumer, ConsumerSettings, Link, Producer, RecordSink, consumer, fault, producer::NoAck,
 };
 use crate::error::Result;
 use crate::stats::Stats;
@@ -22,26 +22,7 @@ const READ_AHEAD_RECORDS: usize = 4_096;
 const TAIL_RECORDS: i64 = 512;
 /// How long reading the tail may take.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the broker keeps of the log. Only the last seconds matter; the rest is for people who investigate.
-const RETENTION: Duration = Duration::from_secs(600);
 const PARTITION: i32 = 0;
-
-/// The topic, as it is created.
-pub(super) fn topic(namespace: &str, replication: Option<u32>) -> TopicSpec {
-    let retention_ms = RETENTION.as_millis().to_string();
-    TopicSpec {
-        name: format!("{namespace}.members"),
-        partitions: 1,
-        replication,
-        config: vec![
-            // The broker's clock, one for all: see `membership`.
-            ("message.timestamp.type".into(), "LogAppendTime".into()),
-            ("cleanup.policy".into(), "delete".into()),
-            ("segment.ms".into(), retention_ms.clone()),
-            ("retention.ms".into(), retention_ms),
-        ],
-    }
-}
 
 /// Appends records.
 #[derive(Debug, Clone)]
@@ -81,8 +62,14 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Reads what is in the log and returns the view of it; [`next`](Self::next) goes on from there.
-    pub(super) async fn open(cluster: &Cluster, topic: &str, stats: &Arc<Stats>) -> Result<(Self, View)> {
+    /// Reads what is in the log (a topic, and which one of that name) and returns the view of it; [`next`](Self::next) goes on from there. `silent` says from then on
+    /// whether the broker that leads it is connected and answers nothing.
+    pub(super) async fn open(
+        cluster: &Cluster,
+        (topic, log): (&str, u64),
+        stats: &Arc<Stats>,
+        silent: &Arc<AtomicBool>,
+    ) -> Result<(Self, View)> {
         let name = topic.to_owned();
         let (start, end) = cluster
             .run(move |cluster| {
@@ -92,17 +79,17 @@ impl Tail {
             })
             .await?;
         let recent = start.max(end - TAIL_RECORDS);
-        let (tail, entries) = Self::read(cluster, topic, stats, recent, end).await?;
-        if let Some(view) = view_of_tail(offset(recent), &entries) {
+        let (tail, entries) = Self::read(cluster, topic, (stats, silent), recent, end).await?;
+        if let Some(view) = view_of_tail(log, offset(recent), &entries) {
             return Ok((tail, view));
         }
         let (tail, entries) = if recent == start {
             (tail, entries)
         } else {
-            Self::read(cluster, topic, stats, start, end).await?
+            Self::read(cluster, topic, (stats, silent), start, end).await?
         };
-        let view = view_of_tail(offset(start), &entries).unwrap_or_else(|| {
-            let mut view = View::vacant(offset(start));
+        let view = view_of_tail(log, offset(start), &entries).unwrap_or_else(|| {
+            let mut view = View::vacant(log, offset(start));
             entries
                 .iter()
                 .for_each(|entry| view.apply(entry.offset, entry.appended_ms, entry.record.as_ref()));
@@ -114,13 +101,20 @@ impl Tail {
     async fn read(
         cluster: &Cluster,
         topic: &str,
-        stats: &Arc<Stats>,
+        (stats, silent): (&Arc<Stats>, &Arc<AtomicBool>),
         from: i64,
         end: i64,
     ) -> Result<(Self, Vec<Entry>)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD_RECORDS);
         let standstill = Arc::new(Standstill::default());
-        let sink = Sink { entries: sender, standstill: Arc::clone(&standstill), stats: Arc::clone(stats) };
+        silent.store(false, Relaxed);
+        let sink = Sink {
+            entries: sender,
+            standstill: Arc::clone(&standstill),
+            stats: Arc::clone(stats),
+            silent: Arc::clone(silent),
+            broken: false,
+        };
         let consumer = Consumer::start(cluster.connection(), &ConsumerSettings::default(), sink)?;
         let (warm, name) = (consumer.clone(), topic.to_owned());
         cluster.run(move |_| warm.refresh_blocking(&name, TAIL_TIMEOUT)).await?;
@@ -168,6 +162,23 @@ struct Sink {
     entries: mpsc::Sender<Entry>,
     standstill: Arc<Standstill>,
     stats: Arc<Stats>,
+    silent: Arc<AtomicBool>,
+    broken: bool,
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.note_broken(false);
+    }
+}
+
+impl Sink {
+    fn note_broken(&mut self, broken: bool) {
+        if broken != self.broken {
+            self.broken = broken;
+            self.stats.links_down.add(if broken { 1 } else { -1 });
+        }
+    }
 }
 
 impl RecordSink for Sink {
@@ -188,10 +199,16 @@ impl RecordSink for Sink {
     fn batch_end(&mut self) {}
 
     fn link(&mut self, change: Link) {
-        if change == Link::OutOfRange {
-            self.standstill.raise();
+        match change {
+            Link::Broken => self.note_broken(true),
+            Link::Restored => self.note_broken(false),
+            Link::OutOfRange => self.standstill.raise(),
         }
     }
 
     fn lag(&mut self, _messages: i64) {}
+
+    fn silent(&mut self, silent: bool) {
+        self.silent.store(silent, Relaxed);
+    }
 }

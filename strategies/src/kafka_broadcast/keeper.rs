@@ -3,6 +3,9 @@
 //! One task that owns the view. Everything it does follows from the view and from what it did before, so a step that fails
 //! (a broker that does not answer) is simply tried again on the next turn.
 
+mod looking;
+mod reopening;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +21,15 @@ use super::reading::{Reading, STEP_TIMEOUT, Turn, partitions_needed};
 use super::record::{Incarnation, Record};
 use super::settings::Settings;
 use super::status::{FULL, SHUT_DOWN, SUPERSEDED, Status, finished};
+use super::topics::Topics;
 use super::writer::Writer;
 use crate::backplane::{Entrance, Event};
-use crate::clients::kafka::Cluster;
+use crate::clients::kafka::{Cluster, Incarnations};
 use crate::error::Result;
 use crate::stats::Stats;
 
 /// How soon a step that could not be done is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// How soon the control log is tried again when it cannot be opened.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// A `Join` that is not read back by then is sent again.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Earlier lives that are remembered.
@@ -37,7 +39,8 @@ const PAST_MAX: usize = 16;
 pub(super) struct Parts {
     pub(super) node: String,
     pub(super) settings: Settings,
-    pub(super) control_topic: String,
+    pub(super) topics: Topics,
+    pub(super) control_log: Arc<Incarnations>,
     pub(super) cluster: Cluster,
     pub(super) appender: Appender,
     pub(super) writer: Arc<Writer>,
@@ -66,7 +69,10 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Reads the control log and asks to become a member. The rest happens in [`run`](Self::run).
     pub(super) async fn start(parts: Parts, status: watch::Sender<Status>) -> Result<Self> {
-        let (tail, view) = Tail::open(&parts.cluster, &parts.control_topic, &parts.stats).await?;
+        let silent = parts.writer.silent();
+        let log = looking::log_of(&parts.control_log).await?;
+        let (tail, view) =
+            Tail::open(&parts.cluster, (&parts.topics.control, log), &parts.stats, &silent).await?;
         // Most probably the partitions that this node will get; made now, the others need not wait for them.
         let expected = view.lowest_free(parts.settings.hold as usize);
         parts.cluster.grow_topic(&parts.reading.topic, partitions_needed(&expected)).await?;
@@ -106,6 +112,9 @@ impl Keeper {
         let reader_standstill = Arc::clone(&self.parts.reading.standstill);
         // Beside everything else: it may take longer than this node can go without a sign of life.
         let mut reopening: Option<JoinHandle<Option<(Tail, View)>>> = None;
+        let mut looking = None;
+        let mut look = tokio::time::interval(looking::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let control_standstill = Arc::clone(&self.tail.standstill);
             let mut due = false;
@@ -122,6 +131,11 @@ impl Keeper {
                     self.reopened(opened).await;
                 }
                 () = reader_standstill.raised() => {}
+                _ = look.tick(), if looking.is_none() => looking = Some(self.look()),
+                changed = finished(&mut looking) => {
+                    looking = None;
+                    self.looked(changed);
+                }
                 _ = beat.tick() => due = true,
                 () = tokio::time::sleep(RETRY_PAUSE), if self.unsettled => {}
             }
@@ -291,11 +305,15 @@ impl Keeper {
             Some(Turn::Again) => self.unsettled = true,
             Some(Turn::Lost(why)) => {
                 self.loss = Some(why);
+                // The topic may be another one.
+                let known = tokio::time::timeout(STEP_TIMEOUT, self.parts.writer.known_partitions()).await;
+                self.note("the data topic could not be looked at", known.ok());
                 self.unsettled = true;
             }
             Some(Turn::Returned) => {
                 tracing::info!(node = self.parts.node, "read all that was missed");
                 self.parts.stats.reconnects.add(1);
+                self.parts.stats.gaps_repaired.add(1);
                 self.parts.entrance.deliver(&mut vec![Event::Reconnected]);
             }
             Some(Turn::Settled) | None => {}
@@ -357,36 +375,6 @@ impl Keeper {
         }
         let status = if awaits == 0 { Status::Effective { until } } else { Status::Joining { awaits } };
         self.status.send_if_modified(|old| std::mem::replace(old, status) != status);
-    }
-
-    /// The control log was trimmed beyond this node's place in it: starts again from its tail.
-    fn reopen(&self) -> Option<JoinHandle<Option<(Tail, View)>>> {
-        if !self.tail.standstill.take() {
-            return None;
-        }
-        let (cluster, stats) = (self.parts.cluster.clone(), Arc::clone(&self.parts.stats));
-        let topic = self.parts.control_topic.clone();
-        Some(tokio::spawn(async move {
-            match Tail::open(&cluster, &topic, &stats).await {
-                Ok(opened) => Some(opened),
-                Err(error) => {
-                    tracing::warn!(%error, "the control log cannot be read; trying again");
-                    tokio::time::sleep(REOPEN_PAUSE).await;
-                    None
-                }
-            }
-        }))
-    }
-
-    async fn reopened(&mut self, opened: Option<(Tail, View)>) {
-        let Some((tail, view)) = opened else { return self.tail.standstill.raise() };
-        self.tail.close().await;
-        (self.tail, self.view) = (tail, view);
-        // Its `Join` may lie before the part of the log that was read.
-        self.own.admitted |= self.view.member(self.own.incarnation).is_some();
-        if self.own.admitted && self.view.member(self.own.incarnation).is_none() {
-            self.loss = Some("it stood still for longer than the control log is kept");
-        }
     }
 
     /// Tells the others that this node writes no more. A shutdown flushed its messages before.

@@ -69,6 +69,9 @@ pub(super) struct Departed {
 /// The cluster after a prefix of the control log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct View {
+    /// Which log: a topic that was created anew under its name counts anew. 0 where that cannot be told.
+    #[serde(default)]
+    log: u64,
     /// Offset of the first record that is not applied.
     pub(super) next: u64,
     /// Log time in ms.
@@ -84,8 +87,8 @@ pub(super) struct View {
 
 impl View {
     /// A cluster without members, whose log starts at `next`.
-    pub(super) fn vacant(next: u64) -> Self {
-        Self { next, clock_ms: 0, appended_ms: 0, members: Vec::new(), departed: Vec::new() }
+    pub(super) fn vacant(log: u64, next: u64) -> Self {
+        Self { log, next, clock_ms: 0, appended_ms: 0, members: Vec::new(), departed: Vec::new() }
     }
 
     /// Applies the record at `offset`, appended at `appended_ms` by the broker's clock. `None` is a record that could not
@@ -188,6 +191,11 @@ impl View {
         partitions
     }
 
+    /// Which log it is about.
+    pub(super) fn log(&self) -> u64 {
+        self.log
+    }
+
     /// The members, in the order in which they joined.
     pub(super) fn members(&self) -> &[Member] {
         &self.members
@@ -253,13 +261,15 @@ pub(super) struct Entry {
     pub(super) record: Option<Record>,
 }
 
-/// The view after a tail of the log, `entries` without holes from offset `first` on: starts from the newest anchor (a view
+/// The view after a tail of `log`, `entries` without holes from offset `first` on: starts from the newest anchor (a view
 /// that some record carries) that the tail continues. `None` if there is no such anchor: read from further back.
 ///
-/// An anchor is exact however old it is, because a view depends on nothing but the prefix that it stands for.
-pub(super) fn view_of_tail(first: u64, entries: &[Entry]) -> Option<View> {
+/// An anchor is exact however old it is, because a view depends on nothing but the prefix that it stands for. But it must stand
+/// for a prefix of this log: a node that has not noticed that the topic was created anew writes views of the old one.
+pub(super) fn view_of_tail(log: u64, first: u64, entries: &[Entry]) -> Option<View> {
     let anchors = entries.iter().filter_map(|entry| entry.record.as_ref()?.view());
-    let mut view = anchors.filter(|view| view.next >= first).max_by_key(|view| view.next)?.clone();
+    let mut view =
+        anchors.filter(|view| view.log == log && view.next >= first).max_by_key(|view| view.next)?.clone();
     for entry in entries {
         view.apply(entry.offset, entry.appended_ms, entry.record.as_ref());
     }

@@ -46,7 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
 
 /// Every view of the log's prefixes, and the log.
 fn play(steps: Vec<(Step, u64)>) -> (Vec<View>, Vec<Entry>) {
-    let mut views = vec![View::vacant(0)];
+    let mut views = vec![View::vacant(0, 0)];
     let mut entries = Vec::new();
     let mut appended_ms = 1_000_000;
     for (step, pause_ms) in steps {
@@ -98,7 +98,7 @@ proptest! {
     fn a_tail_with_an_anchor_gives_the_whole_logs_view(steps in steps(), from in 0usize..120) {
         let (views, entries) = play(steps);
         let from = from.min(entries.len());
-        if let Some(view) = view_of_tail(from as u64, &entries[from..]) {
+        if let Some(view) = view_of_tail(0, from as u64, &entries[from..]) {
             prop_assert_eq!(&view, &views[views.len() - 1]);
         }
     }
@@ -119,7 +119,7 @@ proptest! {
 
 #[test]
 fn an_expelled_member_has_to_join_anew() {
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     let vacant = view.clone();
     let mut at_ms = 1_000;
     let mut offset = 0;
@@ -142,7 +142,7 @@ fn an_expelled_member_has_to_join_anew() {
 
 #[test]
 fn an_outage_of_the_broker_expels_nobody() {
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     let vacant = view.clone();
     view.apply(0, 1_000, Some(&join(1, 1, 1, &vacant)));
     view.apply(1, 1_100, Some(&join(2, 2, 2, &vacant)));
@@ -154,7 +154,7 @@ fn an_outage_of_the_broker_expels_nobody() {
 
 #[test]
 fn a_join_is_effective_once_every_elder_wrote_through_it() {
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     let vacant = view.clone();
     view.apply(0, 1, Some(&join(1, 1, 1, &vacant)));
     view.apply(1, 2, Some(&join(2, 2, 1, &vacant)));
@@ -169,7 +169,7 @@ fn a_join_is_effective_once_every_elder_wrote_through_it() {
 
 #[test]
 fn a_full_cluster_admits_nobody() {
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     let vacant = view.clone();
     for node in 0..=MEMBERS_MAX as u64 {
         view.apply(node, 1, Some(&join(node, node, 1, &vacant)));
@@ -225,8 +225,8 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let nodes = (0..5).map(|name| Node::new(name, View::vacant(0))).collect();
-        Self { now_ms: 10_000, log: Vec::new(), truth: View::vacant(0), nodes, next_name: 100 }
+        let nodes = (0..5).map(|name| Node::new(name, View::vacant(0, 0))).collect();
+        Self { now_ms: 10_000, log: Vec::new(), truth: View::vacant(0, 0), nodes, next_name: 100 }
     }
 
     fn act(&mut self, act: Act) {
@@ -362,10 +362,10 @@ proptest! {
 
 #[test]
 fn a_detour_follows_only_those_who_have_everything() {
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     let log =
         |view: &mut View, appended_ms, record: Record| view.apply(view.next, appended_ms, Some(&record));
-    let blank = View::vacant(0);
+    let blank = View::vacant(0, 0);
     log(&mut view, 10_000, join(1, 1, 1, &blank));
     log(&mut view, 10_100, join(2, 2, 1, &blank));
     log(&mut view, 10_200, beat(1, 2, None));
@@ -386,11 +386,11 @@ fn a_detour_follows_only_those_who_have_everything() {
 
 #[test]
 fn a_member_that_does_not_tell_its_publish_timeout_may_have_the_longest() {
-    let bytes = join(1, 1, 1, &View::vacant(0)).encode();
+    let bytes = join(1, 1, 1, &View::vacant(0, 0)).encode();
     let mut record: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     record.as_object_mut().unwrap().remove("publish_timeout_ms").expect("it is told");
     let record = Record::decode(record.to_string().as_bytes()).unwrap();
-    let mut view = View::vacant(0);
+    let mut view = View::vacant(0, 0);
     view.apply(0, 1, Some(&record));
     assert_eq!(view.publish_timeout_max(), Duration::from_secs(120));
 }

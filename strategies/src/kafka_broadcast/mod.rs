@@ -48,6 +48,7 @@ mod copies;
 mod cross;
 mod history;
 mod keeper;
+mod logs;
 mod membership;
 mod own;
 mod places;
@@ -57,6 +58,7 @@ mod record;
 mod rooms;
 mod settings;
 mod status;
+mod topics;
 mod writer;
 
 use std::fmt;
@@ -67,30 +69,25 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use self::control::Appender;
-use self::copies::Copies;
 use self::history::RoomHistory;
 use self::keeper::{Keeper, Parts};
+use self::logs::Logs;
 use self::places::Places;
 use self::reader::{Reader, Standstill};
 use self::reading::Reading;
 use self::rooms::Rooms;
 pub use self::settings::Settings;
 use self::status::{SHUT_DOWN, Status};
+use self::topics::Topics;
 use self::writer::{Limits, Writer};
 use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
-use crate::clients::kafka::{
-    Cluster, Connection, Consumer, ConsumerSettings, Incarnations, Producer, TopicSpec, fault, incarnation,
-};
+use crate::clients::kafka::{Cluster, Connection, Consumer, ConsumerSettings, Incarnations, Producer, fault};
 use crate::dedup::DedupWindow;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guarantees::{Guarantees, Positions};
+use crate::guarantees::Guarantees;
 use crate::kafka_history::log::Log;
-use crate::ring::{Feed, Rings};
 use crate::stats::Stats;
 use crate::strategy::{Needs, Start, Strategy, Variant};
-
-/// How long a look at the cluster may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The registry line.
 pub const STRATEGY: Strategy = Strategy {
@@ -145,14 +142,13 @@ impl KafkaBroadcast {
         let settings = Settings::parse(&start.settings)?;
         let connection = Connection::new(&start, settings.client.clone())?;
         let cluster = Cluster::connect(connection, start.connect_retry).await?;
-        let control = control::topic(&start.namespace, settings.replication);
-        let data = data_topic(&start.namespace, &settings)?;
-        tokio::try_join!(cluster.ensure_topic(&control), cluster.ensure_topic(&data))?;
+        let topics = Topics::of(&start.namespace, &settings);
+        topics.ensure(&cluster).await?;
 
         let stats = Arc::new(Stats::default());
         let rooms = Arc::new(Rooms::default());
         let (standstill, places) = (Arc::new(Standstill::default()), Arc::new(Places::default()));
-        let logs = Logs::look_at(&cluster, &data.name, &settings).await?;
+        let logs = Logs::look_at(&cluster, &topics.data, &settings).await?;
         let reader = Reader {
             entrance: Arc::clone(&start.entrance),
             rooms: Arc::clone(&rooms),
@@ -167,7 +163,7 @@ impl KafkaBroadcast {
             reached: Vec::new(),
         };
         let reader = Consumer::start(cluster.connection(), &ConsumerSettings::default(), reader)?;
-        let writer = Arc::new(writer_to(&cluster, &data.name, &settings, &stats)?);
+        let writer = Arc::new(writer_to(&cluster, &topics.data, &settings, &stats)?);
 
         let (status_sender, status) = watch::channel(Status::Joining { awaits: 0 });
         let (stop_sender, stop) = oneshot::channel();
@@ -175,11 +171,12 @@ impl KafkaBroadcast {
         let (history, log) = (logs.history(&settings, &read, &status), Arc::clone(&logs.log));
         let parts = Parts {
             node: start.node,
-            appender: Appender::new(&cluster, &settings, &control.name)?,
-            control_topic: control.name,
+            appender: Appender::new(&cluster, &settings, &topics.control)?,
+            topics: topics.clone(),
+            control_log: Arc::new(Incarnations::new(&cluster, &topics.control)?),
             cluster: cluster.clone(),
             writer: Arc::clone(&writer),
-            reading: Reading::new(cluster, data.name, reader, read, logs.copies, logs.incarnations),
+            reading: Reading::new(cluster, topics, reader, read, logs.copies, logs.incarnations),
             entrance: start.entrance,
             stats: Arc::clone(&stats),
             settings: settings.clone(),
@@ -217,73 +214,6 @@ fn writer_to(cluster: &Cluster, topic: &str, settings: &Settings, stats: &Arc<St
     let producer = Producer::new(cluster.connection(), &settings.data_producer(), None)?;
     let limits = Limits { writes: settings.in_flight_writes_max, bytes: settings.in_flight_bytes_max };
     Ok(Writer::new(topic.to_owned(), producer, Arc::clone(stats), settings.publish_timeout(), limits))
-}
-
-fn data_topic(namespace: &str, settings: &Settings) -> Result<TopicSpec> {
-    let retention_ms = u64::from(settings.retention_min) * 60_000;
-    Ok(TopicSpec {
-        name: format!("{namespace}.broadcast"),
-        partitions: settings.partitions.max(settings.hold),
-        replication: settings.replication,
-        config: vec![
-            ("cleanup.policy".into(), "delete".into()),
-            // The broker's clock, so that a node that was expelled finds what it missed.
-            ("message.timestamp.type".into(), "LogAppendTime".into()),
-            ("retention.ms".into(), retention_ms.to_string()),
-            incarnation::mark(0)?,
-        ],
-    })
-}
-
-/// The data topic's log, as history needs it.
-struct Logs {
-    log: Arc<Log>,
-    incarnations: Arc<Incarnations>,
-    copies: Arc<Copies>,
-    /// All times in it are of one broker's clock.
-    one_clock: bool,
-}
-
-impl Logs {
-    async fn look_at(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<Self> {
-        let incarnations = Incarnations::new(cluster, topic)?;
-        let mark = incarnations.now().await?;
-        if mark.is_none() && settings.has_positions() {
-            tracing::warn!(
-                topic,
-                "the topic was not created by this strategy and has no mark: clients can resume on the node only that they \
-                 were on"
-            );
-        }
-        let rings = settings
-            .rings()
-            .map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
-        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
-        Ok(Self {
-            log: Arc::new(Log::new(cluster.clone(), topic.to_owned(), settings.scan())),
-            incarnations: Arc::new(incarnations),
-            copies: Arc::new(Copies::new(topic, mark, rings)?),
-            one_clock: brokers == 1,
-        })
-    }
-
-    fn history(
-        &self,
-        settings: &Settings,
-        (places, standstill): &(Arc<Places>, Arc<Standstill>),
-        status: &watch::Receiver<Status>,
-    ) -> Option<RoomHistory> {
-        settings.has_positions().then(|| RoomHistory {
-            log: Arc::clone(&self.log),
-            incarnations: Arc::clone(&self.incarnations),
-            copies: Arc::clone(&self.copies),
-            places: Arc::clone(places),
-            standstill: Arc::clone(standstill),
-            status: status.clone(),
-            join_timeout: settings.join_timeout(),
-            one_clock: self.one_clock,
-        })
-    }
 }
 
 /// A node that connects can publish and hears what is published: it wrote into its own partition and read it. This also

@@ -1,7 +1,7 @@
 //! Where the reader stands: shared between its thread and whoever directs it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,6 +18,8 @@ pub(super) struct Places {
     bounded: AtomicBool,
     /// Something was lost that the reader has yet to declare.
     loss: AtomicBool,
+    /// What is read now and was appended before this time (ms since the Unix epoch) is what this node missed.
+    repair_until_ms: AtomicI64,
     passed: Notify,
 }
 
@@ -100,6 +102,16 @@ impl Places {
     /// Whether something was lost since the last call.
     pub(super) fn take_loss(&self) -> bool {
         self.loss.load(Acquire) && self.loss.swap(false, AcqRel)
+    }
+
+    /// What the reader reads from now on, and was appended before this time (ms since the Unix epoch), is what this node missed.
+    pub(super) fn repair_until(&self, time_ms: i64) {
+        self.repair_until_ms.store(time_ms, Release);
+    }
+
+    /// Whether this node had missed what was appended at this time.
+    pub(super) fn had_missed(&self, appended_ms: Option<i64>) -> bool {
+        appended_ms.is_some_and(|appended_ms| appended_ms < self.repair_until_ms.load(Acquire))
     }
 
     /// Whether a record is not for this node any more.

@@ -83,6 +83,9 @@ impl Reader {
             self.stats.duplicates_removed.add(u64::from(wanted));
             return None;
         }
+        self.stats
+            .gap_messages_repaired
+            .add(u64::from(wanted && self.places.had_missed(record.timestamp_ms)));
         let room = room.unwrap_or_else(|| RoomId::new(view.room));
         // One allocation for info and payload together; the room's name is shared with the set.
         let mut bytes = Vec::with_capacity(view.info.len() + view.payload.len());
@@ -149,8 +152,9 @@ impl RecordSink for Reader {
 
     fn link(&mut self, change: Link) {
         match change {
-            Link::Broken => {}
+            Link::Broken => self.stats.links_down.add(1),
             Link::Restored => {
+                self.stats.links_down.add(-1);
                 self.stats.reconnects.add(1);
                 self.batch.push(Event::Reconnected);
                 self.batch_end();

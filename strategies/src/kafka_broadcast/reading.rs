@@ -20,6 +20,7 @@ use super::membership::{Member, View};
 use super::places::Places;
 use super::reader::Standstill;
 use super::record::Incarnation;
+use super::topics::Topics;
 use crate::clients::kafka::{Cluster, Consumer, Incarnations, fault};
 use crate::error::{Error, Result};
 
@@ -72,11 +73,12 @@ struct Detour {
 pub(super) struct Reading {
     pub(super) cluster: Cluster,
     pub(super) topic: String,
+    topics: Topics,
     pub(super) consumer: Consumer,
     pub(super) places: Arc<Places>,
     pub(super) standstill: Arc<Standstill>,
     pub(super) copies: Arc<Copies>,
-    incarnations: Arc<Incarnations>,
+    pub(super) incarnations: Arc<Incarnations>,
     /// Partitions that the reader reads.
     assigned: Vec<i32>,
     /// The highest partition that the consumer was told of.
@@ -91,7 +93,7 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn new(
         cluster: Cluster,
-        topic: String,
+        topics: Topics,
         consumer: Consumer,
         (places, standstill): (Arc<Places>, Arc<Standstill>),
         copies: Arc<Copies>,
@@ -99,7 +101,8 @@ impl Reading {
     ) -> Self {
         Self {
             cluster,
-            topic,
+            topic: topics.data.clone(),
+            topics,
             consumer,
             places,
             standstill,
@@ -182,6 +185,10 @@ impl Reading {
         self.stale |= self.standstill.take();
         if self.stale {
             self.detour = None;
+            self.places.repair_until(i64::MIN);
+            // The topic may be gone: whoever is here needs one.
+            let made = tokio::time::timeout(STEP_TIMEOUT, self.topics.ensure(&self.cluster));
+            made.await.unwrap_or_else(|_| Err(late()))?;
         }
         if let Some(mut detour) = self.detour.take() {
             let turn = self.advance(&mut detour, view, member, effective).await;
@@ -229,6 +236,10 @@ impl Reading {
             return Ok(Turn::Again);
         }
         let since = *detour.effective_at.get_or_insert_with(Instant::now);
+        if let Some(reached_ms) = member.and_then(|member| member.reached_ms) {
+            // What was published later was written for this node again.
+            self.places.repair_until(reached_ms);
+        }
         if since.elapsed() < detour.linger && detour.drain_to.is_none() {
             if present {
                 return Ok(Turn::Again);
@@ -241,6 +252,7 @@ impl Reading {
         }
         // Known since this node is a member again.
         let Some(owner) = detour.owner else { return Ok(Turn::Again) };
+        self.places.repair_until(i64::MIN);
         self.assign(&detour.home, owner).await?;
         Ok(detour.doubt.map_or(Turn::Returned, Turn::Lost))
     }
@@ -280,6 +292,7 @@ impl Reading {
             .then_some("it was no member for a while, and the log no longer held all of that time");
         tracing::info!(peer = peer.node, partition, offset = start, "reading what was missed");
         self.assign(&[(partition, start)], peer.incarnation).await?;
+        self.places.repair_until(i64::MAX);
         detour.drain_to = None;
         detour.followed = Some(peer.incarnation);
         Ok(Turn::Again)

@@ -10,7 +10,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +35,8 @@ pub(super) struct Writer {
     limits: Limits,
     flight: Arc<Flight>,
     gate: Mutex<Gate>,
+    /// The broker that keeps the control log is connected and answers nothing.
+    silent: Arc<AtomicBool>,
 }
 
 /// Bounds of what is unacknowledged.
@@ -86,8 +90,8 @@ impl Writer {
         timeout: Duration,
         limits: Limits,
     ) -> Self {
-        let (flight, gate) = (Arc::default(), Mutex::default());
-        Self { topic, producer, stats, timeout, limits, flight, gate }
+        let (flight, gate, silent) = (Arc::default(), Mutex::default(), Arc::default());
+        Self { topic, producer, stats, timeout, limits, flight, gate, silent }
     }
 
     /// Fixes the message's place and returns where its outcome will appear.
@@ -96,6 +100,9 @@ impl Writer {
         let mut gate = self.gate.lock();
         if let Some(reason) = gate.closed {
             return Err(Error::new(ErrorKind::Closed, "publish", reason));
+        }
+        if self.silent.load(Relaxed) {
+            return Err(fault::silent("the membership log"));
         }
         let mut record = std::mem::take(&mut gate.record);
         record.clear();
@@ -162,6 +169,12 @@ impl Writer {
         }
         self.flight.take(copies, bytes);
         Ok(())
+    }
+
+    /// To say whether the broker that keeps the control log is connected and answers nothing: then nothing is accepted, because
+    /// this node cannot be sure of its membership, nor of any write.
+    pub(super) fn silent(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.silent)
     }
 
     /// From now on messages go to these partitions.

@@ -45,7 +45,7 @@ impl Backplane for Node {
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
         let partition = self.rooms.partition_of(&envelope.room);
         let sent = match self.consumer.is_silent(&self.topic, partition) {
-            true => Err(silent(&self.topic, partition)),
+            true => Err(silent(&format!("{}[{partition}]", self.topic))),
             false => publish::send(&self.producer, &self.rooms, &self.topic, &envelope),
         };
         let rooms = Arc::clone(&self.rooms);

@@ -180,8 +180,9 @@ impl RecordSink for Reader {
 
     fn link(&mut self, change: Link) {
         match change {
-            Link::Broken => {}
+            Link::Broken => self.rooms.stats.links_down.set(1),
             Link::Restored => {
+                self.rooms.stats.links_down.set(0);
                 self.rooms.stats.reconnects.add(1);
                 self.batch.push(Event::Reconnected);
                 self.batch_end();

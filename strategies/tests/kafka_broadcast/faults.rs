@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_compose::KafkaTopology;
+use manifold_strategies::kafka_broadcast::KafkaBroadcast;
 use manifold_strategies::{Backplane, ErrorKind};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::brokers::{address, own, shared};
-use crate::node::{DEADLINE, Node, Stream, envelope, namespace, run};
+use crate::node::{DEADLINE, Node, Stream, envelope, namespace, run, start};
 
 /// Which broker leads each partition of a topic.
 fn leaders(kafka: &str, topic: &str) -> Vec<(i32, i32)> {
@@ -152,5 +153,120 @@ fn a_flood_is_refused_as_a_whole_or_delivered_as_a_whole() {
             assert!(node.inbox.numbers() == accepted, "accepted and arrived differ");
             node.shutdown().await;
         }
+    });
+}
+
+/// A broker that stands still is noticed within two seconds: publishes are refused at once, for a while, and readers are told.
+#[test]
+fn a_frozen_broker_is_declared_within_two_seconds() {
+    let environment = own(KafkaTopology::Single);
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", "").await;
+        let member = Node::start(&kafka, &namespace, "member", "").await;
+        publisher.publish(0).await.expect("published");
+        member.wait_for(0).await;
+        let process = environment.process("kafka-1").expect("the broker");
+        process.stop().expect("the broker stops");
+        let frozen = Instant::now();
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        let refused = loop {
+            pace.tick().await;
+            // One that is on its way waits for its outcome; whoever comes later is refused at once.
+            let outcome = publisher.backplane.publish(envelope(1));
+            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(1), outcome).await {
+                break error;
+            }
+            assert!(frozen.elapsed() < DEADLINE, "publishes are still accepted");
+        };
+        let noticed = frozen.elapsed();
+        println!("refused {noticed:.2?} after the broker froze: {refused}");
+        assert!(refused.is_temporary() && refused.kind() == ErrorKind::Unreachable, "{refused}");
+        let stats = member.backplane.stats();
+        member.inbox.wait_until("a broken link", |_| stats.links_down.get() > 0).await;
+        let told = frozen.elapsed();
+        println!("readers were told {told:.2?} after the broker froze");
+        assert!(noticed.max(told) < Duration::from_secs(2), "{noticed:?} {told:?}");
+        assert_eq!(stats.lag_messages.get(), -1, "unknown");
+
+        process.cont().expect("the broker continues");
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = publisher.publish(2).await {
+            assert!(error.is_temporary(), "{error}");
+            assert!(Instant::now() < deadline, "{error}");
+            pace.tick().await;
+        }
+        member.wait_for(2).await;
+        member
+            .inbox
+            .wait_until("the link", |inbox| stats.links_down.get() == 0 && inbox.reconnects() > 0)
+            .await;
+        assert_eq!((stats.gaps.get(), member.inbox.gaps()), (0, 0), "nothing was lost");
+        publisher.shutdown().await;
+        member.shutdown().await;
+    });
+}
+
+/// Two of three brokers are killed: nothing is acknowledged that could be lost. They come back: all goes on.
+#[test]
+fn two_of_three_brokers_are_killed_and_come_back() {
+    const SETTINGS: &str = "publish_timeout_ms = 2000";
+    let environment = Arc::new(own(KafkaTopology::Three));
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let publisher = Node::start(&kafka, &namespace, "publisher", SETTINGS).await;
+        let member = Node::start(&kafka, &namespace, "member", SETTINGS).await;
+        publisher.publish(0).await.expect("published");
+        member.wait_for(0).await;
+        for name in ["kafka-2", "kafka-3"] {
+            environment.process(name).expect("the broker").kill().expect("killed");
+        }
+        for number in 1..4 {
+            let error = publisher.publish(number).await.expect_err("one replica is not enough");
+            println!("two of three are gone: {error}");
+            assert!(error.is_temporary(), "{error}");
+        }
+        let restarted = Arc::clone(&environment);
+        let restart = tokio::task::spawn_blocking(move || {
+            for name in ["kafka-2", "kafka-3"] {
+                restarted.process(name).expect("the broker").restart().expect("the broker comes back");
+            }
+        });
+        restart.await.expect("restarted");
+        let deadline = Instant::now() + DEADLINE;
+        let message = envelope(4);
+        while let Err(error) = publisher.backplane.publish(message.clone()).await {
+            assert!(error.is_temporary(), "{error}");
+            assert!(Instant::now() < deadline, "{error}");
+        }
+        member.wait_for(4).await;
+        let numbers = member.inbox.numbers();
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once: {numbers:?}");
+        publisher.shutdown().await;
+        member.shutdown().await;
+    });
+}
+
+/// A broker that is not there yet: refused with the remedy, or waited for.
+#[test]
+fn an_absent_broker_is_named_or_waited_for() {
+    let environment = Arc::new(own(KafkaTopology::Single));
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        environment.process("kafka-1").expect("the broker").kill().expect("killed");
+        let (refused, _) = start(&kafka, &namespace, "refused", "");
+        let error = KafkaBroadcast::connect(refused).await.expect_err("nobody there");
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        assert!(error.to_string().contains(&kafka) && error.to_string().contains("--kafka"), "{error}");
+        let (mut waiting, _) = start(&kafka, &namespace, "waiting", "");
+        waiting.connect_retry = Some(DEADLINE);
+        let connecting = tokio::spawn(KafkaBroadcast::connect(waiting));
+        let restarted = Arc::clone(&environment);
+        let restart = tokio::task::spawn_blocking(move || {
+            restarted.process("kafka-1").expect("the broker").restart().expect("the broker comes up");
+        });
+        restart.await.expect("restarted");
+        let node = connecting.await.expect("a task").expect("connected once the broker was there");
+        node.shutdown().await.expect("the node shuts down");
     });
 }

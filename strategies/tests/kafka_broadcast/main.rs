@@ -10,3 +10,4 @@ mod membership;
 mod node;
 mod resume;
 mod stopped;
+mod topics;

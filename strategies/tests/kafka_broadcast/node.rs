@@ -32,6 +32,8 @@ pub(crate) fn namespace() -> String {
 #[derive(Default)]
 pub(crate) struct Inbox {
     messages: Mutex<Vec<(Instant, u64)>>,
+    gaps: AtomicU64,
+    reconnects: AtomicU64,
     arrived: Notify,
 }
 
@@ -43,8 +45,9 @@ impl Entrance for Inbox {
                 Event::Message(message) => {
                     self.messages.lock().push((now, number(&message.envelope.payload)))
                 }
-                Event::Reconnected | Event::Gap { .. } | Event::Skipped { .. } | Event::Renumbered { .. } => {
-                }
+                Event::Gap { .. } => drop(self.gaps.fetch_add(1, SeqCst)),
+                Event::Reconnected => drop(self.reconnects.fetch_add(1, SeqCst)),
+                Event::Skipped { .. } | Event::Renumbered { .. } => {}
             }
         }
         self.arrived.notify_waiters();
@@ -58,6 +61,16 @@ fn number(payload: &Bytes) -> u64 {
 impl Inbox {
     pub(crate) fn numbers(&self) -> Vec<u64> {
         self.messages.lock().iter().map(|&(_, number)| number).collect()
+    }
+
+    /// Gaps that were declared.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.gaps.load(SeqCst)
+    }
+
+    /// Times that the link came back.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(SeqCst)
     }
 
     /// The longest time between two arrivals.

@@ -260,7 +260,7 @@ fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
 }
 
 /// Deletes a topic; returns when nobody sees it any more.
-async fn delete_topic(kafka: &str, topic: &str) {
+pub(crate) async fn delete_topic(kafka: &str, topic: &str) {
     let deleted = admin(kafka).delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     let (kafka, topic) = (kafka.to_owned(), topic.to_owned());

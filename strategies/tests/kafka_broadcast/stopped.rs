@@ -58,7 +58,9 @@ fn child() {
         // Until the parent is gone or says so.
         let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         parent.await.expect("read").expect("stdin is a pipe");
-        eprintln!("gaps {}", backplane.stats().gaps.get());
+        let stats = backplane.stats();
+        eprintln!("gaps {}", stats.gaps.get());
+        eprintln!("repaired {}, {} messages", stats.gaps_repaired.get(), stats.gap_messages_repaired.get());
         backplane.shutdown().await.expect("the child shuts down");
     });
 }
@@ -99,17 +101,26 @@ impl Told {
     }
 
     async fn wait_for(&self, what: &str) {
+        self.find(what, |line| line == what).await;
+    }
+
+    /// The first line that begins like this.
+    async fn line(&self, begin: &str) -> String {
+        self.find(begin, |line| line.starts_with(begin)).await
+    }
+
+    async fn find(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let wait = async {
-            while !self.lines.lock().iter().any(|line| line == what) {
+            loop {
+                if let Some(line) = self.lines.lock().iter().find(|line| is_it(line)) {
+                    return line.clone();
+                }
                 self.changed.notified().await;
             }
         };
-        let waited = tokio::time::timeout(DEADLINE, wait).await;
-        assert!(
-            waited.is_ok(),
-            "waited for {what:?}; the last lines: {:?}",
-            self.lines.lock().iter().rev().take(9)
-        );
+        let found = tokio::time::timeout(DEADLINE, wait).await;
+        let last = || self.lines.lock().iter().rev().take(9).cloned().collect::<Vec<_>>();
+        found.unwrap_or_else(|_| panic!("waited for {what:?}; the last lines: {:?}", last()))
     }
 
     /// Where the child stood when it had joined the room.
@@ -169,6 +180,12 @@ fn a_node_that_was_stopped_and_expelled_comes_back_and_missed_nothing() {
         assert!(got == expected, "duplicates or out of order: {} instead of {}", got.len(), expected.len());
         drop(child.stdin.take());
         told.wait_for("gaps 0").await;
+        let repaired = told.line("repaired ").await;
+        println!("{repaired}");
+        let messages = repaired
+            .strip_prefix("repaired 1, ")
+            .and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        assert!(messages.is_some_and(|messages| messages >= 300), "{repaired}");
         assert!(child.wait().expect("the child ends").success());
         assert!(publisher.inbox.longest_pause() < Duration::from_secs(1));
         publisher.shutdown().await;

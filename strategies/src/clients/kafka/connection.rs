@@ -278,7 +278,7 @@ impl Connection {
             .set("check.crcs", "false")
             // The client would wait a minute for a connection that swallows everything.
             .set("socket.timeout.ms", "10000")
-            .set("statistics.interval.ms", "500")
+            .set("statistics.interval.ms", "250")
             // A topic that is gone is not taken for one that has yet to come.
             .set("topic.metadata.propagation.max.ms", "5000")
             .set("topic.metadata.refresh.interval.ms", "10000");

@@ -24,7 +24,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most records handed over in one batch.
 const BATCH_RECORDS_MAX: usize = 1024;
-/// A broker that has not answered by so long after it had to is silent. With half a second between two looks, and half a second
+/// A broker that has not answered by so long after it had to is silent. With a quarter of a second between two looks, and half a second
 /// for which an empty fetch is held, a broker that stands still is noticed within two seconds.
 const SILENT_AFTER: Duration = Duration::from_millis(700);
 
@@ -63,7 +63,7 @@ pub trait RecordSink: Send + 'static {
     fn batch_end(&mut self);
     /// The link changed.
     fn link(&mut self, change: Link);
-    /// The newest lag in messages, about twice a second; negative = unknown.
+    /// The newest lag in messages, four times a second; negative = unknown.
     fn lag(&mut self, messages: i64);
     /// Some broker is connected and answers nothing (true), or all of them answer again.
     fn silent(&mut self, _silent: bool) {}

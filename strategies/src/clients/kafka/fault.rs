@@ -75,9 +75,9 @@ pub fn timed_out(operation: &'static str, about: impl Into<String>) -> Error {
 }
 
 /// A publish to a broker that is connected and answers nothing: nothing was written.
-pub fn silent(topic: &str, partition: i32) -> Error {
+pub fn silent(what: &str) -> Error {
     let text = format!(
-        "the broker that leads {topic}[{partition}] does not answer: is it stopped, or the network stalled? nothing was \
+        "the broker that leads {what} does not answer: is it stopped, or the network stalled? nothing was \
          written, publish again later"
     );
     Error::new(ErrorKind::Unreachable, "publish", text)

@@ -84,13 +84,13 @@ impl Health {
     }
 
     /// Messages that the broker holds in assigned partitions and that were not read yet; -1 before the first figure.
-    /// At most half a second old.
+    /// At most a quarter of a second old.
     pub fn lag_messages(&self) -> i64 {
         self.lag_messages.load(Relaxed)
     }
 
     /// Whether every broker that leads an assigned partition, and was connected before, is connected. At most
-    /// half a second old.
+    /// a quarter of a second old.
     pub fn links_up(&self) -> bool {
         self.links_up.load(Relaxed)
     }
@@ -100,7 +100,7 @@ impl Health {
         self.links_lost.load(Relaxed)
     }
 
-    /// Brokers that are connected and do not answer. At most half a second old.
+    /// Brokers that are connected and do not answer. At most a quarter of a second old.
     pub fn silence(&self) -> &Silence {
         &self.silence
     }

@@ -37,7 +37,10 @@ pub fn mark(number: u32) -> Result<(String, String)> {
         Error::new(ErrorKind::Config, "create topic", "the system has no random numbers").with_source(source)
     })?;
     let numbers = (1 << NUMBER_BITS) - 1;
-    Ok((SETTING.to_owned(), (BASE | ((random % BASE) & !numbers) | (u64::from(number) & numbers)).to_string()))
+    Ok((
+        SETTING.to_owned(),
+        (BASE | ((random % BASE) & !numbers) | (u64::from(number) & numbers)).to_string(),
+    ))
 }
 
 /// The number that a mark carries.
