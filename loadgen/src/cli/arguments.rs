@@ -183,6 +183,10 @@ pub(super) struct ReportArguments {
     /// `<!-- results:begin -->` and `<!-- results:end -->`; the report must lie below the file's folder
     #[arg(long, value_name = "FILE")]
     pub(super) readme: Option<PathBuf>,
+    /// Put the fault matrix, and declared beside observed, into this file as well, between its markers
+    /// `<!-- observed:begin -->` and `<!-- observed:end -->`
+    #[arg(long, value_name = "FILE")]
+    pub(super) guarantees: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,9 @@ pub(super) fn write_report(folder: &Path, loaded: &Loaded) -> Result<()> {
     write_whole(&folder.join("REPORT.md"), rendered.markdown.as_bytes())?;
     write_whole(&folder.join("report.html"), rendered.html.as_bytes())?;
     write_whole(&folder.join("decision-table.md"), rendered.decision_table.as_bytes())?;
+    if !rendered.fault_matrix.is_empty() {
+        write_whole(&folder.join("fault-matrix.md"), rendered.fault_matrix.as_bytes())?;
+    }
     for (name, svg) in &rendered.figures {
         write_whole(&folder.join("figures").join(format!("{name}.svg")), svg.as_bytes())?;
     }

@@ -1,5 +1,6 @@
 //! The headline chart and the decision table in a README, so that nobody copies figures by hand.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ use crate::report::{Rendered, render};
 
 const BEGIN: &str = "<!-- results:begin -->";
 const END: &str = "<!-- results:end -->";
+const OBSERVED_BEGIN: &str = "<!-- observed:begin -->";
+const OBSERVED_END: &str = "<!-- observed:end -->";
 /// The figure that answers at a glance.
 const HEADLINE: &str = "headline";
 
@@ -29,7 +32,8 @@ pub(super) fn update(readme: &Path, folder: &Path, loaded: &Loaded) -> Result<()
     })?;
     let rendered = render(&loaded.records, &loaded.paths, &loaded.failures);
     let answer = answer(&rendered, &link.to_string_lossy())?;
-    let updated = between(&text, &answer).with_context(|| format!("cannot update {}", readme.display()))?;
+    let updated =
+        between(&text, &answer, BEGIN, END).with_context(|| format!("cannot update {}", readme.display()))?;
     Ok(write_whole(readme, updated.as_bytes())?)
 }
 
@@ -49,13 +53,38 @@ fn answer(rendered: &Rendered, link: &str) -> Result<String> {
     ))
 }
 
+/// Puts the fault matrix, and declared beside observed, between the markers of a document about guarantees.
+///
+/// # Errors
+/// A file without the markers, records without faults.
+pub(super) fn update_guarantees(document: &Path, loaded: &Loaded) -> Result<()> {
+    let text = fs::read_to_string(document).with_context(|| format!("cannot read {}", document.display()))?;
+    let rendered = render(&loaded.records, &loaded.paths, &loaded.failures);
+    ensure!(
+        !rendered.fault_matrix.is_empty(),
+        "no record of a fault under which clients recover (`loadgen compare --faults`)"
+    );
+    let commits: BTreeSet<&str> =
+        loaded.records.iter().map(|record| record.setting.tool.commit.as_str()).collect();
+    let began = loaded.records.iter().map(|record| record.started_at.as_str()).min().unwrap_or_default();
+    let content = format!(
+        "Campaign of {began}, {} runs, commit {}. {}\n",
+        loaded.records.len(),
+        commits.into_iter().collect::<Vec<_>>().join(", "),
+        rendered.fault_matrix.trim_end()
+    );
+    let updated = between(&text, &content, OBSERVED_BEGIN, OBSERVED_END)
+        .with_context(|| format!("cannot update {}", document.display()))?;
+    Ok(write_whole(document, updated.as_bytes())?)
+}
+
 /// Replaces what stands between the markers, which stay.
-fn between(text: &str, content: &str) -> Result<String> {
+fn between(text: &str, content: &str, begin: &str, end: &str) -> Result<String> {
     let once = |marker: &str| text.matches(marker).count() == 1;
-    ensure!(once(BEGIN) && once(END), "it needs the markers {BEGIN} and {END}, each once");
-    let (before, rest) = text.split_once(BEGIN).context("no begin")?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{END} stands before {BEGIN}"))?;
-    Ok(format!("{before}{BEGIN}\n{content}{END}{after}"))
+    ensure!(once(begin) && once(end), "it needs the markers {begin} and {end}, each once");
+    let (before, rest) = text.split_once(begin).context("no begin")?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("{end} stands before {begin}"))?;
+    Ok(format!("{before}{begin}\n{content}{end}{after}"))
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
         readme::update(readme, target, &loaded)?;
         outln!("{}", readme.display());
     }
+    if let Some(document) = &arguments.guarantees {
+        readme::update_guarantees(document, &loaded)?;
+        outln!("{}", document.display());
+    }
     outln!("{}", target.join("REPORT.md").display());
     outln!("{}", target.join("report.html").display());
     Ok(Outcome::Pass)

@@ -40,6 +40,8 @@ pub struct Rendered {
     pub lead: String,
     /// What stands over a decision table from too few blocks.
     pub note: Option<String>,
+    /// The fault matrix, and declared beside observed, as Markdown; empty where no faults were run.
+    pub fault_matrix: String,
     /// The decision table alone, in brief, as Markdown, for the README.
     pub decision_table: String,
 }
@@ -54,13 +56,23 @@ pub fn render(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> 
         _ => None,
     });
     let lead = sections::lead(records);
-    let decisions = decide::decide(&gather::tables(records, failures), failures);
+    let tables = gather::tables(records, failures);
+    let fault_matrix =
+        sections::tables_of(&tables).map_or_else(String::new, |(summary, [matrix, observed])| {
+            format!(
+                "{summary}\n\n{}\n{}",
+                markdown::markdown_table(&matrix),
+                markdown::markdown_table(&observed)
+            )
+        });
+    let decisions = decide::decide(&tables, failures);
     let mut with_lead = vec![Block::Text(lead.clone())];
     with_lead.extend(blocks.iter().cloned());
     Rendered {
         markdown: markdown::markdown(title, &with_lead),
         figures: figures.collect(),
         html: html::html(title, &lead, &blocks),
+        fault_matrix,
         lead,
         note: sections::provisional(records, &decisions),
         decision_table: markdown::markdown_table(&sections::decision_table(&decisions, sections::BRIEF)),

@@ -1,11 +1,13 @@
 //! The parts of a report, answer first.
 
+mod aims;
 mod answer;
 mod audit;
 mod context;
 mod cost;
 mod faults;
 mod latency;
+mod matrix;
 mod threats;
 mod toll;
 
@@ -19,6 +21,7 @@ use crate::record::{Role, RunRecord};
 
 pub(super) use answer::{BRIEF, decision_table, lead, provisional};
 pub use latency::holds;
+pub(super) use matrix::tables_of;
 
 /// Every section, in the order in which people ask.
 pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure]) -> Vec<Block> {
@@ -32,6 +35,7 @@ pub(super) fn all(records: &[RunRecord], paths: &[String], failures: &[Failure])
     blocks.extend(latency::section(&tables, &knees, &searches, &keys));
     blocks.extend(audit::section(&tables));
     blocks.extend(cost::section(&tables));
+    blocks.extend(matrix::section(&tables));
     blocks.extend(faults::section(&tables, &keys));
     blocks.extend(answer::claims(&judge_claims(records)));
     blocks.extend(context::section(records, paths, failures));

@@ -28,7 +28,7 @@ pub(super) fn section(tables: &[ScenarioTable<'_>]) -> Vec<Block> {
 }
 
 /// Every strategy that is ranked anywhere.
-fn contenders<'t>(tables: &'t [ScenarioTable<'_>]) -> Vec<&'t str> {
+pub(super) fn contenders<'t>(tables: &'t [ScenarioTable<'_>]) -> Vec<&'t str> {
     let mut labels: Vec<&str> =
         tables.iter().flat_map(ScenarioTable::contenders).map(|cell| cell.label.as_str()).collect();
     labels.sort_unstable();

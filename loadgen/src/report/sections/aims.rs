@@ -1,0 +1,133 @@
+//! What is aimed at for a fault, and what a run reached.
+
+use crate::record::{ComponentKind, Deed, FaultMark, RunRecord, Target};
+use crate::report::gather::{all_silence_ms, silence_ms};
+
+/// Sentinels wait this long before they call a master down, and promote its replica within the rest.
+const SENTINEL_MS: f64 = 1_000.0 + 1_500.0;
+/// Nodes find a Redis that is back within this.
+const REDIS_BACK_MS: f64 = 100.0;
+/// One broker of Kafka, killed and started again at once.
+const KAFKA_ONE_MS: f64 = 5_000.0;
+/// One of three.
+const KAFKA_OF_THREE_MS: f64 = 6_000.0;
+/// What a crashed node owned, on a strategy that hands work from node to node.
+const OWNED_MS: f64 = 6_000.0;
+/// A broker that hangs is noticed, and whoever publishes or waits is told.
+const FROZEN_TOLD_MS: f64 = 2_000.0;
+/// The strategy whose partitions belong to nodes.
+const OWNING: &str = "kafka-broadcast";
+
+/// A target and what a run reached.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Aim {
+    /// What is measured: `gap`, `room`, `told`.
+    pub(super) what: &'static str,
+    /// The most that is aimed at.
+    pub(super) limit_ms: f64,
+    /// What it came to; `None` where it never happened.
+    pub(super) reached_ms: Option<f64>,
+}
+
+impl Aim {
+    pub(super) fn is_met(&self) -> bool {
+        self.reached_ms.is_some_and(|reached_ms| reached_ms <= self.limit_ms)
+    }
+}
+
+/// The longest silence of all together, or of any one room, after a fault that struck.
+pub(super) fn gap_ms(run: &RunRecord, room: bool) -> Option<f64> {
+    if room { silence_ms(run) } else { all_silence_ms(run) }
+}
+
+/// The target of a scenario's fault for this run's strategy, if there is one. Told by what was done, not by the scenario's name alone:
+/// a campaign may have shortened its timeline.
+pub(super) fn aim(scenario: &str, run: &RunRecord) -> Option<Aim> {
+    let marks = &run.measured.faults;
+    let first = marks.iter().find(|mark| !mark.whom.is_empty())?;
+    let gap = |what, limit_ms, room| Some(Aim { what, limit_ms, reached_ms: gap_ms(run, room) });
+    // Cells with a further fault beside it (a node that starts without its broker) have no target of their own.
+    if marks.iter().any(|mark| mark.fault.to != first.fault.to) {
+        return None;
+    }
+    match (first.fault.deed, first.fault.to) {
+        (Deed::Restart, Target::Kafka) => gap("gap", KAFKA_ONE_MS, false),
+        (Deed::Kill, Target::KafkaLeader) => gap("room", KAFKA_OF_THREE_MS, true),
+        (Deed::Kill, Target::Redis) => gap("gap", down_ms(first, marks)? + REDIS_BACK_MS, false),
+        (Deed::Kill, Target::RedisMaster) => gap("gap", SENTINEL_MS, false),
+        (Deed::Kill, Target::Node) if run.contender.strategy == OWNING => gap("room", OWNED_MS, true),
+        (Deed::Stop, target) if target.broker().is_some() && scenario.ends_with("frozen") => {
+            Some(Aim { what: "told after", limit_ms: FROZEN_TOLD_MS, reached_ms: told_ms(run, first) })
+        }
+        _ => None,
+    }
+}
+
+/// How long it was down: until it served again.
+fn down_ms(killed: &FaultMark, marks: &[FaultMark]) -> Option<f64> {
+    let restarted = marks.iter().find(|mark| mark.fault.deed == Deed::Restart)?;
+    debug_assert!(killed.fault.to.broker() == Some(ComponentKind::Redis));
+    Some((restarted.ended_s - killed.began_s) * 1e3)
+}
+
+/// Until the first publisher was refused, or the first member told of a gap; as fine as the series.
+fn told_ms(run: &RunRecord, frozen: &FaultMark) -> Option<f64> {
+    let series = &run.measured.series;
+    let interval_s = series.interval_ms as f64 / 1e3;
+    let from = (frozen.began_s / interval_s).ceil().max(0.0) as usize;
+    let told = series.points.iter().skip(from).position(|point| point.failed > 0 || point.gaps > 0)?;
+    Some(((from + told) as f64 * interval_s - frozen.began_s) * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Fault;
+    use crate::report::sample::Sample;
+
+    fn run(strategy: &'static str, steps: &[(Deed, Target, f64, f64)]) -> RunRecord {
+        let mut run = Sample { fault: true, ..Sample::new(strategy, "x-frozen", 1, 0.3) }.record();
+        let template = run.measured.faults[0].clone();
+        let mark = |(deed, to, began_s, ended_s): &(Deed, Target, f64, f64)| FaultMark {
+            fault: Fault { at_s: *began_s, deed: *deed, to: *to },
+            began_s: *began_s,
+            ended_s: *ended_s,
+            ..template.clone()
+        };
+        run.measured.faults = steps.iter().map(mark).collect();
+        run
+    }
+
+    #[test]
+    fn redis_may_be_silent_for_as_long_as_it_is_down_and_a_little() {
+        let run = run(
+            "redis-pubsub",
+            &[(Deed::Kill, Target::Redis, 2.0, 2.0), (Deed::Restart, Target::Redis, 3.0, 3.2)],
+        );
+        let aim = aim("redis-restart", &run).unwrap();
+        assert!((aim.limit_ms - 1_300.0).abs() < 1e-6 && aim.is_met(), "{aim:?}");
+        assert!(!Aim { reached_ms: Some(1_300.5), ..aim.clone() }.is_met());
+        assert!(!Aim { reached_ms: None, ..aim }.is_met());
+    }
+
+    #[test]
+    fn a_frozen_broker_must_be_told_of() {
+        let mut run = run(
+            "kafka-keyed",
+            &[(Deed::Stop, Target::Kafka, 2.1, 2.1), (Deed::Continue, Target::Kafka, 6.0, 6.0)],
+        );
+        assert_eq!(aim("log-frozen", &run).unwrap().reached_ms, None);
+        run.measured.series.points[13].failed = 4;
+        let aim = aim("log-frozen", &run).unwrap();
+        assert!((aim.reached_ms.unwrap() - 1_150.0).abs() < 1e-6 && aim.is_met(), "{aim:?}");
+    }
+
+    #[test]
+    fn only_what_hands_over_its_rooms_has_a_target_for_a_crash() {
+        let crash = [(Deed::Kill, Target::Node, 2.0, 2.0), (Deed::Restart, Target::Node, 4.0, 4.2)];
+        assert!(aim("node-crash", &run("hybrid", &crash)).is_none());
+        assert_eq!(aim("node-crash", &run("kafka-broadcast", &crash)).unwrap().limit_ms, 6_000.0);
+        let mixed = [(Deed::Kill, Target::Kafka, 2.0, 2.0), (Deed::Kill, Target::Node, 4.0, 4.2)];
+        assert!(aim("log-absent", &run("hybrid", &mixed)).is_none());
+    }
+}
