@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use manifold_strategies::guarantees::{Ack, Delivery, Interest, Ordering, Positions, ReplayKind};
 use manifold_strategies::{
-    Backplane, BoxFuture, Entrance, Envelope, Error, ErrorKind, Guarantees, History, Page, PageQuery, Position,
-    Result, Resumed, RoomId, Start, Stats, Strategy, memory,
+    Backplane, BoxFuture, Entrance, Envelope, Error, ErrorKind, Guarantees, History, Page, PageQuery,
+    Position, Result, Resumed, RoomId, Start, Stats, Strategy, memory,
 };
 use parking_lot::Mutex;
 
@@ -217,7 +217,11 @@ impl Node {
             let own = &mut broker.links[link];
             let fails = own.dead || own.down.is_some() || take_one(&mut own.fail_history);
             let (wait_ms, late) = (own.history_ms, own.history_late);
-            (if fails { Err(failure(ErrorKind::Unreachable, operation)) } else { Ok(read(&mut broker)) }, wait_ms, late)
+            (
+                if fails { Err(failure(ErrorKind::Unreachable, operation)) } else { Ok(read(&mut broker)) },
+                wait_ms,
+                late,
+            )
         };
         Box::pin(async move {
             if wait_ms > 0 {

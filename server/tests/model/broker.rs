@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use manifold_strategies::{
-    Envelope, Event, Message, MessageId, Page, PageQuery, Position, Resumed, RoomId,
-};
+use manifold_strategies::{Envelope, Event, Message, MessageId, Page, PageQuery, Position, Resumed, RoomId};
 
 use crate::link::Link;
 use crate::steps::{Numbers, Setup};
@@ -197,7 +195,8 @@ impl Broker {
         let epoch = log.epoch() + 1;
         log.epochs.push((epoch, log.entries.len()));
         log.offset = 0;
-        self.tell(room, &Event::Renumbered { room: room.clone(), epoch });
+        let links = self.links.iter_mut().filter(|link| link.hears(room));
+        links.for_each(|link| link.renumber(room, epoch));
     }
 
     pub(crate) fn skip(&mut self, room: &RoomId) {
@@ -207,15 +206,9 @@ impl Broker {
         let log = self.rooms.entry(room.clone()).or_default();
         log.offset += 1;
         let position = log.dense_top();
-        self.tell(room, &Event::Skipped { room: room.clone(), position });
-    }
-
-    fn tell(&mut self, room: &RoomId, event: &Event) {
-        for link in &mut self.links {
-            if link.hears(room) {
-                link.queue(event.clone(), 0);
-            }
-        }
+        let skipped = Event::Skipped { room: room.clone(), position };
+        let links = self.links.iter_mut().filter(|link| link.hears(room));
+        links.for_each(|link| link.queue(skipped.clone(), 0));
     }
 }
 

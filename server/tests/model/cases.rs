@@ -57,7 +57,8 @@ impl Case {
     }
 
     fn play(&self, wrong: Option<Wrong>) -> (Verdict, String) {
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).event_interval(2).build().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).event_interval(2).build().unwrap();
         let steps: Vec<Step> = self.steps.iter().map(|(_, step)| *step).collect();
         let mut cluster = Cluster::new(self.setup, wrong);
         let verdict = runtime.block_on(cluster.run(&steps));
@@ -102,13 +103,18 @@ impl Case {
     }
 }
 
-/// Runs a case, and fails with the shortest history that was found to fail.
-pub(crate) fn demand(case: &Case) {
-    let Err(first) = case.run(None) else { return };
-    let shortened = Case { seed: case.seed, setup: case.setup, steps: case.steps.clone() }.shortened();
-    let wrong = shortened.run(None).err().unwrap_or(first);
-    let steps: Vec<String> =
-        shortened.steps.iter().map(|(number, step)| format!("  {number}: {:?}, then {} ms", step.action, step.then_ms)).collect();
+/// Runs the cases of these seeds. Says which failed, and with what.
+pub(crate) fn failing(seeds: impl Iterator<Item = u64>) -> Vec<(u64, String)> {
+    seeds.filter_map(|seed| Some((seed, Case::of(seed).run(None).err()?))).collect()
+}
+
+/// Fails with the shortest history that was found to fail as this case does.
+pub(crate) fn explain(case: Case) -> ! {
+    let shortened = case.shortened();
+    let wrong = shortened.run(None).expect_err("it failed before");
+    let step =
+        |(number, step): &(usize, Step)| format!("  {number}: {:?}, then {} ms", step.action, step.then_ms);
+    let steps: Vec<String> = shortened.steps.iter().map(step).collect();
     panic!(
         "seed {}: {wrong}\nset up as {:?}\n{}\nto see it again:\n{}",
         shortened.seed,

@@ -63,6 +63,8 @@ pub(crate) struct Client {
     asked: HashMap<u32, Asked>,
     next_id: u32,
     liar: Liar,
+    /// It goes down in the middle of the next recovery.
+    breaks_off: bool,
     /// A connection that ended without a goodbye, although its node lived.
     pub(crate) dropped: bool,
 }
@@ -79,6 +81,7 @@ impl Client {
             asked: HashMap::new(),
             next_id: 0,
             liar: Liar::new(lie),
+            breaks_off: false,
             dropped: false,
         }
     }
@@ -191,8 +194,7 @@ impl Client {
 
     /// Asks who is in each room, and what it carried.
     pub(crate) fn inquire(&mut self) {
-        for room in 0..ROOMS.len() {
-            let channel = ROOMS[room];
+        for (room, channel) in ROOMS.into_iter().enumerate() {
             self.ask(Asked::Presence { room }, |_| json!({ "presence": { "channel": channel } }));
             self.ask(Asked::Presence { room }, |_| json!({ "presence_stats": { "channel": channel } }));
             self.ask(Asked::History { room }, |_| json!({ "history": { "channel": channel, "limit": -1 } }));
@@ -220,7 +222,12 @@ impl Client {
                 Ok(count) if count > 0 => {
                     let (lines, ended) = read_lines(&mut connection.reader, &mut buffer[..count]);
                     self.connection = Some(connection);
-                    lines.iter().for_each(|line| self.take(line, stands));
+                    for line in &lines {
+                        self.take(line, stands);
+                        if self.connection.is_none() {
+                            break;
+                        }
+                    }
                     if ended {
                         self.disconnect();
                     }
@@ -282,7 +289,9 @@ impl Client {
                 place.asking = false;
                 place.retry_at = place.wanted.map(|_| Instant::now() + RETRY);
             }
-            Asked::Subscribe { room, since } => self.entered(room, since, &message["subscribe"], stands[room]),
+            Asked::Subscribe { room, since } => {
+                self.entered(room, since, &message["subscribe"], stands[room])
+            }
             Asked::Unsubscribe { room } => {
                 let place = &mut self.places[room];
                 place.member = false;
@@ -318,6 +327,11 @@ impl Client {
             stands,
         };
         self.liar.recovery(&mut entered);
+        let breaks_off = self.breaks_off && !entered.missed.is_empty();
+        if breaks_off {
+            self.breaks_off = false;
+            entered.missed.truncate(entered.missed.len() / 2);
+        }
         let place = &mut self.places[room];
         (place.member, place.asking) = (true, false);
         if flag("recoverable") {
@@ -325,6 +339,13 @@ impl Client {
             entered.missed.iter().for_each(|told| told.advance(&mut place.position));
         }
         place.seen.push(Seen::Entered(entered));
+        if breaks_off {
+            self.disconnect();
+        }
+    }
+
+    pub(crate) fn break_off(&mut self, breaks_off: bool) {
+        self.breaks_off = breaks_off;
     }
 
     /// A number that differs from connection to connection.

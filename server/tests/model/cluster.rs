@@ -106,6 +106,7 @@ impl Cluster {
         }
         self.pass(1).await;
         for client in 0..CLIENTS {
+            self.clients[client].break_off(false);
             self.connect(client, client % NODES);
         }
         self.pass(REST_MS).await;
@@ -122,6 +123,7 @@ impl Cluster {
                 }
                 self.clients[client].disconnect();
             }
+            Action::BreakOff { client } => self.clients[client].break_off(true),
             Action::Subscribe { client, room, kind } => self.clients[client].subscribe(room, kind),
             Action::Unsubscribe { client, room } => self.clients[client].unsubscribe(room),
             Action::Publish { client, room, count } => {
@@ -259,7 +261,8 @@ impl Cluster {
             };
             for client in &mut self.clients {
                 let link = client.link();
-                let lives = link.is_some_and(|link| self.nodes.iter().flatten().any(|node| node.link == link));
+                let lives =
+                    link.is_some_and(|link| self.nodes.iter().flatten().any(|node| node.link == link));
                 client.pump(stands, lives);
             }
         }

@@ -54,12 +54,14 @@ pub(crate) struct Link {
     pub(crate) lose_hidden: u32,
     /// Messages that did not reach the node, or not in their place.
     pub(crate) lost: BTreeSet<(RoomId, usize)>,
+    /// The last messages of rooms, lost without a word: what comes next shows it.
+    unsaid: BTreeMap<RoomId, (u64, u64)>,
     /// Up to where the node has read the log.
     pub(crate) read: u64,
     everything: bool,
     queue: VecDeque<Queued>,
-    /// What the broken link has lost: offsets by room, end exclusive.
-    missed: BTreeMap<RoomId, (u64, u64)>,
+    /// What the broken link has lost, by room: gaps, and new numberings between them.
+    missed: BTreeMap<RoomId, Vec<Event>>,
     missed_sequence: u64,
 }
 
@@ -105,10 +107,14 @@ impl Link {
             self.lost.insert((room.clone(), index));
             // A loss that positions do not show has to be declared by whoever reads the log.
             if self.lose_declared || !dense {
+                self.unsaid.remove(&room);
                 self.queue(Event::Gap { room, from: offset, to: offset + 1 }, sequence);
+            } else {
+                self.unsaid.entry(room).or_insert((offset, offset)).1 = offset + 1;
             }
             return;
         }
+        self.unsaid.remove(&room);
         let twice = dense && take_one(&mut self.duplicate);
         let overtakes = dense && self.down != Some(Down::Lossy) && self.swap && self.may_overtake(&room);
         self.queue_message(event.clone(), index, sequence);
@@ -120,13 +126,23 @@ impl Link {
         }
     }
 
+    /// The numbering starts anew: what is lost and does not show any more has to be said now.
+    pub(crate) fn renumber(&mut self, room: &RoomId, epoch: u64) {
+        if let Some((from, to)) = self.unsaid.remove(room) {
+            self.queue(Event::Gap { room: room.clone(), from, to }, 0);
+        }
+        self.queue(Event::Renumbered { room: room.clone(), epoch }, 0);
+    }
+
     fn may_overtake(&self, room: &RoomId) -> bool {
         matches!(&self.queue.back(), Some(Queued { event: Event::Message(message), .. })
             if message.envelope.room == *room)
     }
 
     fn overtake(&mut self) {
-        let (Some(mut last), Some(mut before)) = (self.queue.pop_back(), self.queue.pop_back()) else { return };
+        let (Some(mut last), Some(mut before)) = (self.queue.pop_back(), self.queue.pop_back()) else {
+            return;
+        };
         std::mem::swap(&mut last.due, &mut before.due);
         if let Event::Message(message) = &before.event {
             self.lost.insert((message.envelope.room.clone(), before.index));
@@ -142,12 +158,18 @@ impl Link {
                 (&message.envelope.room, message.position.offset, message.position.offset + 1)
             }
             Event::Gap { room, from, to } => (room, *from, *to),
-            // A new numbering shows by itself.
-            Event::Skipped { .. } | Event::Renumbered { .. } | Event::Reconnected => return,
+            Event::Renumbered { room, .. } => {
+                return self.missed.entry(room.clone()).or_default().push(event.clone());
+            }
+            // The next position shows it.
+            Event::Skipped { .. } | Event::Reconnected => return,
         };
-        let missed = self.missed.entry(room.clone()).or_insert((from, to));
-        // Offsets may have begun anew in between.
-        *missed = if to < missed.1 { (from, to) } else { (missed.0, to) };
+        let missed = self.missed.entry(room.clone()).or_default();
+        if let Some(Event::Gap { to: end, .. }) = missed.last_mut() {
+            *end = to;
+        } else {
+            missed.push(Event::Gap { room: room.clone(), from, to });
+        }
     }
 
     pub(crate) fn break_off(&mut self, down: Down) {
@@ -167,8 +189,8 @@ impl Link {
             return;
         }
         let sequence = std::mem::take(&mut self.missed_sequence);
-        for (room, (from, to)) in std::mem::take(&mut self.missed) {
-            self.queue(Event::Gap { room, from, to }, 0);
+        for event in std::mem::take(&mut self.missed).into_values().flatten() {
+            self.queue(event, 0);
         }
         self.queue(Event::Reconnected, sequence);
         self.wake.notify_waiters();
@@ -184,7 +206,9 @@ impl Link {
 
     /// Messages of a room that is left do not arrive after it is joined again.
     pub(crate) fn forget(&mut self, room: &RoomId) {
-        self.queue.retain(|queued| !matches!(&queued.event, Event::Message(message) if message.envelope.room == *room));
+        self.queue.retain(
+            |queued| !matches!(&queued.event, Event::Message(message) if message.envelope.room == *room),
+        );
     }
 
     /// Everything goes well from now on.

@@ -10,6 +10,9 @@ use crate::client::Client;
 use crate::record::{Entered, Seen, Sent, Told};
 use crate::steps::ROOMS;
 
+/// The offset at which a client stands after what it missed, where its new numbering has no message yet.
+const NOTHING_YET: u64 = (1 << 53) - 1;
+
 /// What is wrong, in words.
 pub(crate) type Verdict = Result<(), String>;
 
@@ -30,6 +33,10 @@ struct Chain<'t> {
     positioned: bool,
     /// The message that comes next; for members that are not told of losses, the first that they must get.
     next: usize,
+    /// The last that a member without a position got.
+    last: Option<usize>,
+    /// What was accepted before it began is not owed at the end.
+    began: usize,
     /// The last message was not the next one: something must be said about that.
     owes: Option<String>,
 }
@@ -43,7 +50,10 @@ pub(crate) fn judge(broker: &Broker, clients: &[Client]) -> Verdict {
             let seen = &client.places[room].seen;
             let verdict = truth.judge_member(seen, client.is_member(room));
             verdict.map_err(|wrong| {
-                format!("client {number} in room {}: {wrong}\nit saw {seen:#?}\nof {:?}", ROOMS[room], truth.tags)
+                format!(
+                    "client {number} in room {}: {wrong}\nit saw {seen:#?}\nof {:?}",
+                    ROOMS[room], truth.tags
+                )
             })?;
         }
         truth.judge_answers(room, clients)?;
@@ -56,15 +66,20 @@ impl<'b> Truth<'b> {
         let room = RoomId::new(room);
         let entries = broker.rooms.get(&room).map(|log| log.entries.as_slice()).unwrap_or_default();
         let tag = |payload: &[u8]| std::str::from_utf8(payload).ok()?.parse().ok();
-        let tags: Vec<u64> = entries.iter().map(|entry| tag(&entry.envelope.payload).unwrap_or(u64::MAX)).collect();
+        let tags: Vec<u64> =
+            entries.iter().map(|entry| tag(&entry.envelope.payload).unwrap_or(u64::MAX)).collect();
         let places = tags.iter().enumerate().map(|(place, tag)| (*tag, place)).collect();
         Self { broker, room, tags, places }
     }
 
     /// Acknowledged messages are in the room once, others at most once; each connection's are in the order of sending.
     fn judge_publishes(&self, room: usize, clients: &[Client]) -> Verdict {
-        let sent: BTreeMap<u64, &Sent> =
-            clients.iter().flat_map(|client| &client.sent).filter(|sent| sent.room == room).map(|sent| (sent.tag, sent)).collect();
+        let sent: BTreeMap<u64, &Sent> = clients
+            .iter()
+            .flat_map(|client| &client.sent)
+            .filter(|sent| sent.room == room)
+            .map(|sent| (sent.tag, sent))
+            .collect();
         let mut found = BTreeSet::new();
         for tag in &self.tags {
             if !sent.contains_key(tag) {
@@ -82,7 +97,10 @@ impl<'b> Truth<'b> {
             let mut last = BTreeMap::new();
             for (sent, place) in of_room.filter_map(|sent| Some((sent, *self.places.get(&sent.tag)?))) {
                 if last.insert(sent.connection, place).is_some_and(|before| before > place) {
-                    return Err(format!("message {} was overtaken by a later one of its publisher", sent.tag));
+                    return Err(format!(
+                        "message {} was overtaken by a later one of its publisher",
+                        sent.tag
+                    ));
                 }
             }
         }
@@ -130,19 +148,32 @@ impl<'b> Truth<'b> {
         if self.broker.setup.calm && entered.came_back && !recovered {
             return Err("it could not recover, and nothing was lost".to_owned());
         }
-        let mut chain =
-            Chain { truth: self, link: *link, epoch: None, positioned: *positioned, next: entered.stands, owes: None };
+        let mut chain = Chain {
+            truth: self,
+            link: *link,
+            epoch: None,
+            positioned: *positioned,
+            next: entered.stands,
+            last: None,
+            began: entered.stands,
+            owes: None,
+        };
         if *positioned {
-            let epoch = u64::from_str_radix(epoch, 36).map_err(|_| format!("{epoch:?} is no epoch"))?;
+            // Marked: the client is handed over from another numbering.
+            let digits = epoch.strip_suffix('~').unwrap_or(epoch);
+            let epoch = u64::from_str_radix(digits, 36).map_err(|_| format!("{epoch:?} is no epoch"))?;
             let position = Position { epoch, offset: *offset };
             let stands = self.broker.count_at(&self.room, position);
             chain.epoch = Some(epoch);
             chain.next = stands.ok_or_else(|| format!("the room was never at {position:?}"))?;
         }
         if *recovered {
-            chain.next = before.ok_or("it recovered and was never here")?.next;
-            for told in missed {
-                chain.take(*told)?;
+            let before = before.ok_or("it recovered and was never here")?;
+            (chain.next, chain.began) = (before.next, before.began);
+            if epoch.ends_with('~') {
+                chain.hand_over(missed)?;
+            } else {
+                missed.iter().try_for_each(|told| chain.take(*told))?;
             }
             if let Some(missing) = chain.owes.take() {
                 return Err(format!("it recovered, but {missing}"));
@@ -169,7 +200,9 @@ impl<'b> Truth<'b> {
             };
             let named: BTreeSet<&str> = named.iter().map(String::as_str).collect();
             if named != present || *count != present.len() {
-                return Err(format!("client {number} was told that {named:?} ({count}) are there, and {present:?} are"));
+                return Err(format!(
+                    "client {number} was told that {named:?} ({count}) are there, and {present:?} are"
+                ));
             }
             let history = client.places[room].history.as_deref().ok_or("history did not answer")?;
             if !history.iter().map(|told| told.tag).eq(kept.iter().copied()) {
@@ -181,6 +214,18 @@ impl<'b> Truth<'b> {
 }
 
 impl Chain<'_> {
+    /// What was missed comes from another numbering. Only the last message says where the client stands then.
+    fn hand_over(&mut self, missed: &[Told]) -> Verdict {
+        missed.iter().try_for_each(|told| self.take(Told { offset: 0, ..*told }))?;
+        let stands = missed.last().map_or(0, |last| last.offset);
+        let (Some(epoch), false) = (self.epoch, stands == 0 || stands == NOTHING_YET) else { return Ok(()) };
+        let position = Position { epoch, offset: stands };
+        if self.truth.broker.count_at(&self.truth.room, position) == Some(self.next) {
+            return Ok(());
+        }
+        Err(format!("it was handed over to {position:?}, and does not stand there"))
+    }
+
     fn take(&mut self, told: Told) -> Verdict {
         let Some(place) = self.truth.places.get(&told.tag).copied() else {
             return Err(format!("it got {}, which nobody published here", told.tag));
@@ -204,7 +249,8 @@ impl Chain<'_> {
                 return Err(format!("{} came twice, or after what follows it", told.tag));
             }
             if place > self.next {
-                self.owes = Some(format!("{:?} are missing before {}", &self.truth.tags[self.next..place], told.tag));
+                self.owes =
+                    Some(format!("{:?} are missing before {}", &self.truth.tags[self.next..place], told.tag));
             }
             self.next = place + 1;
             return Ok(());
@@ -214,8 +260,7 @@ impl Chain<'_> {
 
     /// What was published before the answer to its subscribe may come or not.
     fn take_unpositioned(&mut self, place: usize, tag: u64) -> Verdict {
-        let before = self.epoch.replace(place as u64);
-        if before.is_some_and(|before| before >= place as u64) {
+        if self.last.replace(place).is_some_and(|before| before >= place) {
             return Err(format!("{tag} came twice, or after what follows it"));
         }
         let missing = (self.next..place).find(|place| !self.is_lost(*place));
@@ -235,7 +280,7 @@ impl Chain<'_> {
         if let Some(missing) = self.owes {
             return Err(format!("{missing}, and it was not told"));
         }
-        let mut rest = self.next..self.truth.tags.len();
+        let mut rest = self.next.max(self.began)..self.truth.tags.len();
         match rest.find(|place| self.positioned || !self.is_lost(*place)) {
             Some(place) => Err(format!("{} never came, and it was not told", self.truth.tags[place])),
             None => Ok(()),

@@ -45,43 +45,119 @@ pub(crate) enum Kind {
 /// One thing that happens. Numbers name clients, nodes and rooms; times are milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
-    Connect { client: usize, node: usize },
+    Connect {
+        client: usize,
+        node: usize,
+    },
     /// The client is gone; with `unread`, before it has read what lies in its socket.
-    Disconnect { client: usize, unread: bool },
-    Subscribe { client: usize, room: usize, kind: Kind },
-    Unsubscribe { client: usize, room: usize },
-    Publish { client: usize, room: usize, count: usize },
+    Disconnect {
+        client: usize,
+        unread: bool,
+    },
+    /// The client goes down in the middle of what it gets when it next recovers.
+    BreakOff {
+        client: usize,
+    },
+    Subscribe {
+        client: usize,
+        room: usize,
+        kind: Kind,
+    },
+    Unsubscribe {
+        client: usize,
+        room: usize,
+    },
+    Publish {
+        client: usize,
+        room: usize,
+        count: usize,
+    },
     /// With an idempotency key.
-    PublishKeyed { client: usize, room: usize },
+    PublishKeyed {
+        client: usize,
+        room: usize,
+    },
     /// Whatever the client has published with a key and not heard of is published again.
-    Repeat { client: usize },
-    Crash { node: usize },
-    Start { node: usize },
+    Repeat {
+        client: usize,
+    },
+    Crash {
+        node: usize,
+    },
+    Start {
+        node: usize,
+    },
     /// The node's link to the broker breaks. `lossy`: what was meant for it meanwhile is lost, and declared.
-    LinkDown { node: usize, lossy: bool },
-    LinkUp { node: usize },
+    LinkDown {
+        node: usize,
+        lossy: bool,
+    },
+    LinkUp {
+        node: usize,
+    },
     /// The node's next messages are lost on their way, `declared` as a gap or (where positions show it) not.
-    Lose { node: usize, count: u32, declared: bool },
-    Duplicate { node: usize, count: u32 },
+    Lose {
+        node: usize,
+        count: u32,
+        declared: bool,
+    },
+    Duplicate {
+        node: usize,
+        count: u32,
+    },
     /// The node's next message overtakes the one before it.
-    Swap { node: usize },
-    Delay { node: usize, ms: u64 },
+    Swap {
+        node: usize,
+    },
+    Delay {
+        node: usize,
+        ms: u64,
+    },
     /// History takes so long, and tells what it was at the beginning or (`late`) at the end of that time.
-    HistoryDelay { node: usize, ms: u64, late: bool },
-    JoinDelay { node: usize, ms: u64 },
-    FailJoins { node: usize, count: u32 },
-    FailHistory { node: usize, count: u32 },
+    HistoryDelay {
+        node: usize,
+        ms: u64,
+        late: bool,
+    },
+    JoinDelay {
+        node: usize,
+        ms: u64,
+    },
+    FailJoins {
+        node: usize,
+        count: u32,
+    },
+    FailHistory {
+        node: usize,
+        count: u32,
+    },
     /// The node's next publishes fail, with `kept` although the broker has them.
-    FailPublishes { node: usize, count: u32, kept: bool },
-    AckDelay { ms: u64 },
+    FailPublishes {
+        node: usize,
+        count: u32,
+        kept: bool,
+    },
+    AckDelay {
+        ms: u64,
+    },
     /// History keeps the newest messages alone.
-    Evict { room: usize, keep: usize },
+    Evict {
+        room: usize,
+        keep: usize,
+    },
     /// Positions start anew, and nothing is lost.
-    Renumber { room: usize },
+    Renumber {
+        room: usize,
+    },
     /// A position is used up without a message.
-    Skip { room: usize },
+    Skip {
+        room: usize,
+    },
     /// Messages that nodes send each other are lost.
-    LoseHidden { node: usize, count: u32 },
+    LoseHidden {
+        node: usize,
+        count: u32,
+    },
 }
 
 /// A step, and how long nothing else happens after it.
@@ -139,6 +215,7 @@ fn action(random: &mut Random, setup: &Setup) -> Action {
         20..24 => Action::PublishKeyed { client, room },
         24..28 => Action::Repeat { client },
         28..41 => Action::Connect { client, node },
+        41..43 if !setup.calm => Action::BreakOff { client },
         41..49 => Action::Disconnect { client, unread: random.percent(30) },
         49..58 => Action::Subscribe {
             client,
