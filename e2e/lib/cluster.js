@@ -3,13 +3,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-/** Where the programs are: in the folder that `E2E_PROGRAMS` names, or the development build, which `make e2e` brings up to date. */
+/** Where the programs are: where `E2E_PROGRAMS` says, or the development build, which `make e2e` brings up to date. */
 const PROGRAMS = process.env.E2E_PROGRAMS ?? path.join(ROOT, "target/debug");
 const READY_WITHIN_MS = 120_000;
 /**
@@ -89,7 +89,7 @@ export async function start(strategy, count, options = []) {
   const exited = once(child, "exit");
   let log = "";
   child.stderr.setEncoding("utf8").on("data", (text) => (log = (log + text).slice(-20_000)));
-  const addresses = await readAddresses(child, exited, () => log);
+  const { addresses, logs } = await readAddresses(child, exited, () => log);
   const arguments_ = addresses.map((address) => nodeOf(child.pid, address));
   const further = [];
   const settledAt = Date.now() + (strategy === "kafka-broadcast" ? COPIES_SETTLE_MS : 0);
@@ -123,6 +123,7 @@ export async function start(strategy, count, options = []) {
       return response.json();
     },
     async stop() {
+      keepLogs(path.join(TARGET, "logs", `${strategy}-${port}`), logs, further);
       const ends = await Promise.all(further.map((node) => end(node.child, node.exited)));
       const outcome = await end(child, exited);
       if (outcome !== 0) throw new Error(`compose chat ended with ${outcome}:\n${log}`);
@@ -130,6 +131,13 @@ export async function start(strategy, count, options = []) {
       if (failed.length > 0) throw new Error(`a further node ended badly:\n${failed.map((node) => node.log()).join("\n")}`);
     },
   };
+}
+
+/** Keeps what nodes and brokers said for who wants to know why a test failed. */
+function keepLogs(folder, logs, further) {
+  mkdirSync(folder, { recursive: true });
+  for (const [name, file] of logs) if (existsSync(file)) cpSync(file, path.join(folder, `${name}.log`));
+  for (const { name, log } of further) writeFileSync(path.join(folder, `${name}.log`), log());
 }
 
 function endpointOf(address) {
@@ -171,10 +179,10 @@ async function startNode(model, listen, name, apiKey) {
     child.kill("SIGKILL");
     throw new Error(`node ${name} does not come to listen:\n${log}`);
   }
-  return { child, exited, address: address.replace(/\/$/, ""), log: () => log };
+  return { name, child, exited, address: address.replace(/\/$/, ""), log: () => log };
 }
 
-/** Reads lines like `  n1  http://127.0.0.1:8000/    log: …` up to the last one. */
+/** Reads lines like `  n1  http://127.0.0.1:8000/    log: …` up to the last one: addresses of nodes, and where everybody's log is. */
 async function readAddresses(child, exited, log) {
   let output = "";
   child.stdout.setEncoding("utf8");
@@ -192,5 +200,6 @@ async function readAddresses(child, exited, log) {
     child.kill("SIGTERM");
     throw new Error(`compose chat is ${outcome}:\n${output}\n${log()}`);
   }
-  return [...output.matchAll(/^\s+n\d+\s+(http:\/\/\S+?)\/?\s/gm)].map((match) => match[1]);
+  const addresses = [...output.matchAll(/^\s+n\d+\s+(http:\/\/\S+?)\/?\s/gm)].map((match) => match[1]);
+  return { addresses, logs: [...output.matchAll(/^\s+(\S+)\s.*\slog: (.+)$/gm)].map((match) => match.slice(1)) };
 }

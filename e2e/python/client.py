@@ -41,7 +41,7 @@ class Watched:
             raise AssertionError(f"{what()} after {seconds} s") from None
 
 
-class Member(SubscriptionEventHandler, ClientEventHandler):
+class Member(SubscriptionEventHandler):
     """A client in one room, with all that it was told."""
 
     def __init__(self, endpoint: str, channel: str) -> None:
@@ -53,7 +53,8 @@ class Member(SubscriptionEventHandler, ClientEventHandler):
         # What a test does with each publication, before the next one is handed out.
         self.on_each: Callable[[], Awaitable[None]] | None = None
         self._watched = Watched()
-        self.client = Client(endpoint, events=ConnectedOnly(self), min_reconnect_delay=0.05, max_reconnect_delay=0.5, proxy=None)
+        backoff = {"min_reconnect_delay": 0.05, "max_reconnect_delay": 0.5}
+        self.client = Client(endpoint, events=ConnectedOnly(self), proxy=None, **backoff)
         self.channel = channel
         self.subscription = None
 

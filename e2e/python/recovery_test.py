@@ -1,8 +1,8 @@
 """Clients of the official Python SDK that lose their node and come back elsewhere: they get every message that they missed,
 once and in order, before live ones, or they are told that they did not.
 
-`MANIFOLD_E2E` says where the nodes are: {"strategy": …, "api_key": …, "nodes": [{"address": …, "endpoint": …, "pid": …}, …]}.
-`test/python.test.js` starts them and this.
+`MANIFOLD_E2E` says where the nodes are, which `test/python.test.js` starts:
+{"strategy": …, "api_key": …, "nodes": [{"address": …, "endpoint": …, "pid": …}, …]}.
 """
 
 import asyncio

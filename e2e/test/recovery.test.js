@@ -39,6 +39,7 @@ async function bringUp(t, strategy, count, options) {
     /** The address of a node; where there is only one, of that one. */
     node: (index) => cluster.addresses[index % cluster.addresses.length],
     join,
+    joinAt: (index, ...rest) => join(cluster.endpoints[index % cluster.endpoints.length], ...rest),
     /** A client that can come back, over a link that can be cut and led elsewhere. */
     async traveller(address, channel, subscriptionOptions = RECOVERABLE) {
       const wire = await proxy(address);
@@ -64,7 +65,7 @@ function assertRecovered(entry, recovered = true) {
 
 for (const strategy of strategies()) {
   test(`recovery on ${strategy}`, { timeout: 300_000 }, async (t) => {
-    const { cluster, node, join, traveller, speaker: speakerAt } = await bringUp(t, strategy, 3);
+    const { cluster, node, join, joinAt, traveller, speaker: speakerAt } = await bringUp(t, strategy, 3);
 
     await t.test("who was cut off gets 100 missed messages on another node, then live ones", async () => {
       const channel = `e2e:${randomUUID()}`;
@@ -182,7 +183,7 @@ for (const strategy of strategies()) {
 
     await t.test("history is read in pages, either way, on any node", async () => {
       const channel = `e2e:${randomUUID()}`;
-      const members = await Promise.all([0, 1].map((index) => join(cluster.endpoints[index % cluster.endpoints.length], channel)));
+      const members = await Promise.all([0, 1].map((index) => joinAt(index, channel)));
       const voice = await speakerAt(1, channel);
       const { guarantees } = await (await fetch(`${node(0)}/info`)).json();
       // Where positions are places in a log of many rooms, those of others move the end of it.
@@ -221,7 +222,7 @@ for (const strategy of strategies()) {
 
     await t.test("a publish that is repeated with its key, also at another node, is one message", async () => {
       const channel = `e2e:${randomUUID()}`;
-      const members = await Promise.all([0, 1].map((index) => join(cluster.endpoints[index % cluster.endpoints.length], channel)));
+      const members = await Promise.all([0, 1].map((index) => joinAt(index, channel)));
       const say = (index, n, key) => cluster.api(node(index), "publish", { channel, data: { n }, idempotency_key: key });
       const key = randomUUID();
       const answers = [await say(0, 0, key), await say(0, 0, key), await say(1, 0, key), await say(1, 1, `${key}-2`)];
