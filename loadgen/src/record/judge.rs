@@ -260,7 +260,12 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
     );
     promises_of_order(audit, declared("ordering"), disturbed, &mut promise);
     promise("membership", "members only".to_owned(), format!("{} leaked", audit.leaked), audit.leaked == 0);
-    let tells = declared("positions") == "dense";
+    // Positions with holes don't show a loss by themselves: who recovers is told of it all the same.
+    let tells = match declared("positions") {
+        "dense" => true,
+        "rising" => measured.recoveries.is_some(),
+        _ => false,
+    };
     promise(
         "loss is told",
         if tells { "every loss is declared" } else { "not promised" }.to_owned(),
