@@ -77,8 +77,9 @@ impl Shared {
         let epoch = self.epochs.draw().to_be_bytes();
         let ttl = &self.numbers.room_ttl_s;
         let (name, term) = (self.name(room), self.numbers.term());
-        let Session { connection, script, incarnation, .. } = session;
-        let (script, incarnation) = (&script[..], &incarnation[..]);
+        let incarnation = &session.incarnation()[..];
+        let Session { connection, script, .. } = session;
+        let script = &script[..];
         if let Some(Keeping { messages, seconds, dedup_seconds }) = &self.numbers.keeping {
             let (stream, id) = (self.stream(room), self.id_key(room, publish.envelope.id));
             let command: [&[u8]; 15] = [

@@ -15,7 +15,7 @@ use super::scripts::{
 use super::subscriber::{Request, Subscriber};
 use super::work::Work;
 use crate::backplane::RoomId;
-use crate::clients::redis::topology::{SLOTS, Shard, discover, incarnation, is_master, slot};
+use crate::clients::redis::topology::{Life, SLOTS, Shard, discover, is_master, slot};
 use crate::clients::redis::{Connection, Kind, Value};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,6 +42,8 @@ pub(crate) struct Lane {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     /// Whether the subscriber's link stands and everything is subscribed.
     pub(crate) listening: watch::Sender<bool>,
+    /// The life of the server that a connection was last opened to. Older connections may still be to an earlier one.
+    life: Mutex<Option<Life>>,
 }
 
 /// The sending ends of a lane's tasks, before they start.
@@ -57,8 +59,15 @@ pub(crate) struct Session {
     pub(crate) script: Vec<u8>,
     /// Digest of the script that publishes under a position assigned before.
     pub(crate) announce: Vec<u8>,
+    /// The life of the server when this was opened.
+    pub(crate) life: Life,
+}
+
+impl Session {
     /// The life of the server, as scripts take it.
-    pub(crate) incarnation: [u8; 8],
+    pub(crate) fn incarnation(&self) -> [u8; 8] {
+        self.life.as_u64().to_be_bytes()
+    }
 }
 
 /// Whether one half of a lane has a link that works, as far as it knows. Counted for whoever watches the node.
@@ -128,7 +137,9 @@ impl Shared {
             Kind::Cluster => self.refresh().await?,
         }
         let host = lane.host.lock().clone();
-        self.open(&host, purpose).await
+        let session = self.open(&host, purpose).await?;
+        *lane.life.lock() = Some(session.life);
+        Ok(session)
     }
 
     async fn open(&self, host: &str, purpose: Use) -> Result<Session> {
@@ -147,8 +158,8 @@ impl Shared {
         let script = self.load(&mut connection, script).await?;
         let announce = if keeps { KEEPING_ANNOUNCE_SCRIPT } else { ANNOUNCE_SCRIPT };
         let announce = self.load(&mut connection, announce).await?;
-        let incarnation = incarnation(&mut connection, &self.opening).await?.to_be_bytes();
-        Ok(Session { connection, script, announce, incarnation })
+        let life = Life::ask(&mut connection, &self.opening).await?;
+        Ok(Session { connection, script, announce, life })
     }
 
     async fn load(&self, connection: &mut Connection, script: &str) -> Result<Vec<u8>> {
@@ -278,6 +289,11 @@ impl Table {
 }
 
 impl Lane {
+    /// Whether the session is to the server, in the life, that the lane was last connected to.
+    pub(crate) fn is_present(&self, session: &Session) -> bool {
+        self.life.lock().is_none_or(|life| life == session.life)
+    }
+
     fn new(host: &str, listening: bool) -> (Self, Ends) {
         // Both channels are bounded by their senders: publishes by the queue settings, requests by the number of rooms.
         let (work, work_end) = mpsc::unbounded_channel();
@@ -287,6 +303,7 @@ impl Lane {
             work,
             requests,
             listening: watch::Sender::new(listening),
+            life: Mutex::new(None),
         };
         (lane, Ends { work: work_end, requests: requests_end })
     }

@@ -40,6 +40,8 @@ enum Asked {
     Complete,
     /// Whether anybody is there.
     Ping,
+    /// Whether it is still the master that it was.
+    Life,
 }
 
 /// What arrives is entered here.
@@ -55,6 +57,8 @@ pub(super) struct Listening {
     session: Session,
     asked: VecDeque<Asked>,
     complete: bool,
+    /// A room's numbering began anew: by whom, and why?
+    in_doubt: bool,
     heard_at: Instant,
     /// When the oldest unanswered question was asked.
     waiting_since: Option<Instant>,
@@ -70,6 +74,7 @@ impl Listening {
             session,
             asked: VecDeque::new(),
             complete: false,
+            in_doubt: false,
             heard_at: now,
             waiting_since: None,
             beat_at: now + shared.settings.heartbeat(),
@@ -139,10 +144,8 @@ impl Listening {
         }
         self.beat_at = now + self.shared.settings.heartbeat();
         let names: Vec<RoomId> = rooms.names().cloned().collect();
-        if names.is_empty() {
-            put_command(self.session.connection.outbox(), &[b"PING"]);
-            self.ask(Asked::Ping);
-        } else if now >= self.refresh_at {
+        self.ask_life();
+        if now >= self.refresh_at {
             self.refresh_at = now + refresh_interval(&self.shared);
             for room in names {
                 self.ask_top(room, None);
@@ -171,11 +174,16 @@ impl Listening {
         let seen: &[u8] = seen.as_ref().map_or(&[], |head| head);
         let name = self.shared.name(&room);
         let ttl = &self.shared.numbers.room_ttl_s;
-        let Session { connection, script, incarnation, .. } = &mut self.session;
-        let (script, incarnation) = (&script[..], &incarnation[..]);
-        let command: [&[u8]; 8] = [b"EVALSHA", script, b"1", &name, &epoch, ttl, seen, incarnation];
+        let incarnation = self.session.incarnation();
+        let Session { connection, script, .. } = &mut self.session;
+        let command: [&[u8]; 8] = [b"EVALSHA", script, b"1", &name, &epoch, ttl, seen, &incarnation];
         put_command(connection.outbox(), &command);
         self.ask(Asked::Top(room));
+    }
+
+    fn ask_life(&mut self) {
+        put_command(self.session.connection.outbox(), &[b"INFO", b"replication"]);
+        self.ask(Asked::Life);
     }
 
     fn ask(&mut self, asked: Asked) {
@@ -190,6 +198,9 @@ impl Listening {
                 Value::Push(parts) => self.pushed(&parts, books)?,
                 reply => self.replied(&reply, books)?,
             }
+        }
+        if std::mem::take(&mut self.in_doubt) {
+            self.ask_life();
         }
         if self.asked.is_empty() {
             self.waiting_since = None;
@@ -223,16 +234,15 @@ impl Listening {
         Ok(())
     }
 
-    fn message(&self, room: &mut Room, message: &[u8], repairs: &mut Repairs, inbound: &mut dyn Inbound) {
+    fn message(&mut self, room: &mut Room, message: &[u8], repairs: &mut Repairs, inbound: &mut dyn Inbound) {
         self.shared.stats.envelopes_received.add(1);
-        if room.place.get().is_none() {
-            // Published before the join was effective; the top that is on its way counts it.
-            return;
-        }
-        match split_head(message) {
-            Some((position, body)) => repairs.message(room, position, body, inbound),
-            None => self.shared.stats.corrupt.add(1),
-        }
+        // Published before the join was effective; the top that is on its way counts it.
+        let Some(last) = room.place.get() else { return };
+        let Some((position, body)) = split_head(message) else {
+            return self.shared.stats.corrupt.add(1);
+        };
+        self.in_doubt |= position.epoch != last.epoch;
+        repairs.message(room, position, body, inbound);
     }
 
     fn confirmed(&mut self, name: &str, rooms: &mut Rooms) {
@@ -284,6 +294,12 @@ impl Listening {
                 Ok(())
             }
             (Asked::Ping, Value::Text(_)) => Ok(()),
+            (Asked::Life, Value::Text(info)) if self.session.life.goes_on(info) => Ok(()),
+            (Asked::Life, Value::Text(_)) => Err(Error::new(
+                ErrorKind::Unreachable,
+                "listen",
+                "the server is not the master any more that it was",
+            )),
             _ => Err(corrupt("a reply that does not fit its question")),
         }
     }

@@ -187,6 +187,15 @@ impl Live {
         })
     }
 
+    /// Forgets what a room carried. See [`History::remove`](crate::History::remove).
+    pub(crate) fn remove(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
+        let (shared, room, open) = (Arc::clone(&self.0), room.clone(), self.check_open("remove"));
+        Box::pin(async move {
+            open?;
+            shared.remove(&room).await
+        })
+    }
+
     /// Waits for publishes to get their outcome, then closes every connection, within the settings' bound.
     pub(crate) fn shutdown(&self) -> BoxFuture<'static, Result<()>> {
         let shared = Arc::clone(&self.0);

@@ -188,6 +188,10 @@ impl History for RedisPubsub {
     fn page(&self, room: &RoomId, query: PageQuery) -> BoxFuture<'static, Result<Page>> {
         self.live.page(room, query)
     }
+
+    fn remove(&self, room: &RoomId) -> Option<BoxFuture<'static, Result<()>>> {
+        Some(self.live.remove(room))
+    }
 }
 
 impl fmt::Debug for RedisPubsub {

@@ -97,6 +97,10 @@ impl Publisher {
             if let Err(error) = self.collect(&mut session) {
                 return End::Broken(error);
             }
+            if !self.lane.is_present(&session) {
+                let problem = "the server is not the master any more that it was";
+                return End::Broken(Error::new(ErrorKind::Unreachable, "publish", problem));
+            }
             self.send(&mut session);
             if self.retired {
                 return End::Closing;

@@ -1,4 +1,4 @@
-//! Connections that read history: beside those of the lanes, so that a large answer holds up no publish and no message.
+//! Connections that read and remove history: beside those of the lanes, so that a large answer holds up no publish and no message.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::history::{Answer, Question};
 use super::lanes::{Lane, Session, Use};
 use super::live::{Shared, closed};
 use crate::backplane::RoomId;
+use crate::clients::redis::Value;
 use crate::clients::redis::connection::no_answer;
 use crate::error::Result;
 
@@ -39,6 +40,7 @@ impl Readers {
 
     fn take(&self, lane: &Arc<Lane>) -> Option<Session> {
         let mut idle = self.idle.lock();
+        idle.retain(|(of, session)| of.is_present(session));
         let at = idle.iter().rposition(|(of, _)| Arc::ptr_eq(of, lane))?;
         Some(idle.remove(at).1)
     }
@@ -60,15 +62,16 @@ impl Readers {
     }
 }
 
+/// What a connection is used for.
+enum Errand<'a> {
+    Read(&'a Question),
+    Remove,
+}
+
 impl Shared {
     /// Asks the server that has `room`, in turn, for as long as a publish would be tried.
     pub(super) async fn read(self: &Arc<Self>, room: &RoomId, question: &Question) -> Result<Answer> {
-        let until = self.deadline();
-        let Ok(turn) = timeout_at(until, self.readers.turns.acquire()).await else {
-            return Err(no_answer(self.settings.publish_timeout()));
-        };
-        let _turn = turn.map_err(|_| closed("history"))?;
-        self.read_until(room, question, until).await
+        Answer::read(&self.in_turn(room, &Errand::Read(question)).await?)
     }
 
     /// Asks the server that has `room` until it answers.
@@ -78,10 +81,28 @@ impl Shared {
         question: &Question,
         until: Instant,
     ) -> Result<Answer> {
+        Answer::read(&self.insist(room, &Errand::Read(question), until).await?)
+    }
+
+    /// Lets the server that has `room` forget what it keeps of it. Its head stays, and counts on.
+    pub(super) async fn remove(self: &Arc<Self>, room: &RoomId) -> Result<()> {
+        self.in_turn(room, &Errand::Remove).await.map(drop)
+    }
+
+    async fn in_turn(self: &Arc<Self>, room: &RoomId, errand: &Errand<'_>) -> Result<Value> {
+        let until = self.deadline();
+        let Ok(turn) = timeout_at(until, self.readers.turns.acquire()).await else {
+            return Err(no_answer(self.settings.publish_timeout()));
+        };
+        let _turn = turn.map_err(|_| closed("history"))?;
+        self.insist(room, errand, until).await
+    }
+
+    async fn insist(self: &Arc<Self>, room: &RoomId, errand: &Errand<'_>, until: Instant) -> Result<Value> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let Ok(answer) = timeout_at(until, self.try_to_read(room, question)).await else {
+            let Ok(answer) = timeout_at(until, self.attempt(room, errand)).await else {
                 return Err(no_answer(self.settings.publish_timeout()));
             };
             let error = match answer {
@@ -97,13 +118,13 @@ impl Shared {
         }
     }
 
-    async fn try_to_read(self: &Arc<Self>, room: &RoomId, question: &Question) -> Result<Answer> {
+    async fn attempt(self: &Arc<Self>, room: &RoomId, errand: &Errand<'_>) -> Result<Value> {
         let lane = self.lane_of(room);
         let mut session = match self.readers.take(&lane) {
             Some(session) => session,
             None => self.connect(&lane, Use::Read).await?,
         };
-        match self.ask(room, question, &mut session).await {
+        match self.ask(room, errand, &mut session).await {
             Ok(answer) => {
                 self.readers.give_back(lane, session);
                 Ok(answer)
@@ -115,14 +136,19 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, room: &RoomId, question: &Question, session: &mut Session) -> Result<Answer> {
+    async fn ask(&self, room: &RoomId, errand: &Errand<'_>, session: &mut Session) -> Result<Value> {
         let (name, stream) = (self.name(room), self.stream(room));
+        let limit = self.settings.response_timeout();
+        let Errand::Read(question) = errand else {
+            return session.connection.call(&[b"DEL", &stream], limit).await;
+        };
         let epoch = self.epochs.draw().to_be_bytes();
         let arguments = question.arguments();
-        let Session { connection, script, incarnation, .. } = session;
+        let incarnation = session.incarnation();
+        let Session { connection, script, .. } = session;
         let mut command: Vec<&[u8]> = vec![&b"EVALSHA"[..], &script[..], &b"2"[..], &name[..], &stream[..]];
         command.extend([&epoch[..], &self.numbers.room_ttl_s[..], &incarnation[..]]);
         command.extend(arguments.iter().map(Vec::as_slice));
-        Answer::read(&connection.call(&command, self.settings.response_timeout()).await?)
+        connection.call(&command, limit).await
     }
 }

@@ -67,19 +67,49 @@ pub async fn is_master(connection: &mut Connection, opening: &Opening) -> Result
     }
 }
 
-/// What tells this life of the server from every other: drawn by it when it starts. Another server has another one, and
-/// so has the same one once it was restarted.
-pub async fn incarnation(connection: &mut Connection, opening: &Opening) -> Result<u64> {
-    match connection.call(&[b"INFO", b"server"], opening.timeout).await? {
-        Value::Text(info) => run_id(&info).ok_or_else(|| unexpected("INFO server")),
-        _ => Err(unexpected("INFO server")),
+/// What tells this life of the server from every other. Another process has another one, and so has the same process that was
+/// made a replica and a master again: what it holds then is another master's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Drawn by the process when it starts.
+    process: u64,
+    /// Drawn when it becomes master; 0 from a server that does not tell.
+    tenure: u64,
+}
+
+impl Life {
+    /// Asks the server behind `connection`.
+    pub async fn ask(connection: &mut Connection, opening: &Opening) -> Result<Self> {
+        let mut read = async |section: &[u8], field| match connection
+            .call(&[b"INFO", section], opening.timeout)
+            .await?
+        {
+            Value::Text(info) => Ok(number(&info, field)),
+            _ => Err(unexpected("INFO")),
+        };
+        let process = read(b"server", "run_id:").await?.ok_or_else(|| unexpected("INFO server"))?;
+        Ok(Self { process, tenure: read(b"replication", TENURE).await?.unwrap_or_default() })
+    }
+
+    /// The two in one number.
+    pub fn as_u64(self) -> u64 {
+        self.process ^ self.tenure
+    }
+
+    /// Whether a server that told this life is in it still. `info` is what it says about replication now.
+    pub fn goes_on(self, info: &[u8]) -> bool {
+        number(info, TENURE).unwrap_or_default() == self.tenure
     }
 }
 
-/// The front of `run_id`, which is 40 hexadecimal digits.
-fn run_id(info: &[u8]) -> Option<u64> {
+/// Besides on becoming master it is drawn anew with the first replica ever, and an hour after the last one left: then rooms are
+/// numbered anew without need.
+const TENURE: &str = "master_replid:";
+
+/// The front of a field of 40 hexadecimal digits.
+fn number(info: &[u8], field: &str) -> Option<u64> {
     let info = std::str::from_utf8(info).ok()?;
-    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    let id = info.lines().find_map(|line| line.strip_prefix(field))?;
     u64::from_str_radix(id.get(..16)?, 16).ok()
 }
 
@@ -199,10 +229,15 @@ mod tests {
     #[test]
     fn a_life_is_read() {
         let info = b"# Server\r\nredis_version:7.0.15\r\nrun_id:00000000000000ffa1b2c3d4e5f60718293a4b5c\r\ntcp_port:6379\r\n";
-        assert_eq!(run_id(info), Some(255));
+        assert_eq!(number(info, "run_id:"), Some(255));
         for wrong in [&b"run_id:12\r\n"[..], b"run_id:zzzzzzzzzzzzzzzzzz\r\n", b"tcp_port:6379", b"\xff"] {
-            assert_eq!(run_id(wrong), None);
+            assert_eq!(number(wrong, "run_id:"), None);
         }
+        let life = Life { process: 3, tenure: 1 };
+        assert!(life.goes_on(b"role:master\r\nmaster_replid:0000000000000001a1b2\r\n"));
+        assert!(!life.goes_on(b"role:master\r\nmaster_replid:0000000000000002a1b2\r\n"));
+        assert!(!life.goes_on(b"role:master\r\n"));
+        assert!(Life { tenure: 0, ..life }.goes_on(b"role:master\r\n"), "it never told");
     }
 
     #[test]
