@@ -1,6 +1,8 @@
 //! What rooms carried: out of this node's memory, else Redis's stream where that can be trusted, else the log. Why the answers
 //! are right is told in the strategy's documentation.
 
+mod logged;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -15,12 +17,10 @@ use super::settings::Settings;
 use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, Resumed, RoomId};
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
-use crate::kafka_history::log::{Found, Keep, Log, Wanted};
+use crate::kafka_history::log::{Keep, Log, Wanted};
 use crate::kafka_history::page::Place;
 use crate::redis_pubsub::live::{Live, closed};
 
-/// Records that are read first when a position is looked for; ten times as many at each further attempt.
-const FIRST_RECORDS: i64 = 1_000;
 /// Messages that a page reads beyond its end.
 const SLACK: usize = 64;
 /// Messages among which the last position is looked for.
@@ -188,67 +188,6 @@ impl RoomHistory {
         Some(Resumed::Complete { messages, top })
     }
 
-    /// What the log tells up to `end`.
-    async fn logged(&self, asked: &Asked, end: i64) -> Result<Verdict> {
-        let start = self.log.bounds(asked.partition).await?.start;
-        let keep = Keep::Behind(asked.since, asked.limit);
-        let Some((found, from)) = self.search(&asked.room, asked.partition, keep, start, end).await? else {
-            return Ok(Verdict::Never);
-        };
-        let margin_ms = i64::try_from(self.margin.as_millis()).unwrap_or(i64::MAX);
-        let (found, seen_before_ms) = match found.divide.anchor_ms {
-            Some(anchor_ms) => {
-                let before_ms = anchor_ms.saturating_sub(margin_ms);
-                let before_ms = self.paths.recall(|kept, _| kept.trusted_before_ms(before_ms));
-                let look = self.log.at_time(asked.partition, before_ms).await?;
-                let gone = look <= start && start > 0;
-                if gone || end - look > self.log.limits().records {
-                    return Ok(Verdict::Never);
-                }
-                let found = if look < from { self.read(asked, keep, look, end).await? } else { Some(found) };
-                let Some(found) = found else { return Ok(Verdict::Never) };
-                (found, before_ms)
-            }
-            // Nothing ever came before the first position of an epoch, so everything there is must be looked at.
-            None if asked.since.offset == 0 && from == 0 => (found, i64::MIN),
-            None => return Ok(Verdict::Never),
-        };
-        let unsure = found.divide.unsure_ms.is_some_and(|unsure_ms| unsure_ms >= seen_before_ms);
-        if unsure || found.more {
-            return Ok(Verdict::Never);
-        }
-        let other = found.divide.other_ms.is_some_and(|other_ms| other_ms >= seen_before_ms);
-        Ok(asked.verdict(Order::new(Some(asked.since), found.messages), other))
-    }
-
-    async fn read(&self, asked: &Asked, keep: Keep, from: i64, end: i64) -> Result<Option<Found>> {
-        let (room, partition) = (asked.room.clone(), asked.partition);
-        self.log.read(Wanted { room, partition, look: from, from, to: end, keep }).await
-    }
-
-    /// Looks for a position in ever larger parts of the log before `end`. Returns what was found, and from where on it was read;
-    /// `None` if that took too long.
-    async fn search(
-        &self,
-        room: &RoomId,
-        partition: i32,
-        keep: Keep,
-        start: i64,
-        end: i64,
-    ) -> Result<Option<(Found, i64)>> {
-        let reach = start.max(end - self.log.limits().records);
-        let mut records = FIRST_RECORDS;
-        loop {
-            let from = (end - records).max(reach);
-            let wanted = Wanted { room: room.clone(), partition, look: from, from, to: end, keep };
-            let Some(found) = self.log.read(wanted).await? else { return Ok(None) };
-            if found.divide.anchor_ms.is_some() || from >= end || from == reach {
-                return Ok(Some((found, from)));
-            }
-            records = records.saturating_mul(10);
-        }
-    }
-
     async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
         self.check_open()?;
         let partition = self.paths.log.partition_of(&room);
@@ -355,6 +294,9 @@ impl Asked {
         let behind = self.stands.is_some_and(|Stands { at, delivered }| {
             at.epoch != top.epoch || (delivered && at.offset > top.offset)
         });
+        if messages.len() > self.limit {
+            return Verdict::Never;
+        }
         match present {
             Some(at) if starts_anew => Verdict::Resumed(Resumed::Complete { messages, top: at }),
             _ if !known || behind => Verdict::NotYet,
@@ -380,5 +322,4 @@ impl fmt::Debug for RoomHistory {
 }
 
 #[cfg(test)]
-#[path = "history_tests.rs"]
 mod tests;

@@ -2,10 +2,13 @@
 //!
 //! Messages with a position follow their positions, epoch by epoch, wherever their records lie. One without comes behind
 //! everything that was logged before it, as in the merge.
+//!
+//! The log may lack a position that members saw: its publisher never learned it, and appended the message without one; or the log
+//! took too long to take it. What Redis kept at that position tells which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::backplane::{Message, Position};
+use crate::backplane::{Message, MessageId, Position};
 use crate::kafka_history::log::Located;
 
 /// Where a message belongs: epoch by its first appearance, offset, and place among what follows this offset.
@@ -16,6 +19,8 @@ type Key = (usize, u64, usize);
 pub(super) struct Order {
     epochs: Vec<u64>,
     messages: BTreeMap<Key, Located>,
+    /// Positions of messages that the log has without one, or before.
+    elsewhere: BTreeSet<(usize, u64)>,
     /// The last position so far.
     last: (usize, u64),
     /// Two messages have one position, so that no order can be told.
@@ -64,6 +69,78 @@ impl Order {
         self.epochs.contains(&epoch)
     }
 
+    /// How far positions follow each other without a hole; `None` if there is one.
+    fn reached(&self, since: Position) -> Option<(usize, u64)> {
+        let mut reached = self.past_elsewhere((0, since.offset));
+        for &(line, offset, place) in self.messages.keys() {
+            if place == 0 {
+                if !follows(reached, (line, offset)) {
+                    return None;
+                }
+                reached = self.past_elsewhere((line, offset));
+            }
+        }
+        Some(reached)
+    }
+
+    /// Whether there is a hole behind `since`, or the room `stands` further than its messages reach.
+    pub(super) fn lacks(&self, since: Position, stands: Option<Position>) -> bool {
+        let Some((line, offset)) = self.reached(since) else { return true };
+        let epoch = self.epochs.get(line).copied();
+        stands.is_some_and(|stands| Some(stands.epoch) == epoch && stands.offset > offset)
+    }
+
+    /// Messages without a position that were appended up to a time: their ids, and when.
+    pub(super) fn unplaced_before(&self, until_ms: i64) -> Vec<(MessageId, i64)> {
+        let unplaced = self.messages.values().filter(|record| record.position.is_none());
+        let early = unplaced.filter(|record| record.appended_ms <= until_ms);
+        early.map(|record| (record.envelope.id, record.appended_ms)).collect()
+    }
+
+    /// Leaves a message out.
+    pub(super) fn take_out(&mut self, id: MessageId) {
+        self.messages.retain(|_, record| record.envelope.id != id);
+    }
+
+    /// Fills holes behind `since` with what Redis kept; `logged` are ids that the log has. Returns the last position that was filled.
+    pub(super) fn fill(
+        &mut self,
+        since: Position,
+        kept: Vec<Message>,
+        logged: &HashSet<MessageId>,
+    ) -> Option<Position> {
+        let mut filled: Option<Position> = None;
+        for Message { envelope, position } in kept {
+            let line = self.epochs.iter().position(|epoch| *epoch == position.epoch);
+            let Some(place) = line.map(|line| (line, position.offset)).filter(|at| *at > (0, since.offset))
+            else {
+                continue;
+            };
+            let key = (place.0, place.1, 0);
+            if self.messages.contains_key(&key) {
+                continue;
+            }
+            // Redis answers in the order of positions, of one epoch.
+            filled = Some(position);
+            if logged.contains(&envelope.id) {
+                self.elsewhere.insert(place);
+            } else {
+                let nowhere =
+                    Located { offset: i64::MAX, appended_ms: 0, position: Some(position), envelope };
+                self.messages.insert(key, nowhere);
+            }
+        }
+        filled
+    }
+
+    /// Beyond positions of messages that lie elsewhere.
+    fn past_elsewhere(&self, (line, mut offset): (usize, u64)) -> (usize, u64) {
+        while self.elsewhere.contains(&(line, offset + 1)) {
+            offset += 1;
+        }
+        (line, offset)
+    }
+
     /// Everything, with holes.
     pub(super) fn all(self) -> Vec<Message> {
         self.messages.into_values().map(message).collect()
@@ -71,26 +148,30 @@ impl Order {
 
     /// Everything behind `since` up to the first hole. `None` if something beyond that hole was logged before `end`, so that
     /// it must not be missing.
-    pub(super) fn up_to_a_hole(self, since: Position, end: i64) -> Option<Told> {
+    pub(super) fn up_to_a_hole(mut self, since: Position, end: i64) -> Option<Told> {
         if self.confused {
             return None;
         }
-        let (mut messages, mut reached, mut hole) = (Vec::new(), (0, since.offset), false);
-        for ((line, offset, place), record) in self.messages {
-            let next = line == reached.0 && offset == reached.1 + 1;
-            let follows = next || (line == reached.0 + 1 && offset == 1);
-            hole |= place == 0 && !follows;
+        let (mut messages, mut hole) = (Vec::new(), false);
+        let mut reached = self.past_elsewhere((0, since.offset));
+        for ((line, offset, place), record) in std::mem::take(&mut self.messages) {
+            hole |= place == 0 && !follows(reached, (line, offset));
             if hole && record.offset < end {
                 return None;
             }
             if !hole {
-                reached = (line, offset);
+                reached = reached.max(self.past_elsewhere((line, offset)));
                 messages.push(message(record));
             }
         }
         let epoch = self.epochs.get(reached.0).copied().unwrap_or(since.epoch);
         Some(Told { messages, top: Position { epoch, offset: reached.1 } })
     }
+}
+
+/// Whether a position is the next one.
+fn follows(reached: (usize, u64), next: (usize, u64)) -> bool {
+    next == (reached.0, reached.1 + 1) || next == (reached.0 + 1, 1)
 }
 
 fn message(record: Located) -> Message {
@@ -151,6 +232,37 @@ mod tests {
         assert_eq!(told(&[(7, 3), (7, 5), (0, 0)], 1), Some((vec![0], (7, 3))), "they came since");
         assert_eq!(told(&[(7, 3), (8, 2)], 2), None);
         assert_eq!(told(&[(7, 3), (7, 3)], 2), None, "one place, two messages");
+    }
+
+    /// A message as Redis kept it.
+    fn kept(id: u128, offset: u64) -> Message {
+        let position = Position { epoch: SINCE.epoch, offset };
+        let mut message = order(None, &[(SINCE.epoch, offset)]).all().remove(0);
+        (message.envelope.id, message.position) = (MessageId(id), position);
+        message
+    }
+
+    #[test]
+    fn what_redis_kept_fills_holes() {
+        // 1 is at 4 without knowing it, and nobody logged 9, which is at 6.
+        let mut order = order(Some(SINCE), &[(7, 3), (0, 0), (7, 5), (7, 7)]);
+        assert!(order.lacks(SINCE, None));
+        let logged = HashSet::from([0, 1, 2, 3].map(MessageId));
+        let stream =
+            [(7, 2), (0, 3), (1, 4), (2, 5), (9, 6), (3, 7)].map(|(id, offset)| kept(id, offset)).to_vec();
+        assert_eq!(order.fill(SINCE, stream, &logged), Some(Position { offset: 6, ..SINCE }));
+        assert!(!order.lacks(SINCE, None) && order.lacks(SINCE, Some(Position { offset: 8, ..SINCE })));
+        let told = order.up_to_a_hole(SINCE, 4).unwrap();
+        assert_eq!((ids(&told.messages), told.top.offset), (vec![0, 1, 2, 9, 3], 7));
+    }
+
+    #[test]
+    fn the_last_positions_may_be_of_messages_that_lie_elsewhere() {
+        let mut order = order(Some(SINCE), &[(7, 3), (0, 0)]);
+        assert!(order.lacks(SINCE, Some(Position { offset: 4, ..SINCE })));
+        order.fill(SINCE, vec![kept(1, 4)], &HashSet::from([MessageId(1)]));
+        let told = order.up_to_a_hole(SINCE, 2).unwrap();
+        assert_eq!((ids(&told.messages), told.top.offset), (vec![0, 1], 4));
     }
 
     #[test]
