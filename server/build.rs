@@ -5,7 +5,7 @@ use std::process::Command;
 
 fn main() {
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=MANIFOLD_BUILD_COMMIT={commit}");
+    println!("cargo::rustc-env=CHAT_SERVER_COMMIT={commit}");
     println!("cargo::rerun-if-changed=build.rs");
     // HEAD changes when another branch is checked out; its log also with every commit. Builds for development do not
     // start over for each of those, at the price of a name that may be a few commits old.

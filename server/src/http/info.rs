@@ -98,7 +98,7 @@ fn info(node: &Node) -> Response {
     let info = Info {
         node: &config.node,
         version: env!("CARGO_PKG_VERSION"),
-        commit: env!("MANIFOLD_BUILD_COMMIT"),
+        commit: env!("CHAT_SERVER_COMMIT"),
         strategy: strategy.name,
         summary: strategy.summary,
         counter_example: strategy.counter_example,

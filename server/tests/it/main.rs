@@ -20,6 +20,7 @@ mod origin;
 mod pings;
 mod positions;
 mod presence;
+mod presence_churn;
 mod presence_giant;
 mod recovery;
 mod recovery_refused;
@@ -27,3 +28,5 @@ mod slow_consumer;
 mod support;
 mod test_backplane;
 mod test_history;
+#[cfg(feature = "redis-pubsub")]
+mod zombie;

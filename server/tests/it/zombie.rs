@@ -1,0 +1,183 @@
+//! A node that is frozen for longer than anybody waits for it, and continues: on a real broker, with real signals.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use manifold_compose::{Environment, NodeSpec, Nodes, Purpose, RedisTopology, Request};
+use serde_json::{Value, json};
+
+use crate::presence::{present, until_present};
+use crate::support::{Client, Received, within};
+
+/// How long the node is frozen.
+const FROZEN: Duration = Duration::from_secs(10);
+/// The clients of a node that is not heard for the default time, and a heartbeat, count as gone; and some time to get there.
+const GONE_WITHIN: Duration = Duration::from_secs(8);
+
+fn start() -> (Environment, Nodes) {
+    let request = Request {
+        kafka: None,
+        redis: Some(RedisTopology::Single),
+        purpose: Purpose::Tests,
+        kafka_given: None,
+        redis_given: None,
+    };
+    let environment = Environment::start(&request).expect("Redis starts");
+    let spec = NodeSpec {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_chat-server")),
+        strategy: "redis-pubsub".to_owned(),
+        nodes: 2,
+        namespace: "zombie".to_owned(),
+        ..NodeSpec::default()
+    };
+    let nodes = Nodes::start(&spec, &environment).expect("nodes start");
+    (environment, nodes)
+}
+
+fn address(http: &str) -> SocketAddr {
+    http.strip_prefix("http://").and_then(|address| address.parse().ok()).expect("an address")
+}
+
+/// A member that keeps its position, as an SDK does.
+struct Member {
+    client: Client,
+    id: String,
+    epoch: Value,
+    offset: u64,
+    /// What it was given, in order.
+    seen: Vec<u64>,
+}
+
+impl Member {
+    async fn enter(address: SocketAddr) -> Self {
+        let mut client = Client::open(address).await;
+        let reply = client.call(json!({"connect": {}})).await;
+        let id = reply["connect"]["client"].as_str().expect("an id").to_owned();
+        let reply = client.call(json!({"subscribe": {"channel": "a", "recoverable": true}})).await;
+        let result = &reply["subscribe"];
+        let (epoch, offset) = (result["epoch"].clone(), result["offset"].as_u64().unwrap_or(0));
+        Self { client, id, epoch, offset, seen: Vec::new() }
+    }
+
+    fn take(&mut self, publication: &Value) {
+        self.seen.push(publication["data"].as_u64().expect("a number"));
+        self.offset = publication["offset"].as_u64().unwrap_or(self.offset);
+    }
+
+    async fn recover(&mut self) {
+        let since = json!({"channel": "a", "recover": true, "epoch": self.epoch, "offset": self.offset});
+        // No push of the room comes before the reply.
+        self.client.send(json!({"subscribe": since})).await;
+        let reply = self.client.next().await;
+        let result = &reply["subscribe"];
+        assert_eq!(result["recovered"], true, "{reply}");
+        for publication in result["publications"].as_array().into_iter().flatten() {
+            self.take(publication);
+        }
+    }
+
+    /// Hears until `last` has come; comes back where it is sent away.
+    async fn hear_up_to(&mut self, last: u64) {
+        while self.seen.last() != Some(&last) {
+            match self.client.receive().await {
+                Received::Reply(reply) if reply == json!({}) => self.client.send_text("{}").await,
+                Received::Reply(reply) if reply["push"]["unsubscribe"]["code"] == 2500 => {
+                    self.recover().await
+                }
+                Received::Reply(reply) => {
+                    let publication = &reply["push"]["pub"];
+                    assert!(publication.is_object(), "{reply}");
+                    self.take(&publication.clone());
+                }
+                end => panic!("the connection ended: {end:?}"),
+            }
+        }
+        assert_eq!(self.seen, (1..=last).collect::<Vec<_>>(), "each once, and in order");
+    }
+
+    /// The same member over a new connection.
+    async fn move_to(&self, address: SocketAddr) -> Self {
+        let mut client = Client::open(address).await;
+        let reply = client.call(json!({"connect": {}})).await;
+        let id = reply["connect"]["client"].as_str().expect("an id").to_owned();
+        let (epoch, offset, seen) = (self.epoch.clone(), self.offset, self.seen.clone());
+        let mut moved = Self { client, id, epoch, offset, seen };
+        moved.recover().await;
+        moved
+    }
+}
+
+async fn publish(client: &mut Client, number: u64) {
+    let reply = client.call(json!({"publish": {"channel": "a", "data": number}})).await;
+    assert_eq!(reply["publish"], json!({}), "{reply}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_thaws_delivers_nothing_twice_and_leaves_no_ghosts() {
+    let (environment, nodes) = tokio::task::spawn_blocking(start).await.expect("it starts");
+    let [one, two] = nodes.http().iter().map(|http| address(http)).collect::<Vec<_>>()[..] else {
+        panic!("two nodes were asked for");
+    };
+    let frozen = nodes.processes().first().expect("the first node");
+    let (mut ann, mut bob) = (Member::enter(one).await, Member::enter(two).await);
+    let mut speaker = Client::connect(two).await;
+    for number in 1..=20 {
+        publish(&mut speaker, number).await;
+    }
+    ann.hear_up_to(20).await;
+    bob.hear_up_to(20).await;
+    until_present(&mut speaker, "a", 2).await;
+
+    frozen.stop().expect("it runs");
+    let frozen_at = Instant::now();
+    let mut last = 20;
+    // Ann gives up on the frozen node, as an SDK would, and comes back to the other one. Her old connection stays as it is.
+    last += 1;
+    publish(&mut speaker, last).await;
+    let mut moved = ann.move_to(two).await;
+    moved.hear_up_to(last).await;
+    // Whoever is with the frozen node counts as gone.
+    let living = BTreeSet::from([bob.id.clone(), moved.id.clone()]);
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    while present(&mut speaker, "a").await != living {
+        assert!(frozen_at.elapsed() < GONE_WITHIN, "the clients of a frozen node are still present");
+        pace.tick().await;
+        last += 1;
+        publish(&mut speaker, last).await;
+    }
+    while frozen_at.elapsed() < FROZEN {
+        pace.tick().await;
+        last += 1;
+        publish(&mut speaker, last).await;
+    }
+    frozen.cont().expect("it is stopped");
+    for _ in 0..50 {
+        last += 1;
+        publish(&mut speaker, last).await;
+    }
+    // Her old connection is as good as any: everything, in order, and once, or it is told and comes back.
+    for member in [&mut ann, &mut bob, &mut moved] {
+        member.hear_up_to(last).await;
+    }
+    // The thawed node's clients are present again, once, and on both nodes.
+    let everybody = BTreeSet::from([ann.id.clone(), bob.id.clone(), moved.id.clone()]);
+    let mut neighbour = Client::connect(one).await;
+    for client in [&mut speaker, &mut neighbour] {
+        until_present(client, "a", 3).await;
+        assert_eq!(present(client, "a").await, everybody);
+    }
+    drop(ann);
+    for client in [&mut speaker, &mut neighbour] {
+        until_present(client, "a", 2).await;
+        assert_eq!(present(client, "a").await, living, "no ghost is left");
+    }
+    last += 1;
+    publish(&mut neighbour, last).await;
+    for member in [&mut bob, &mut moved] {
+        within(member.hear_up_to(last)).await;
+    }
+    drop((bob, moved, speaker, neighbour));
+    tokio::task::spawn_blocking(move || drop((nodes, environment))).await.expect("they end");
+}
