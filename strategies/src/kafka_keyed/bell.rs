@@ -12,10 +12,13 @@ use tokio::sync::watch;
 
 use super::publish::{Ack, Sender};
 use crate::clients::kafka::fault::timed_out;
+use crate::clients::kafka::{Cluster, Consumer};
 use crate::error::Result;
 
 /// When to ring after an assignment: the client needs a moment to take it in, and how long is not observable.
 const RINGS_MS: [u64; 6] = [1, 2, 4, 8, 16, 40];
+/// How long a client's look at the bell may take.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a node that starts rings until it hears itself.
 const FIRST_RINGS: Duration = Duration::from_millis(5);
 /// Most partitions of the bell, and so most brokers that have one.
@@ -75,6 +78,18 @@ impl Bell {
         tokio::time::timeout(deadline, ring_and_listen)
             .await
             .map_err(|_| timed_out("connect", format!("nothing is read from {} yet", self.topic)))
+    }
+
+    /// Reads all of the bell from its end on, and can ring it: also after its topic was created anew. Blocking.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub(super) fn listen_blocking(&self, cluster: &Cluster, consumer: &Consumer) -> Result<()> {
+        self.producer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
+        consumer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
+        let all: Vec<i32> = (0..i32::try_from(self.partitions).unwrap_or(0)).collect();
+        let ends = cluster.ends_blocking(&self.topic, &all)?;
+        consumer.read_anew_blocking(&self.topic, &ends)
     }
 
     /// Plans the rings after an assignment; those still to come of an earlier one merge with them.

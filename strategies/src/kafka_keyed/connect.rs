@@ -288,22 +288,18 @@ async fn read_on_demand(
     rooms: &Arc<Rooms>,
     topics: &Topics,
     reader: Reader,
-    mut bell: Bell,
+    bell: Bell,
     heard: &Heard,
 ) -> Result<(Consumer, Mode)> {
     let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
-    let (reading, topic, bells) = (consumer.clone(), topics.bell.clone(), topics.bells);
-    let of_rooms = topics.rooms.clone();
-    cluster
-        .run(move |cluster| {
-            let all: Vec<i32> = (0..i32::try_from(bells).unwrap_or(0)).collect();
-            // Asked before the first fetch is held, so that the answers come at once.
-            reading.refresh_blocking(&of_rooms, LOOK_TIMEOUT)?;
-            reading.refresh_blocking(&topic, LOOK_TIMEOUT)?;
-            let ends = cluster.ends_blocking(&topic, &all)?;
-            reading.assign_blocking(&topic, &ends)
-        })
-        .await?;
+    let (reading, of_rooms) = (consumer.clone(), topics.rooms.clone());
+    let bell = cluster.run(move |cluster| {
+        // Asked before the first fetch is held, so that the answers come at once.
+        reading.refresh_blocking(&of_rooms, LOOK_TIMEOUT)?;
+        bell.listen_blocking(cluster, &reading)?;
+        Ok(bell)
+    });
+    let mut bell = bell.await?;
     bell.wait_until_heard(heard, LOOK_TIMEOUT).await?;
     // One partition is always read, the last (dedicated, so mostly empty): a client that reads nothing of a topic
     // forgets it, and asking for it again waits behind the fetch that the broker holds.

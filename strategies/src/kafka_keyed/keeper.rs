@@ -239,6 +239,9 @@ impl Work {
         self.runtime.block_on(self.recipe.ensure(&self.cluster))?;
         self.producer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
         self.consumer.refresh_blocking(&self.topic, REFRESH_TIMEOUT)?;
+        if let Mode::Demand(_, bell) = &self.mode {
+            bell.listen_blocking(&self.cluster, &self.consumer)?;
+        }
         let partitions = match &self.mode {
             Mode::All => self.rooms.partitions().collect(),
             Mode::Demand(plan, _) => plan.assigned(),

@@ -15,6 +15,7 @@ pub struct Stream {
     task: tokio::task::JoinHandle<()>,
     acknowledged: Arc<Mutex<Vec<String>>>,
     failed: Arc<Mutex<usize>>,
+    last_error: Arc<Mutex<String>>,
 }
 
 impl Stream {
@@ -23,6 +24,8 @@ impl Stream {
         let (acknowledged, failed) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<usize>>::default());
         let (backplane, acks, fails) =
             (Arc::clone(&node.backplane), Arc::clone(&acknowledged), Arc::clone(&failed));
+        let last_error = Arc::<Mutex<String>>::default();
+        let told = Arc::clone(&last_error);
         let task = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(5));
             let mut waiting = tokio::task::JoinSet::new();
@@ -33,20 +36,21 @@ impl Stream {
                 }
                 let text = format!("message {number}");
                 let sent = backplane.publish(envelope(room, &text));
-                let (acks, fails) = (Arc::clone(&acks), Arc::clone(&fails));
+                let (acks, fails, told) = (Arc::clone(&acks), Arc::clone(&fails), Arc::clone(&told));
                 waiting.spawn(async move {
                     match sent.await {
                         Ok(_) => acks.lock().push(text),
                         Err(error) => {
                             assert!(error.is_temporary(), "{error}");
                             *fails.lock() += 1;
+                            *told.lock() = error.to_string();
                         }
                     }
                 });
             }
             while waiting.join_next().await.is_some() {}
         });
-        Self { stop, task, acknowledged, failed }
+        Self { stop, task, acknowledged, failed, last_error }
     }
 
     pub fn count(&self) -> usize {
@@ -58,7 +62,12 @@ impl Stream {
         let mut look = tokio::time::interval(Duration::from_millis(10));
         while self.count() < count {
             look.tick().await;
-            assert!(Instant::now() < deadline, "{} of {count} acknowledged", self.count());
+            assert!(
+                Instant::now() < deadline,
+                "{} of {count} acknowledged; {}",
+                self.count(),
+                self.last_error.lock()
+            );
         }
     }
 

@@ -4,6 +4,7 @@
 // The modules of a test binary have no outside: `pub` here means "for the other modules".
 #![allow(unreachable_pub)]
 
+mod brokers;
 mod consume;
 mod demand;
 mod faults;

@@ -43,6 +43,7 @@ async fn a_topic_deleted_while_it_is_used() {
         member.inbox.wait_for("before 19").await;
 
         delete_topic(kafka, &format!("{namespace}.rooms")).await;
+        delete_topic(kafka, &format!("{namespace}.rooms.bell")).await;
         let deleted = Instant::now();
         publish_until_acknowledged(&publisher, room, "after").await;
         println!("{consume}: acknowledged {:.2?} after the topic was deleted", deleted.elapsed());

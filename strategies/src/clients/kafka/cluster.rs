@@ -349,6 +349,6 @@ fn read_offset(
     }
 }
 
-pub(super) fn options() -> AdminOptions {
+fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(QUERY_TIMEOUT)).operation_timeout(Some(QUERY_TIMEOUT))
 }

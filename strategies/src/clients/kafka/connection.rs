@@ -237,6 +237,8 @@ impl Connection {
     /// Settings of a client that only asks: metadata, offsets, topic administration.
     pub fn query_config(&self) -> ClientConfig {
         let mut config = self.base();
+        // Some questions go to whichever broker the cluster named when it was looked at last: that may be gone.
+        config.set("topic.metadata.refresh.interval.ms", "5000");
         self.properties.apply(&mut config);
         config
     }

@@ -8,7 +8,10 @@ use crate::error::{Error, ErrorKind};
 /// Maps an error of librdkafka. `about` says what the operation was about, e.g. the topic; for an unreachable
 /// broker pass the address.
 pub fn from_kafka(operation: &'static str, about: &str, source: KafkaError) -> Error {
-    let code = source.rdkafka_error_code();
+    let code = match &source {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => source.rdkafka_error_code(),
+    };
     let (kind, temporary, remedy) = match (&source, code) {
         (KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_), _) => {
             (ErrorKind::Config, false, "check the `client` settings")
@@ -58,6 +61,12 @@ fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
         }
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             (ErrorKind::Broker, true, "the broker does not know the topic or partition (yet)")
+        }
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
+            (ErrorKind::Broker, true, "too few replicas are up: start the brokers that are down")
+        }
+        Code::KafkaStorageError => {
+            (ErrorKind::Broker, true, "the broker cannot write its log: is its disk full?")
         }
         Code::Fatal => {
             (ErrorKind::Broker, false, "the producer lost its identity for good: restart this node")

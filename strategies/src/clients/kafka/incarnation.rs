@@ -8,13 +8,14 @@
 //! The mark also carries a number of the strategy's own, e.g. how it divides rooms among partitions: the topic's present number
 //! of partitions does not tell, because anybody may add some.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, ConfigSource, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, ResourceSpecifier};
 use rdkafka::error::KafkaError;
 use tokio::sync::Mutex;
 
-use super::cluster::{Cluster, options};
+use super::cluster::Cluster;
 use super::fault::from_kafka;
 use super::health::Quiet;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,9 @@ const SETTING: &str = "delete.retention.ms";
 const BASE: u64 = 1 << 58;
 /// The lowest bits of a mark carry the strategy's own number.
 const NUMBER_BITS: u32 = 20;
+/// How long a broker may take to answer, and how often is asked.
+const ASK_TIMEOUT: Duration = Duration::from_millis(1_500);
+const ASKED_MAX: u32 = 3;
 /// An answer of the broker is used for this long.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -52,7 +56,7 @@ pub fn number_of(mark: u64) -> u32 {
 /// Reads the mark of one topic.
 pub struct Incarnations {
     topic: String,
-    admin: AdminClient<Quiet>,
+    admin: Arc<AdminClient<Quiet>>,
     /// The newest answer and when it was asked for. Held while the broker is asked, so that one question serves all.
     known: Mutex<Option<(Instant, Known)>>,
 }
@@ -77,7 +81,7 @@ impl Incarnations {
     /// # Errors
     /// [`ErrorKind::Config`] when the client library refuses the settings.
     pub fn new(cluster: &Cluster, topic: &str) -> Result<Self> {
-        Ok(Self { topic: topic.to_owned(), admin: cluster.admin()?, known: Mutex::new(None) })
+        Ok(Self { topic: topic.to_owned(), admin: Arc::new(cluster.admin()?), known: Mutex::new(None) })
     }
 
     /// The topic's mark as it was at most a second ago; `None` where the topic was not created with one.
@@ -115,9 +119,30 @@ impl Incarnations {
         self.now().await
     }
 
+    /// Asks, and where nobody answers looks who is there and asks again: the client goes on asking the broker that it chose,
+    /// also when that one is gone.
     async fn ask(&self) -> Result<Known> {
+        let mut asked = 1;
+        loop {
+            match self.ask_once().await {
+                Err(error) if error.kind() != ErrorKind::Broker && asked < ASKED_MAX => {
+                    tracing::debug!(%error, topic = self.topic, "asking another broker");
+                    let admin = Arc::clone(&self.admin);
+                    let look =
+                        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ASK_TIMEOUT));
+                    // If it fails, so does what is asked next.
+                    drop(look.await);
+                    asked += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_once(&self) -> Result<Known> {
         let topic = ResourceSpecifier::Topic(&self.topic);
-        let answers = self.admin.describe_configs([&topic], &options()).await;
+        let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
+        let answers = self.admin.describe_configs([&topic], &options).await;
         let answers = answers.map_err(|source| from_kafka("describe topic", &self.topic, source))?;
         let Some(answer) = answers.into_iter().next() else {
             return Err(Error::new(ErrorKind::Broker, "describe topic", "the broker's answer is empty"));
