@@ -84,6 +84,12 @@
 //!   less than 10 s behind the log. So `x` was seen. *This is the one assumption about time that an answer from the log rests on.*
 //!   It is not made where this node itself could not read the log at the time, since others may have been cut off as long.
 //!
+//! Such an `x` may have had a position after all: Redis ran the script, and its publisher lost the link before it learned that. Members
+//! who heard `x` live saw it there. So before `x` is given to anybody the log must have every position up to the member's, as far
+//! back as one may have been assigned to `x`; or else the stream must tell where `x` stands. The stream also tells what belongs into holes
+//! behind the member's position: a message that lies in the log without its position, or one that was shown and that the log did
+//! not take. With Redis restarted, or the stream cut off before there, nothing is claimed.
+//!
 //! Everything else is unsure, and then the answer is incomplete: above all for members whose last position was the last one
 //! before an outage, and who may or may not have heard what went by the log alone. For the same reason a ring begins 10 s after
 //! the node joined the room, or after the last message without a position, or after the log could be read again, and ends with the
