@@ -35,7 +35,7 @@ pub use stage::{Stage, Watched};
 pub use store::{Failure, Loaded, Store, StoreError, write_whole};
 
 use crate::engine::RunError;
-use crate::record::{ComponentKind, Role, RunRecord};
+use crate::record::{ComponentKind, Gate, Role, RunRecord};
 use crate::scenario::{BrokerShapes, Scenario};
 
 /// Brokers are replaced after this many runs that use Kafka: each leaves topics behind, and a broker with thousands of partitions
@@ -124,7 +124,7 @@ impl Campaign {
             let mut invalid = Vec::new();
             for cell in block {
                 let record = self.run(cell)?;
-                invalid.extend(record.filter(|record| !record.validity.valid).map(|_| cell.again()));
+                invalid.extend(record.filter(is_worth_repeating).map(|_| cell.again()));
             }
             self.repeat(&invalid)?;
         }
@@ -286,6 +286,14 @@ impl Campaign {
         }
         Ok(())
     }
+}
+
+/// Whether an invalid run is to be made again. Where clients recover from faults, the audit is what counts: a generator that was late for
+/// once, while a JVM came up beside it, takes nothing from that.
+fn is_worth_repeating(record: &RunRecord) -> bool {
+    let about_audit =
+        record.validity.objections.iter().any(|one| !matches!(one.gate, Gate::SendLag | Gate::Busy));
+    !record.validity.valid && (about_audit || record.measured.recoveries.is_none())
 }
 
 /// Whether a run gets brokers of its own: a JVM that was killed is cold afterwards, and brokers that somebody else runs are

@@ -32,7 +32,7 @@ const FAULTS_OF_SHIPPED: [&str; 4] = ["scale-out", "node-crash", "broker-restart
 const FAULTS_OF_SHIPPED_S: f64 = 14.0;
 /// What every scenario of the fault matrix is run with. Its latencies are no one's ranking: what a fault does to the machine
 /// (a JVM that starts, a thousand handshakes) must not make the generator's send lag an objection.
-const FAULTS_OVERRIDES: [&str; 2] = ["recover=true", "target_ms=500"];
+const FAULTS_OVERRIDES: [&str; 2] = ["recover=true", "target_ms=1000"];
 /// Scenario whose capacity a full comparison searches.
 const CAPACITY_IN_FULL: &str = "small-rooms";
 /// Runs that a search takes as a rule, for the estimate: seven rates, two runs each, now and then a third.

@@ -27,8 +27,27 @@ pub(super) struct Recorder {
 #[derive(Debug, Default)]
 struct Collected {
     point: Point,
-    delivery: Histogram,
+    /// Until every thread has reported: a histogram takes over 100 KiB, and a long run has thousands of intervals.
+    delivery: Option<Histogram>,
     threads: usize,
+}
+
+impl Collected {
+    fn add(&mut self, delivery: &Histogram) {
+        self.delivery
+            .get_or_insert_default()
+            .add(delivery)
+            .expect("all histograms of a run have the same bounds");
+    }
+
+    /// Keeps of the histogram what the series shows.
+    fn seal(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.point.delivery_us_p50 = delivery.quantile_us(0.5);
+            self.point.delivery_us_p99 = delivery.quantile_us(0.99);
+            self.point.delivery_us_max = delivery.max_us();
+        }
+    }
 }
 
 impl Recorder {
@@ -47,7 +66,10 @@ impl Recorder {
         point.delivered += interval.delivered;
         point.gaps += interval.gaps;
         point.connections += interval.connections;
-        collected.delivery.add(&interval.delivery).expect("all histograms of a run have the same bounds");
+        collected.add(&interval.delivery);
+        if collected.threads >= shared.plan.threads {
+            collected.seal();
+        }
         self.reconnects += interval.reconnects;
         *self.missing.entry(interval.index).or_default() += interval.missing;
         self.missing.retain(|&kept, _| kept + 2 > interval.index);
@@ -76,7 +98,7 @@ impl Recorder {
     pub(super) fn latest(&self, threads: usize) -> Option<(usize, &Point, Option<u64>)> {
         let index = self.points.iter().rposition(|collected| collected.threads == threads)?;
         let collected = &self.points[index];
-        Some((index, &collected.point, collected.delivery.quantile_us(0.99)))
+        Some((index, &collected.point, collected.point.delivery_us_p99))
     }
 
     /// Deliveries missing by now.
@@ -86,12 +108,9 @@ impl Recorder {
 
     /// The series, with what the audit found lost in each interval.
     pub(super) fn series(self, interval_us: u64, lost: &[u64]) -> Series {
-        let point = |(index, collected): (usize, Collected)| Point {
-            lost: lost.get(index).copied().unwrap_or(0),
-            delivery_us_p50: collected.delivery.quantile_us(0.5),
-            delivery_us_p99: collected.delivery.quantile_us(0.99),
-            delivery_us_max: collected.delivery.max_us(),
-            ..collected.point
+        let point = |(index, mut collected): (usize, Collected)| {
+            collected.seal();
+            Point { lost: lost.get(index).copied().unwrap_or(0), ..collected.point }
         };
         Series {
             interval_ms: interval_us / 1_000,
