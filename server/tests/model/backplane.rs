@@ -50,7 +50,7 @@ impl Node {
         let mut state = broker.lock();
         let (setup, link) = (state.setup, state.links.len());
         let read = state.sequence;
-        state.links.push(Link::new(setup.everything, read));
+        state.links.push(Link::new(&setup, read));
         drop(state);
         tokio::spawn(deliver(Arc::clone(&broker), link, entrance));
         Arc::new(Self { broker, setup, link, stats: Stats::default() })
@@ -157,7 +157,7 @@ impl Backplane for Node {
             }
             up(&broker, link).await?;
             if !is_hidden(&room) && take_one(&mut broker.lock().links[link].fail_joins) {
-                broker.lock().links[link].joined.remove(&room);
+                broker.lock().links[link].leave(&room);
                 return Err(failure(ErrorKind::Unreachable, "join"));
             }
             // Where positions count up by one, what the room carried meanwhile may be counted in.
@@ -172,7 +172,7 @@ impl Backplane for Node {
     fn leave(&self, room: &RoomId) -> BoxFuture<'static, Result<()>> {
         let mut broker = self.broker.lock();
         let link = &mut broker.links[self.link];
-        link.joined.remove(room);
+        link.leave(room);
         if self.setup.numbers != Numbers::Dense && !self.setup.everything {
             link.forget(room);
         }
@@ -197,11 +197,10 @@ impl Backplane for Node {
 fn begin(broker: &Mutex<Broker>, link: usize, room: &RoomId) -> Position {
     let mut broker = broker.lock();
     let read = broker.links[link].read;
-    broker.links[link].joined.insert(room.clone());
-    if broker.setup.everything && broker.setup.numbers != Numbers::Dense {
-        return broker.rising(read, link);
-    }
-    broker.top(room, link)
+    let reads_on = broker.setup.everything && broker.setup.numbers != Numbers::Dense;
+    let position = if reads_on { broker.rising(read, link) } else { broker.top(room, link) };
+    broker.links[link].join(room, position);
+    position
 }
 
 impl Node {

@@ -153,6 +153,9 @@ impl Broker {
 
     pub(crate) fn resume(&mut self, room: &RoomId, since: Position, limit: usize, link: usize) -> Resumed {
         let top = self.top(room, link);
+        if let Some(remembered) = self.links[link].remembered(room, since, top, limit) {
+            return remembered;
+        }
         let Some(first) = self.count_at(room, since) else { return Resumed::Incomplete { top } };
         let log = &self.rooms.entry(room.clone()).or_default();
         if first < log.kept_from || log.entries.len() - first > limit {

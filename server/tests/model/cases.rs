@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 use crate::cluster::{Cluster, Wrong};
 use crate::oracle::Verdict;
 use crate::random::Random;
+use crate::record::Tally;
 use crate::steps::{self, Setup, Step};
 
 /// Runs that are spent on making a failing history shorter.
@@ -51,18 +52,23 @@ impl Case {
         self.play(wrong).0
     }
 
-    /// What its clients saw, for comparison.
-    pub(crate) fn trace(&self) -> String {
-        self.play(None).1
+    /// Counts what comes about in it.
+    pub(crate) fn count(&self, tally: &mut Tally) {
+        self.play(None).1.count(tally);
     }
 
-    fn play(&self, wrong: Option<Wrong>) -> (Verdict, String) {
+    /// What its clients saw, for comparison.
+    pub(crate) fn trace(&self) -> String {
+        self.play(None).1.trace()
+    }
+
+    fn play(&self, wrong: Option<Wrong>) -> (Verdict, Cluster) {
         let runtime =
             Builder::new_current_thread().enable_all().start_paused(true).event_interval(2).build().unwrap();
         let steps: Vec<Step> = self.steps.iter().map(|(_, step)| *step).collect();
         let mut cluster = Cluster::new(self.setup, wrong);
         let verdict = runtime.block_on(cluster.run(&steps));
-        (verdict, cluster.trace())
+        (verdict, cluster)
     }
 
     fn without(&self, first: usize, count: usize) -> Self {

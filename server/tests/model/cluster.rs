@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::lies::Lie;
 use crate::link::Down;
 use crate::oracle::{self, Verdict};
+use crate::record::Tally;
 use crate::steps::{Action, CLIENTS, NODES, ROOMS, Setup, Step};
 
 /// Turns after which nothing moves any more without time passing.
@@ -90,6 +91,16 @@ impl Cluster {
     pub(crate) fn trace(&self) -> String {
         let seen = self.clients.iter().flat_map(|client| client.places.iter().map(|place| &place.seen));
         format!("{:?}", seen.collect::<Vec<_>>())
+    }
+
+    /// Counts what came about.
+    pub(crate) fn count(&self, tally: &mut Tally) {
+        for client in &self.clients {
+            client.places.iter().flat_map(|place| &place.seen).for_each(|seen| tally.see(seen));
+            let acknowledged = client.sent.iter().filter(|sent| sent.acknowledged).count();
+            tally.acknowledged += acknowledged;
+            tally.unacknowledged += client.sent.len() - acknowledged;
+        }
     }
 
     /// Lets everything come to rest, and asks who is where.

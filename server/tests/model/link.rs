@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use manifold_strategies::{Event, Message, RoomId};
+use manifold_strategies::guarantees::Positions;
+use manifold_strategies::ring::{Feed, Limits, Rings};
+use manifold_strategies::{Event, Message, Position, Resumed, RoomId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::is_hidden;
-use crate::steps::Numbers;
+use crate::steps::{Numbers, Setup};
+
+/// Messages of a room that a node keeps.
+const RING_MESSAGES: usize = 10;
 
 /// An event on its way to a node.
 struct Queued {
@@ -59,6 +64,8 @@ pub(crate) struct Link {
     /// Up to where the node has read the log.
     pub(crate) read: u64,
     everything: bool,
+    /// What the node keeps of the rooms that it has joined, and looks at first.
+    rings: Option<Rings>,
     queue: VecDeque<Queued>,
     /// What the broken link has lost, by room: gaps, and new numberings between them.
     missed: BTreeMap<RoomId, Vec<Event>>,
@@ -66,8 +73,39 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(everything: bool, read: u64) -> Self {
-        Self { everything, read, ..Self::default() }
+    pub(crate) fn new(setup: &Setup, read: u64) -> Self {
+        let positions = if setup.numbers == Numbers::Dense { Positions::Dense } else { Positions::Rising };
+        let limits = Limits::new(RING_MESSAGES, Duration::from_secs(600));
+        let rings =
+            setup.rings.then(|| Rings::new(Feed::Begun, positions, limits, Instant::now().into_std()));
+        Self { everything: setup.everything, rings, read, ..Self::default() }
+    }
+
+    /// Lets a room's messages come: those after `position`.
+    pub(crate) fn join(&mut self, room: &RoomId, position: Position) {
+        self.joined.insert(room.clone());
+        if let Some(rings) = &mut self.rings {
+            rings.begin(room, position, position.offset);
+        }
+    }
+
+    pub(crate) fn leave(&mut self, room: &RoomId) {
+        self.joined.remove(room);
+        if let Some(rings) = &mut self.rings {
+            rings.end(room);
+        }
+    }
+
+    /// What the node's own memory has for a member that comes back; `top` is where the room stands.
+    pub(crate) fn remembered(
+        &mut self,
+        room: &RoomId,
+        since: Position,
+        top: Position,
+        limit: usize,
+    ) -> Option<Resumed> {
+        let rings = self.rings.as_mut().filter(|_| self.queue.is_empty() && self.down.is_none())?;
+        rings.after(room, since, top, limit, Instant::now().into_std())
     }
 
     /// Whether messages of a room go to this node.
@@ -231,6 +269,9 @@ impl Link {
             }
             let Queued { event, sequence, .. } = self.queue.pop_front()?;
             self.read = self.read.max(sequence);
+            if let Some(rings) = &mut self.rings {
+                rings.note(std::slice::from_ref(&event), now.into_std());
+            }
             batch.push(event);
         }
         None

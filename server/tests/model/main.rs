@@ -42,9 +42,10 @@ use cases::{Case, env_number};
 use cluster::Wrong;
 use lies::Lie;
 use manifold_strategies::faulty::Fault;
+use record::Tally;
 
 /// Cases of a run, unless the environment says otherwise.
-const CASES: u64 = 3_000;
+const CASES: u64 = 2_000;
 /// Seeds within which a lie must be found out.
 const SEEDS_FOR_A_LIE: u64 = 400;
 
@@ -76,6 +77,14 @@ fn a_seed_is_a_history() {
         let (first, second) = (Case::of(seed).trace(), Case::of(seed).trace());
         assert_eq!(first, second, "seed {seed} went two ways");
     }
+}
+
+#[test]
+fn histories_are_rich() {
+    let mut tally = Tally::default();
+    (0..200).for_each(|seed| Case::of(seed).count(&mut tally));
+    println!("{tally:?}");
+    assert!(tally.least() >= 15, "too little comes about in 200 cases: {tally:?}");
 }
 
 #[test]

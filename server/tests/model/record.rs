@@ -69,3 +69,47 @@ impl Told {
         }
     }
 }
+
+/// How often what the oracle judges came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    pub(crate) live: usize,
+    /// Recoveries with nothing missed, with something, and in another numbering.
+    pub(crate) recovered_nothing: usize,
+    pub(crate) recovered: usize,
+    pub(crate) handed_over: usize,
+    pub(crate) not_recovered: usize,
+    pub(crate) sent_away: usize,
+    pub(crate) cut: usize,
+    pub(crate) acknowledged: usize,
+    pub(crate) unacknowledged: usize,
+}
+
+impl Tally {
+    pub(crate) fn see(&mut self, seen: &Seen) {
+        match seen {
+            Seen::Entered(entered) if entered.came_back => {
+                let count = match (entered.recovered, entered.missed.is_empty()) {
+                    (false, _) => &mut self.not_recovered,
+                    (true, true) => &mut self.recovered_nothing,
+                    (true, false) if entered.epoch.ends_with('~') => &mut self.handed_over,
+                    (true, false) => &mut self.recovered,
+                };
+                *count += 1;
+            }
+            Seen::Got(_) => self.live += 1,
+            Seen::SentAway(_) => self.sent_away += 1,
+            Seen::Cut => self.cut += 1,
+            Seen::Entered(_) | Seen::Left => {}
+        }
+    }
+
+    /// What came about least often, as a number.
+    pub(crate) fn least(&self) -> usize {
+        let Self { live, recovered_nothing, recovered, handed_over, not_recovered, .. } = *self;
+        let Self { sent_away, cut, acknowledged, unacknowledged, .. } = *self;
+        let entries = [live, recovered_nothing, recovered, handed_over, not_recovered];
+        let rest = [sent_away, cut, acknowledged, unacknowledged];
+        entries.into_iter().chain(rest).min().unwrap_or_default()
+    }
+}

@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) numbers: Numbers,
     /// Nodes receive all rooms, not just those that they joined.
     pub(crate) everything: bool,
+    /// Nodes look into memory of their own before they ask the broker for history.
+    pub(crate) rings: bool,
     /// A join takes effect before it resolves.
     pub(crate) early_joins: bool,
     /// Nothing happens that may lose anything: then everybody who comes back has to recover.
@@ -172,12 +174,13 @@ impl Setup {
         Self {
             numbers: random.pick(&[Numbers::Dense, Numbers::Dense, Numbers::Rising, Numbers::Copies]),
             everything: random.percent(50),
+            rings: random.percent(50),
             early_joins: random.percent(50),
             calm: random.percent(25),
             giant_members_min: random.pick(&[2, 512, 512]),
             leave_linger_ms: random.pick(&[0, 0, 20, 1_000]),
             hold_bytes_max: random.pick(&[1_024, 1 << 20]),
-            recovery_messages_max: random.pick(&[5, 300, 300]),
+            recovery_messages_max: random.pick(&[2, 5, 300]),
         }
         .made_calm()
     }
@@ -238,8 +241,8 @@ fn action(random: &mut Random, setup: &Setup) -> Action {
         90..91 => Action::Swap { node },
         91..92 => Action::FailJoins { node, count },
         92..93 => Action::FailHistory { node, count },
-        93..95 => Action::Evict { room, keep: random.below(4) },
-        95..97 => Action::Renumber { room },
+        93..96 => Action::Evict { room, keep: random.below(4) },
+        96..97 => Action::Renumber { room },
         97..98 => Action::Skip { room },
         _ => Action::LoseHidden { node, count },
     }
