@@ -182,7 +182,9 @@ async function startNode(model, listen, name, apiKey) {
   return { name, child, exited, address: address.replace(/\/$/, ""), log: () => log };
 }
 
-/** Reads lines like `  n1  http://127.0.0.1:8000/    log: …` up to the last one: addresses of nodes, and where everybody's log is. */
+/**
+ * Reads lines like `  n1  http://127.0.0.1:8000/    log: …` up to the last one: addresses of nodes, and everybody's log.
+ */
 async function readAddresses(child, exited, log) {
   let output = "";
   child.stdout.setEncoding("utf8");
