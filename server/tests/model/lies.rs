@@ -50,6 +50,20 @@ impl Lie {
         Self::Ghost,
         Self::Absent,
     ];
+    /// What the oracle has to say of it.
+    pub(crate) fn shows(self) -> &'static str {
+        match self {
+            Self::Lose | Self::Swap | Self::RecoverWithout | Self::RecoverSwapped => "missing before",
+            Self::Repeat | Self::RecoverTwice => "came twice",
+            Self::RecoverInVain | Self::Hush => "not told",
+            Self::Stranger => "nobody published here",
+            Self::Shift => "does not stand at",
+            Self::RecoverNever => "could not recover, and nothing was lost",
+            Self::Acknowledge => "acknowledged and is nowhere",
+            Self::Ghost | Self::Absent => "are there, and",
+        }
+    }
+
     /// Every how many messages a lie is told.
     const EVERY: u64 = 7;
 }
@@ -99,7 +113,10 @@ impl Liar {
             Some(Lie::RecoverTwice) => missed.extend(missed.first().copied()),
             Some(Lie::RecoverSwapped) if missed.len() > 1 => missed.swap(0, 1),
             Some(Lie::RecoverInVain) => entered.recovered |= entered.came_back,
-            Some(Lie::RecoverNever) => entered.recovered = false,
+            Some(Lie::RecoverNever) => {
+                entered.recovered = false;
+                missed.clear();
+            }
             _ => {}
         }
     }
