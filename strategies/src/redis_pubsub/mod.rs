@@ -4,12 +4,16 @@
 //!   atomically; see `scripts`.
 //! - A node subscribes to the rooms that have local members, and lets go of them some seconds after the last one left.
 //! - Messages, confirmations and the tops of rooms arrive over one connection in one order, so a missing message is found
-//!   exactly: by the next message, by the heartbeat (a lost *last* message), or when a broken link is back. What Redis
-//!   did not deliver is declared as a gap. Who then resumes gets it from the stream, as far as that reaches.
+//!   exactly: by the next message, by the heartbeat (a lost *last* message), or when a broken link is back. It is read back
+//!   from the stream while the room stands still and the others go on; what the stream has no more is declared as a gap.
+//!   See `repair`.
+//! - A server that froze is noticed within one and a half times `response_timeout_ms`, and a quiet one is asked for a sign of life.
+//!   It has lost nothing yet; the link counts as down until it is heard again.
 //! - When numbering restarts the room gets a new epoch: Redis lost its data, or was restarted with it, or a failover made a
-//!   replica the master, or the room's slot moved. That is declared as a gap too, an empty one if nothing is known to be
+//!   replica the master, or the same server came back into office after another one, or the room's slot moved. That is declared as a gap too, an empty one if nothing is known to be
 //!   missing. A replica, or a file, may be older than what was acknowledged, and nobody can tell by how much: so nothing
-//!   of before can be resumed, and no number is used twice.
+//!   of before can be resumed, and no number is used twice. Redis does not tell a new term of office from the first replica
+//!   ever, or from an hour without any: rooms are numbered anew then, too.
 //!
 //! # What the guarantees mean
 //! Publishes that got no reply before the link broke are sent again, and a client may retry with the same message id. Redis

@@ -1,12 +1,12 @@
 //! The sequence of a room: how Redis counts it, and how a node notices that it missed something.
 //!
 //! Redis keeps one short string per room, its *head*: epoch and offset, big-endian, the life of the server that wrote it, and
-//! when it was last kept from expiring. The first 16 bytes stand in front of every published message as well. Key and channel have the same name, so
-//! in a cluster they share a slot whatever braces the room's name contains. Epoch and offset live and die together: a Redis
-//! that lost the key (restart, expiry, eviction) draws a new random epoch with the next message, so numbers are never
-//! used twice under one epoch. Neither are they after a failover, or a restart with data: what a replica or a file holds
-//! may be older than what was published, so the first that asks of a room in the server's new life starts a new epoch
-//! (see `scripts`).
+//! when it was last kept from expiring. The first 16 bytes stand in front of every published message as well. Key and
+//! channel have the same name, so in a cluster they share a slot whatever braces the room's name contains. Epoch and offset
+//! live and die together: a Redis that lost the key (restart, expiry, eviction) draws a new random epoch with the next
+//! message, so numbers are never used twice under one epoch. Neither are they after a failover, or a restart with data: what
+//! a replica or a file holds may be older than what was published, so the first that asks of a room in the server's new
+//! life starts a new epoch (see `scripts`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
