@@ -22,6 +22,7 @@ mod positions;
 mod presence;
 mod presence_churn;
 mod presence_giant;
+mod readme;
 mod recovery;
 mod recovery_refused;
 mod slow_consumer;
