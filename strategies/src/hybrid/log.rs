@@ -107,6 +107,18 @@ impl Log {
         (0..self.fences.len() as i32).collect()
     }
 
+    /// Where every partition ends. One that was created a moment ago may have no leader yet.
+    pub(super) async fn ends(&self) -> Result<Vec<(i32, i64)>> {
+        let until = Instant::now() + LOOK_TIMEOUT;
+        loop {
+            let (topic, partitions) = (self.topic.clone(), self.partitions());
+            match self.cluster.run(move |cluster| cluster.ends_blocking(&topic, &partitions)).await {
+                Err(error) if error.is_temporary() && Instant::now() < until => sleep(RETRY_PAUSE).await,
+                ends => return ends,
+            }
+        }
+    }
+
     /// The partition of a room.
     pub(super) fn partition_of(&self, room: &RoomId) -> i32 {
         self.partitioner.partition_of(room.as_str().as_bytes())

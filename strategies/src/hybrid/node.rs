@@ -51,8 +51,7 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let address = Address::parse(start.redis()?)?;
     let stats = Arc::new(Stats::default());
     let log = Arc::new(Log::connect(&start, &settings, Arc::clone(&stats)).await?);
-    let (topic, partitions) = (log.topic.clone(), log.partitions());
-    let ends = log.cluster.run(move |cluster| cluster.ends_blocking(&topic, &partitions)).await?;
+    let ends = log.ends().await?;
     let mut tail = vec![0; ends.len()];
     for (partition, end) in &ends {
         if let Some(next) = tail.get_mut(*partition as usize) {

@@ -5,9 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use manifold_strategies::clients::kafka::{Cluster, Connection, TopicSpec};
 use manifold_strategies::{Event, RoomId};
-use tokio::time::interval;
+use tokio::sync::watch;
+use tokio::time::{interval, sleep};
 
-use crate::node::{Node, ROOM, audit, brokers, shutdown, start_of, stream};
+use crate::comeback::{come_back, keep_coming_back};
+use crate::node::{
+    BOTH, Node, ROOM, audit, brokers, shutdown, start_of, stream, stream_until, until_acknowledged,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
@@ -30,6 +34,76 @@ async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
         ensure!(node.gap_messages() == 0, "{} declared lost", node.gap_messages());
     }
     shutdown(nodes).await
+}
+
+/// What happens to Kafka, for longer than a publish may wait.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Killed,
+    Frozen,
+}
+
+async fn members_come_back_across(fate: Fate) -> Result<()> {
+    for first in BOTH {
+        let brokers = brokers()?;
+        let kafka = brokers.process("kafka").or_else(|| brokers.process("kafka-1")).expect("it runs").clone();
+        // The stream tells what was shown and then refused.
+        let settings =
+            format!("{first}\npartitions = 1\npublish_timeout_ms = 1500\nhistory_messages = 10000");
+        let nodes = Node::three(&brokers, &settings).await?;
+        let (stop_streams, stopped) = watch::channel(false);
+        let (stop, coming_back) = keep_coming_back(&nodes[1], &nodes[2]);
+        let streams = [stream_until(&nodes[0], stopped.clone()), stream_until(&nodes[2], stopped)];
+        nodes[1].inbox.wait_for(ROOM, 300).await?;
+        match fate {
+            Fate::Killed => kafka.kill()?,
+            Fate::Frozen => kafka.stop()?,
+        }
+        // Part of the fault.
+        sleep(Duration::from_millis(3_000)).await;
+        match fate {
+            Fate::Killed => tokio::task::spawn_blocking(move || kafka.restart()).await??,
+            Fate::Frozen => kafka.cont()?,
+        }
+        until_acknowledged(&nodes[0], "another").await?;
+        nodes[1].inbox.wait_for(ROOM, nodes[1].inbox.of(ROOM).len() + 300).await?;
+        stop_streams.send_replace(true);
+        let [a, c] = streams;
+        let ((a, refused_a), (c, refused_c)) = (a.await??, c.await??);
+        let last =
+            |name: &str, numbers: &[usize]| format!("{name}:{}", numbers.last().copied().unwrap_or_default());
+        let (last_a, last_c) = (last("a", &a), last("c", &c));
+        for node in &nodes {
+            let arrived = || {
+                let texts = node.inbox.texts(ROOM);
+                texts.contains(&last_a) && texts.contains(&last_c)
+            };
+            node.inbox.wait_until("the last messages", arrived).await?;
+            audit(node, "a", &a)?;
+            audit(node, "c", &c)?;
+        }
+        stop.send_replace(true);
+        let (meanwhile, other) = (coming_back.await??, come_back(&nodes[1], &nodes[2]).await?);
+        eprintln!(
+            "{fate:?}, {first}: {} and {} acknowledged, {refused_a} and {refused_c} refused, \
+             meanwhile {meanwhile:?}, then {other:?}",
+            a.len(),
+            c.len()
+        );
+        ensure!(other.complete >= 10, "hardly anybody came back: {other:?}");
+        shutdown(nodes).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_back_across_a_killed_log() -> Result<()> {
+    members_come_back_across(Fate::Killed).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_back_across_a_frozen_log() -> Result<()> {
+    members_come_back_across(Fate::Frozen).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

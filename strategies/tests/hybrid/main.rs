@@ -4,11 +4,14 @@
 //! publisher, whichever path it took. Whoever comes back gets what it missed, or is told that it does not.
 #![cfg(feature = "hybrid")]
 
+mod comeback;
 #[path = "../conformance/inbox.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod inbox;
 mod node;
 
+mod both;
+mod failover;
 mod log;
 mod outages;
 mod resume;

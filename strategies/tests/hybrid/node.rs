@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use manifold_compose::{Environment, KafkaTopology, Purpose, RedisTopology, Request};
 use manifold_strategies::clients::redis::connection::{Connection, Opening};
 use manifold_strategies::{Backplane, Envelope, Event, MessageId, RoomId, Start, find};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 
@@ -19,9 +20,13 @@ pub(crate) const ROOM: &str = "room";
 pub(crate) const BOTH: [&str; 2] = ["first = 'fast'", "first = 'durable'"];
 
 pub(crate) fn brokers() -> Result<Environment> {
+    brokers_with(RedisTopology::Single)
+}
+
+pub(crate) fn brokers_with(redis: RedisTopology) -> Result<Environment> {
     let request = Request {
         kafka: Some(KafkaTopology::Single),
-        redis: Some(RedisTopology::Single),
+        redis: Some(redis),
         purpose: Purpose::Tests,
         kafka_given: None,
         redis_given: None,
@@ -92,16 +97,22 @@ impl Node {
         self.backplane.stats().gap_messages.get()
     }
 
+    /// The room's events that say that something may be missing.
+    pub(crate) fn gaps(&self) -> usize {
+        self.inbox.all().iter().filter(|event| matches!(event, Event::Gap { .. })).count()
+    }
+
     pub(crate) fn reconnects(&self) -> usize {
         self.inbox.all().iter().filter(|event| **event == Event::Reconnected).count()
     }
 }
 
 pub(crate) fn envelope(room: &str, text: &str) -> Envelope {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Envelope {
         room: RoomId::new(room),
         id: MessageId(rand::random()),
-        published_at_us: 1,
+        published_at_us: now.as_micros() as u64,
         info: bytes::Bytes::new(),
         payload: text.to_owned().into_bytes().into(),
     }
@@ -126,6 +137,45 @@ pub(crate) fn stream(node: &Node, count: usize) -> JoinHandle<Vec<usize>> {
         }
         acknowledged
     })
+}
+
+/// Publishes `{node}:{number}` for rising numbers, 250 per second, until told to stop. Returns the numbers that were acknowledged,
+/// and how many were not: each of those with an error that a retry may help.
+pub(crate) fn stream_until(
+    node: &Node,
+    mut stopped: watch::Receiver<bool>,
+) -> JoinHandle<Result<(Vec<usize>, usize)>> {
+    let node = node.clone();
+    tokio::spawn(async move {
+        let mut pace = interval(Duration::from_millis(4));
+        let mut sent = Vec::new();
+        while !*stopped.borrow_and_update() {
+            pace.tick().await;
+            sent.push(node.backplane.publish(envelope(ROOM, &format!("{}:{}", node.name, sent.len()))));
+        }
+        let (mut acknowledged, mut refused) = (Vec::new(), 0);
+        for (number, ack) in sent.into_iter().enumerate() {
+            match ack.await {
+                Ok(_) => acknowledged.push(number),
+                Err(error) => {
+                    ensure!(error.is_temporary(), "{}:{number}: {error}", node.name);
+                    refused += 1;
+                }
+            }
+        }
+        Ok((acknowledged, refused))
+    })
+}
+
+/// Publishes until a publish is acknowledged, which proves that the log takes messages again.
+pub(crate) async fn until_acknowledged(node: &Node, room: &str) -> Result<()> {
+    let until = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match node.publish(room, "again").await {
+            Ok(()) => return Ok(()),
+            Err(error) => ensure!(tokio::time::Instant::now() < until, "the log does not come back: {error}"),
+        }
+    }
 }
 
 /// Checks that every acknowledged number of a stream arrived at `node` once, and all in order.
