@@ -12,6 +12,7 @@ from centrifuge import (
     ConnectedContext,
     LeaveContext,
     PublicationContext,
+    ReplyError,
     SubscribedContext,
     SubscriptionErrorContext,
     SubscriptionEventHandler,
@@ -97,6 +98,13 @@ class Member(SubscriptionEventHandler):
         await self._watched.until(lambda: len(self.received) >= count, what, seconds)
         return [data["n"] for data in self.received]
 
+    async def hears(self, speaker: "Speaker", seconds: float = WITHIN_S) -> list[int]:
+        """Waits for a speaker's last word, and returns the numbers of all publications."""
+        what = lambda: f"the last word is missing from {len(self.received)} publications ({self.problems})"  # noqa: E731
+        last = speaker.count - 1
+        await self._watched.until(lambda: any(data["n"] == last for data in self.received), what, seconds)
+        return [data["n"] for data in self.received]
+
     async def has_seen_leave(self, ids: set[str], seconds: float) -> None:
         await self._watched.until(lambda: ids <= self.left, lambda: f"no leave of {ids - self.left}", seconds)
 
@@ -118,6 +126,8 @@ class Speaker:
         self.client = Client(endpoint, proxy=None)
         self.channel = channel
         self.count = 0
+        # What was refused for the time being: nobody knows whether it arrives.
+        self.refused: set[int] = set()
         self._watched = Watched()
 
     async def say(self, count: int) -> None:
@@ -127,6 +137,17 @@ class Speaker:
             await self.client.publish(self.channel, {"n": n})
             self._watched.wake()
 
+    async def try_to_say(self) -> bool:
+        """Publishes one message; a server that has no time for it just now may say so."""
+        n = self.count
+        try:
+            await self.say(1)
+        except ReplyError as error:
+            if not error.temporary:
+                raise
+            self.refused.add(n)
+        return n not in self.refused
+
     async def goes_on(self, count: int) -> None:
         """Waits until so many more were published."""
         target = self.count + count
@@ -134,12 +155,12 @@ class Speaker:
 
     @contextlib.asynccontextmanager
     async def talking(self, seconds: float) -> AsyncIterator[None]:
-        """Publishes one message each `seconds` meanwhile."""
+        """Publishes one message each `seconds` meanwhile, and at the end one that is acknowledged."""
         silence = asyncio.Event()
 
         async def talk() -> None:
             while not silence.is_set():
-                await self.say(1)
+                await self.try_to_say()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(silence.wait(), seconds)
 
@@ -149,6 +170,9 @@ class Speaker:
         finally:
             silence.set()
             await talk_task
+        async with asyncio.timeout(WITHIN_S):
+            while not await self.try_to_say():
+                pass
 
 
 def api(address: str, key: str, method: str, params: dict) -> dict:
