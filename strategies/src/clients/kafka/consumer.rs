@@ -275,7 +275,9 @@ fn read(shared: &Shared, mut sink: impl RecordSink) {
         while let Some(polled) = next {
             match polled {
                 Ok(message) => {
-                    sink.record(&record(&message));
+                    let record = record(&message);
+                    shared.consumer.client().context().silence().heard(record.topic, record.partition);
+                    sink.record(&record);
                     records += 1;
                 }
                 Err(error) => watch.error(&mut sink, &error),

@@ -1,6 +1,6 @@
 //! Lag and link state, read from librdkafka's own statistics: exact, and without a request to the broker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -129,8 +129,8 @@ impl Health {
 pub struct Silence {
     any: AtomicBool,
     all: AtomicBool,
-    partitions: Mutex<HashSet<(String, i32)>>,
-    brokers: Mutex<HashSet<i64>>,
+    /// By silent broker, what it leads.
+    brokers: Mutex<HashMap<i64, Vec<(String, i32)>>>,
 }
 
 impl Silence {
@@ -143,32 +143,48 @@ impl Silence {
     pub fn covers(&self, topic: &str, partition: i32) -> bool {
         self.is_any()
             && (self.all.load(Relaxed)
-                || self.partitions.lock().iter().any(|(of, number)| of == topic && *number == partition))
+                || self.brokers.lock().values().any(|led| leads(led, topic, partition)))
+    }
+
+    /// A record of this partition came: its broker speaks again.
+    pub(super) fn heard(&self, topic: &str, partition: i32) {
+        if self.is_any() {
+            let mut brokers = self.brokers.lock();
+            brokers.retain(|_, led| !leads(led, topic, partition));
+            self.all.store(false, Relaxed);
+            self.any.store(!brokers.is_empty(), Relaxed);
+        }
     }
 
     fn note(&self, statistics: &Statistics<'_>, limit: Duration) {
         let limit_us = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
         let mut silent = self.brokers.lock();
-        let mut partitions = HashSet::new();
         let mut all = true;
         for broker in statistics.brokers.values().filter(|broker| !broker.toppars.is_empty()) {
             // What was only just asked cannot be answered yet; but one that was silent is, until it speaks.
-            let asked = broker.txidle > limit_us || silent.contains(&broker.nodeid);
+            let asked = broker.txidle > limit_us || silent.contains_key(&broker.nodeid);
             let owes = broker.state == "UP" && broker.waitresp_cnt > 0;
             if owes && asked && broker.rxidle > limit_us {
-                silent.insert(broker.nodeid);
-                partitions
-                    .extend(broker.toppars.values().map(|part| (part.topic.to_owned(), part.partition)));
+                let led = broker.toppars.values().map(|part| (part.topic.to_owned(), part.partition));
+                silent.insert(broker.nodeid, led.collect());
             } else {
                 silent.remove(&broker.nodeid);
                 all = false;
             }
         }
-        let any = !partitions.is_empty();
-        *self.partitions.lock() = partitions;
+        // One that leads nothing any more is nobody's concern.
+        let leads_some = |id: &i64| {
+            statistics.brokers.values().any(|broker| broker.nodeid == *id && !broker.toppars.is_empty())
+        };
+        silent.retain(|id, _| leads_some(id));
+        let any = !silent.is_empty();
         self.all.store(any && all, Relaxed);
         self.any.store(any, Relaxed);
     }
+}
+
+fn leads(led: &[(String, i32)], topic: &str, partition: i32) -> bool {
+    led.iter().any(|(of, number)| of == topic && *number == partition)
 }
 
 impl ClientContext for Health {
@@ -324,5 +340,8 @@ mod tests {
         assert!(health.silence().covers("another topic", 7), "it is the only one");
         assert!(!idle(&health, 10, 10));
         assert!(!health.silence().is_any());
+        assert!(idle(&health, 1_100, 1_100));
+        health.silence().heard("t", 0);
+        assert!(!health.silence().covers("t", 0), "it spoke");
     }
 }
