@@ -1,6 +1,8 @@
 //! What an operator, or a full machine, does to brokers that run: topics grown or deleted, Redis reconfigured, slots
 //! moved to another server, files and memory that run out.
 
+use std::collections::BTreeSet;
+
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::environment::Environment;
@@ -57,8 +59,12 @@ impl Process {
     /// [`Error::ProcessState`] where it does not run, [`Error::Io`] where the system refuses.
     pub fn limit_open_files(&self, further: Option<u64>) -> Result<()> {
         let folder = format!("/proc/{}/fd", self.pid());
-        let open = std::fs::read_dir(&folder).doing(|| format!("cannot list {folder}"))?.count() as u64;
-        self.limit(Resource::Nofile, further.map(|further| open + further))
+        let entries = std::fs::read_dir(&folder).doing(|| format!("cannot list {folder}"))?;
+        let open: BTreeSet<u64> =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        // The limit is one on numbers, and a new file gets the lowest that is free.
+        let lowest_free = (0..).zip(&open).take_while(|(number, open)| number == *open).count() as u64;
+        self.limit(Resource::Nofile, further.map(|further| lowest_free + further))
     }
 
     /// Limits how large a file the process may write, in bytes, as a full disk does; `None` lifts the limit again. It ends

@@ -18,6 +18,9 @@ const DONE_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) fn grow(bootstrap: &str, prefix: &str) -> Result<Vec<String>> {
     let admin = admin(bootstrap)?;
     let before = topics(&admin, prefix)?;
+    if before.is_empty() {
+        return Ok(Vec::new());
+    }
     let growth: Vec<(String, usize)> = before.iter().map(|(name, old)| (name.clone(), old * 2)).collect();
     let wanted: Vec<NewPartitions<'_>> =
         growth.iter().map(|(name, partitions)| NewPartitions::new(name, *partitions)).collect();
@@ -34,6 +37,9 @@ pub(crate) fn grow(bootstrap: &str, prefix: &str) -> Result<Vec<String>> {
 pub(crate) fn delete(bootstrap: &str, prefix: &str) -> Result<Vec<String>> {
     let admin = admin(bootstrap)?;
     let before = names(topics(&admin, prefix)?);
+    if before.is_empty() {
+        return Ok(Vec::new());
+    }
     let doomed: Vec<&str> = before.iter().map(String::as_str).collect();
     let answers = block_on(admin.delete_topics(&doomed, &options()))
         .map_err(|error| failed("deleting topics", &error.to_string()))?;

@@ -205,7 +205,7 @@ impl Stage<'_> {
             }
             (Target::RedisMemory, _) => {
                 // Less than it uses already: everything that needs memory is refused.
-                let limit = if exhausted { "1mb" } else { "0" };
+                let limit = if exhausted { "1" } else { "0" };
                 self.configure_redis("maxmemory", limit)?
             }
             (Target::RedisBuffers, _) => {
