@@ -37,10 +37,13 @@ pub(crate) fn start(binary: &Binary, folder: &Path, servers: &mut Servers) -> Re
     for (process, node) in servers.processes.iter().zip(&nodes) {
         process.wait_until(READY_WITHIN, || client::ping(&node.address))?;
     }
-    for (index, process) in servers.processes.iter().enumerate() {
-        // Each command is refused or done, and doing it again is refused: only the connection is retried.
-        let mut connection = process.wait_until(READY_WITHIN, || client::connect(&nodes[index].address))?;
-        process.wait_until(READY_WITHIN, || introduce(&mut connection, index, &nodes))?;
+    // Whoever knows another node is refused an epoch of its own: so nobody meets anybody before all have theirs.
+    for introduce in [claim_slots, meet_the_next] {
+        for (index, process) in servers.processes.iter().enumerate() {
+            process.wait_until(READY_WITHIN, || {
+                introduce(&mut client::connect(&nodes[index].address)?, index, &nodes)
+            })?;
+        }
     }
     servers.processes.iter().try_for_each(Process::wait_ready)?;
     let addresses: Vec<&str> = nodes.iter().map(|node| node.address.as_str()).collect();
@@ -52,20 +55,34 @@ struct Node {
     bus: u16,
 }
 
-/// Gives a node its share of the slots, an epoch of its own, and the nodes that follow it.
-fn introduce(connection: &mut Connection, index: usize, nodes: &[Node]) -> Answer<()> {
+/// Gives a node its share of the slots and an epoch of its own. A reply that comes too late is asked for again, so what was done
+/// the first time is no error.
+fn claim_slots(connection: &mut Connection, index: usize, _: &[Node]) -> Answer<()> {
     let (first, past) = (SLOTS * index / MASTERS, SLOTS * (index + 1) / MASTERS);
     let slots: Vec<String> = (first..past).map(|slot| slot.to_string()).collect();
     let add: Vec<&str> =
         ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
-    ask::<String>(connection, &add).map_err(|error| brief(&error))?;
+    done(ask::<String>(connection, &add), "already busy").map_err(|error| brief(&error))?;
     // Distinct from the start, so that the nodes need not settle a collision of epochs.
-    ask::<String>(connection, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
+    let epoch = (index + 1).to_string();
+    done(ask::<String>(connection, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]), "already non-zero")
+}
+
+/// Makes a node known to those that follow it. May be repeated.
+fn meet_the_next(connection: &mut Connection, index: usize, nodes: &[Node]) -> Answer<()> {
     for node in &nodes[index + 1..] {
         let (host, port) = node.address.split_once(':').unwrap_or_default();
         ask::<String>(connection, &["CLUSTER", "MEET", host, port, &node.bus.to_string()])?;
     }
     Ok(())
+}
+
+/// Takes an error that says `before` for what it means to a new cluster: an earlier try did it.
+fn done(answer: Answer<String>, before: &str) -> Answer<()> {
+    match answer {
+        Err(error) if !error.contains(before) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a node sees all its peers and every slot served.
