@@ -30,10 +30,10 @@ use crate::clients::kafka::Incarnations;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 use crate::kafka_history::log::{Bounds, Found, Keep, Log, Wanted};
-use crate::kafka_history::page::{LOOK_BACK_RECORDS, Place};
+use crate::kafka_history::page::LOOK_BACK_RECORDS;
 
 /// Messages that a copy may have of a room beyond those that another one has too, and those that are asked for.
-const EXTRA_MESSAGES: usize = 1_000;
+pub(super) const EXTRA_MESSAGES: usize = 1_000;
 
 /// The history of a node's rooms. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,16 +51,16 @@ pub(super) struct RoomHistory {
 
 /// The copy that this node reads, and where it ended when this node was asked: all before was delivered.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
-    partition: i32,
-    epoch: u64,
-    end: i64,
+pub(super) struct Standing {
+    pub(super) partition: i32,
+    pub(super) epoch: u64,
+    pub(super) end: i64,
     /// Positions are those of the topic as it is now.
-    sound: bool,
+    pub(super) sound: bool,
 }
 
 impl Standing {
-    fn top(&self) -> Position {
+    pub(super) fn top(&self) -> Position {
         at(self.epoch, self.end - 1)
     }
 }
@@ -83,7 +83,7 @@ impl Asked<'_> {
 }
 
 /// The position of the message at an offset.
-fn at(epoch: u64, offset: i64) -> Position {
+pub(super) fn at(epoch: u64, offset: i64) -> Position {
     Position { epoch, offset: u64::try_from(offset + 1).unwrap_or(0) }
 }
 
@@ -91,12 +91,12 @@ fn ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn moved() -> Error {
+pub(super) fn moved() -> Error {
     timed_out("history", "this node is changing to another partition")
 }
 
 impl RoomHistory {
-    async fn standing(&self) -> Result<Standing> {
+    pub(super) async fn standing(&self) -> Result<Standing> {
         super::effective(self.status.clone(), self.join_timeout, "history").await?;
         let (partition, now) = self.places.current().ok_or_else(moved)?;
         let (mark, end) = (self.copies.mark(), self.log.end(partition).await?);
@@ -285,62 +285,9 @@ impl RoomHistory {
         let wanted = Wanted { room, partition, look: from, from, to, keep };
         Ok(self.log.read(wanted).await?.filter(|found| !found.more))
     }
-
-    async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {
-        let shown = self.copies.shown();
-        let standing = self.standing().await?;
-        let named = query.since.filter(|since| since.epoch != 0);
-        // All nodes answer alike, and one that has just started as well as an old one: out of the copy that goes back furthest.
-        let copy = match named {
-            Some(since) => self.copies.find(&shown, since.epoch),
-            None => shown.copies.iter().find(|copy| copy.reached.is_some()).copied(),
-        };
-        if !standing.sound {
-            return Err(moved());
-        }
-        let foreign = Page { messages: Vec::new(), top: standing.top(), foreign: true };
-        let is_nowhere = query.since.is_some_and(|since| since.epoch == 0 && since.offset > 0);
-        let Some(copy) = copy.filter(|_| !is_nowhere) else { return Ok(foreign) };
-        let Some((_, reached_ms)) = copy.reached else { return Ok(foreign) };
-        let epoch = self.copies.epoch(copy.partition, copy.owner);
-        let is_own = epoch == standing.epoch;
-        let Bounds { start, end } = self.log.bounds(copy.partition).await?;
-        let end = match shown.successor(&copy) {
-            _ if is_own => standing.end,
-            Some(next) => self.log.at_time(copy.partition, next.joined_ms).await?.min(end),
-            None => end,
-        };
-        let top = at(epoch, end - 1);
-        let next = query.since.map(|since| i64::try_from(since.offset).unwrap_or(i64::MAX));
-        if next.is_some_and(|next| next > end) {
-            return Ok(Page { top, ..foreign });
-        }
-        if query.limit == 0 {
-            return Ok(Page { messages: Vec::new(), top, foreign: false });
-        }
-        if is_own && let Some(rings) = &self.copies.rings {
-            let since = next.map(|next| at(epoch, next - 1));
-            let held = rings.lock().page(&room, PageQuery { since, ..query }, top, Instant::now());
-            if held.whole {
-                return Ok(held.page);
-            }
-        }
-        let whole_from = self.log.at_time(copy.partition, reached_ms).await?;
-        let reach = start.max(end - self.log.limits().records).max(whole_from.min(end));
-        let place = Place { room, partition: copy.partition, reach, end };
-        let found = match query.reverse {
-            true => place.newest(&self.log, next, query.limit).await?,
-            false => place.oldest(&self.log, next, query.limit).await?,
-        };
-        let mut messages = messages(found, epoch);
-        if query.reverse {
-            messages.reverse();
-        }
-        Ok(Page { messages, top, foreign: false })
-    }
 }
 
-fn messages(found: Found, epoch: u64) -> Vec<Message> {
+pub(super) fn messages(found: Found, epoch: u64) -> Vec<Message> {
     let placed = found.messages.into_iter();
     placed.map(|m| Message { position: at(epoch, m.offset), envelope: m.envelope }).collect()
 }

@@ -51,6 +51,7 @@ mod keeper;
 mod logs;
 mod membership;
 mod own;
+mod pages;
 mod places;
 mod reader;
 mod reading;
