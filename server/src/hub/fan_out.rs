@@ -241,14 +241,20 @@ impl Hub {
 
     /// The room's numbering starts anew, and nothing was lost by that. Who has a position of the old one stays, and gets what
     /// follows without offsets, which it would take for the old numbering's; who can recover, and would then recover what it
-    /// has, is sent away by the first message, and gets that one by history. A giant room has one frame for all: there the
-    /// first message shows the jump, and members with a position subscribe again.
+    /// has, is sent away by the first message, and gets that one by history. A giant room has one frame for all: there members
+    /// with a position subscribe again at once.
     fn renumber(&self, room: &RoomId, epoch: u64) {
         let Some(room) = self.find(room.as_str()) else { return };
+        let turn = room.turn.lock();
         let mut state = room.lock();
-        if state.giant.is_none() && state.members.len() < self.settings.giant_members_min {
-            state.renumber(epoch);
+        state.renumber(epoch);
+        if state.giant.is_some() || state.members.len() >= self.settings.giant_members_min {
+            state.renumbered = false;
+            let members = state.dismiss_positioned(&room.id, &[]);
+            self.note_dismissed(&room, members, "the numbering started anew");
         }
+        drop(turn);
+        self.tend_if_unwanted(&room, state);
     }
 
     /// The backplane lost messages of a room on their way here.
@@ -311,6 +317,6 @@ impl Room {
 
     /// Where the room stands, for a subscriber that wants to know.
     pub(super) fn position(state: &State) -> Position {
-        state.top.unwrap_or_default()
+        state.stands().unwrap_or_default()
     }
 }

@@ -173,6 +173,7 @@ impl Hub {
         let mut state = room.lock();
         reply(Room::position(&state));
         let slot = self.admit(&room, &mut state, session, grant);
+        state.trail_missed(slot);
         drop(state);
         // Hands the interest over. A gap may have ended the membership again by now: then this lets go of the room.
         drop(ticket);

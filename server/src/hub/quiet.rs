@@ -102,14 +102,16 @@ impl Hub {
         Look::Quiet
     }
 
-    /// Sends positioned members away if the room has still not come as far as it should have been a look ago. Its own position
-    /// stays where it is: what is late and not lost still has its place.
+    /// Sends positioned members away if the room has still not come as far as it should have been a look ago. Who enters from now
+    /// on stands where it should be. What arrived last stays the measure of what arrives next: what is late and not lost
+    /// still has its place, for members without a position.
     fn dismiss_behind(&self, room: &Arc<Room>, asked: Position) {
         let turn = room.turn.lock();
         let mut state = room.lock();
-        let behind = state.top.is_some_and(|top| top.epoch == asked.epoch && top.offset < asked.offset);
-        // Who has come back since has what is missing, or knows.
-        if behind && state.missed_to.replace(asked) != Some(asked) {
+        // Who has come back since an earlier look has what was missing by then, or knows.
+        let behind = |stands: Position| stands.epoch == asked.epoch && stands.offset < asked.offset;
+        if state.stands().is_some_and(behind) {
+            state.missed_to = Some(asked);
             tracing::warn!(room = %room.id, top = ?state.top, ?asked, "the last messages did not arrive");
             self.metrics.count_position_behind();
             let members = state.dismiss_positioned(&room.id, &[]);

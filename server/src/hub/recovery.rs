@@ -145,12 +145,13 @@ impl Hub {
         let ending = match judged {
             Ok(()) => Ending::Complete { held: state.held_since(&recovery, &room, answer) },
             // What is known here is what the next message is measured by.
-            Err(outcome) => Ending::Incomplete { top: state.top.unwrap_or(top), outcome },
+            Err(outcome) => Ending::Incomplete { top: state.stands().unwrap_or(top), outcome },
         };
         let slot = reply(ending).then(|| {
             let slot = self.admit(&room, &mut state, session, grant);
-            if complete {
-                state.trail(slot, answer, numbering);
+            match complete {
+                true => state.trail(slot, answer, numbering),
+                false => state.trail_missed(slot),
             }
             slot
         });
@@ -195,8 +196,12 @@ impl State {
         if numbering != Numbering::Dense {
             return Ok(());
         }
-        // Between where the room stood when this began and what came since nothing is missing: that would have been a loss. What
-        // is left to see is that the answer reaches up to there.
+        // What is known to be missing here must be in the answer.
+        if self.missed_to.is_some_and(|missed| missed.epoch == top.epoch && missed.offset > top.offset) {
+            return Err(RecoveryOutcome::Hole);
+        }
+        // Between where the room stood when this began and what came since nothing else is missing: that would have been a loss.
+        // What is left to see is that the answer reaches up to there.
         let reached = match recovery.began_top {
             Some(began) => began.epoch != top.epoch || began.offset <= top.offset,
             None => {
@@ -232,6 +237,15 @@ impl State {
         let until_us = unix_us() + UNPLACED_PATIENCE_US;
         let trail = Trail { top, unplaced: Arc::clone(unplaced), until_us };
         self.comebacks.get_or_insert_default().trails.insert(slot, trail);
+    }
+
+    /// Sees to it that a new member does not get what comes late from before where it was told that the room stands.
+    pub(super) fn trail_missed(&mut self, slot: u32) {
+        let Some(top) = self.stands().filter(|stands| self.top != Some(*stands)) else { return };
+        if self.members.get_mut(slot).is_some_and(|member| member.positioned) {
+            let trail = Trail { top, unplaced: Arc::default(), until_us: 0 };
+            self.comebacks.get_or_insert_default().trails.insert(slot, trail);
+        }
     }
 
     /// Takes note of the room's newest message for those who come back. Says how many members are not to get it: their

@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) comebacks: Option<Box<Comebacks>>,
     /// The room's position is compared with the backplane's while it is quiet.
     pub(super) watched: bool,
-    /// The last position that such a comparison found to be missing.
+    /// The last position that such a comparison found to be missing: whoever has a position here stands there or further on.
     pub(super) missed_to: Option<Position>,
 }
 
@@ -123,12 +123,21 @@ impl State {
             || self.renumbered && self.members.iter().any(|member| member.void && member.recoverable)
     }
 
+    /// Where the room stands for those who enter it: ahead of what arrived, if the rest is known to be missing. What of that
+    /// arrives late is not for them.
+    pub(super) fn stands(&self) -> Option<Position> {
+        let top = self.top?;
+        let missed = self.missed_to.filter(|missed| missed.epoch == top.epoch && missed.offset > top.offset);
+        Some(missed.unwrap_or(top))
+    }
+
     fn compare(&self, position: Position, numbering: Numbering) -> Advance {
-        let Some(top) = self.top else { return Advance::Next };
+        let (Some(top), Some(stands)) = (self.top, self.stands()) else { return Advance::Next };
         if top.epoch != position.epoch {
             return Advance::Jump;
         }
-        let hole = numbering == Numbering::Dense && position.offset > top.offset + 1;
+        // Of what is missing up to where the room stands everybody who wants to know was told.
+        let hole = numbering == Numbering::Dense && position.offset > stands.offset + 1;
         match position.offset <= top.offset {
             true => Advance::Stale,
             false if hole => Advance::Jump,
@@ -208,6 +217,21 @@ mod tests {
         assert_eq!(advance(at(7, 7)), Advance::Next);
         assert_eq!(advance(at(8, 1)), Advance::Jump);
         assert_eq!(advance(at(8, 2)), Advance::Next);
+    }
+
+    #[test]
+    fn what_is_known_to_be_missing_is_no_hole_and_keeps_its_place() {
+        let mut state = State::default();
+        state.joined_at(at(7, 3));
+        state.missed_to = Some(at(7, 5));
+        assert_eq!(state.stands(), Some(at(7, 5)));
+        assert_eq!(state.advance(at(7, 4), Numbering::Dense), Advance::Next, "it comes late");
+        assert_eq!(state.advance(at(7, 4), Numbering::Dense), Advance::Stale);
+        assert_eq!(state.compare(at(7, 7), Numbering::Dense), Advance::Jump);
+        assert_eq!(state.advance(at(7, 6), Numbering::Dense), Advance::Next);
+        assert_eq!(state.stands(), Some(at(7, 6)));
+        state.renumber(8);
+        assert_eq!(state.stands(), Some(at(8, 0)));
     }
 
     #[test]

@@ -156,9 +156,38 @@ async fn a_room_that_grows_into_a_giant_after_a_new_numbering_sends_away_who_has
     let mut veteran = Client::connect(server.address()).await;
     positioned(&mut veteran).await;
     bus.send(Event::Renumbered { room: RoomId::new("a"), epoch: 78 });
+    // Shows that the room was small by then.
+    bus.send(late("0", 9, Position::default()));
+    assert_eq!(veteran.publication().await, 0);
     let mut newcomer = Client::in_room(server.address(), "a").await;
     bus.send(late("1", 1, Position { epoch: 78, offset: 1 }));
     assert!(veteran.next().await["push"]["pub"].get("offset").is_none());
     assert_eq!(veteran.next().await["push"]["unsubscribe"]["code"], 2500);
     assert_eq!(newcomer.next().await["push"]["pub"]["offset"], 1);
+}
+
+#[tokio::test]
+async fn a_giant_room_that_is_numbered_anew_sends_away_who_has_a_position_and_knows_where_it_stands() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let settings = manifold_server::config::Config { giant_members_min: 2, ..config() };
+    let server = serve_on(settings, move |entrance| on.backplane(entrance)).await;
+    let mut plain = Client::in_room(server.address(), "a").await;
+    let mut client = Client::connect(server.address()).await;
+    positioned(&mut client).await;
+    client.call(json!({"publish": {"channel": "a", "data": 1}})).await;
+    assert_eq!(client.publication().await, 1);
+    assert_eq!(plain.publication().await, 1);
+    let anew = |offset| Position { epoch: 78, offset };
+    bus.send(Event::Renumbered { room: RoomId::new("a"), epoch: 78 });
+    assert_eq!(client.next().await["push"]["unsubscribe"]["code"], 2500);
+    assert_eq!(positioned(&mut client).await, json!({"positioned": true, "epoch": "26"}));
+    // A gap of the new numbering means the new numbering's offsets.
+    bus.send(Event::Gap { room: RoomId::new("a"), from: 1, to: 3 });
+    assert_eq!(client.next().await["push"]["unsubscribe"]["code"], 2500);
+    assert_eq!(positioned(&mut client).await, json!({"positioned": true, "epoch": "26", "offset": 2}));
+    bus.send(late("3", 3, anew(3)));
+    for member in [&mut client, &mut plain] {
+        assert_eq!(member.next().await["push"]["pub"]["offset"], 3);
+    }
 }

@@ -35,8 +35,6 @@ struct Chain<'t> {
     next: usize,
     /// The last that a member without a position got.
     last: Option<usize>,
-    /// What was accepted before it began is not owed at the end.
-    began: usize,
     /// The last message was not the next one: something must be said about that.
     owes: Option<String>,
 }
@@ -155,7 +153,6 @@ impl<'b> Truth<'b> {
             positioned: *positioned,
             next: entered.stands,
             last: None,
-            began: entered.stands,
             owes: None,
         };
         if *positioned {
@@ -169,7 +166,7 @@ impl<'b> Truth<'b> {
         }
         if *recovered {
             let before = before.ok_or("it recovered and was never here")?;
-            (chain.next, chain.began) = (before.next, before.began);
+            chain.next = before.next;
             if epoch.ends_with('~') {
                 chain.hand_over(missed)?;
             } else {
@@ -280,7 +277,7 @@ impl Chain<'_> {
         if let Some(missing) = self.owes {
             return Err(format!("{missing}, and it was not told"));
         }
-        let mut rest = self.next.max(self.began)..self.truth.tags.len();
+        let mut rest = self.next..self.truth.tags.len();
         match rest.find(|place| self.positioned || !self.is_lost(*place)) {
             Some(place) => Err(format!("{} never came, and it was not told", self.truth.tags[place])),
             None => Ok(()),
