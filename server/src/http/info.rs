@@ -48,6 +48,8 @@ struct Losses {
     gaps: u64,
     /// Messages known to be lost in them.
     gap_messages: u64,
+    /// Links to brokers that are broken or silent right now: what they lose is known once they are back.
+    links_down: u64,
     /// Quiet rooms whose last messages had not arrived.
     positions_behind: u64,
     /// Subscriptions ended with "insufficient state".
@@ -64,7 +66,8 @@ pub(super) fn routes(node: Arc<Node>) -> BoxedFilter<(Response,)> {
 }
 
 /// A node that cannot take clients says so and why, that balancers stop sending them: it goes down, its backplane has failed for
-/// good, or there is no file descriptor for one more.
+/// good, or there is no file descriptor for one more. A node whose broker is away is degraded, and still serves: elsewhere its clients
+/// would fare no better, and links come back by themselves.
 fn health(node: &Node) -> Response {
     let unavailable = if node.is_draining() {
         "draining".to_owned()
@@ -73,10 +76,21 @@ fn health(node: &Node) -> Response {
     } else if !descriptors::is_one_left() {
         "out of file descriptors".to_owned()
     } else {
-        return respond(StatusCode::OK, JSON, "{}");
+        let body = match links_down(node) {
+            0 => serde_json::json!({}),
+            links_down => {
+                serde_json::json!({ "degraded": "a broker is not there", "links_down": links_down })
+            }
+        };
+        return respond(StatusCode::OK, JSON, body.to_string());
     };
     let body = serde_json::json!({ "unavailable": unavailable }).to_string();
     respond(StatusCode::SERVICE_UNAVAILABLE, JSON, body)
+}
+
+/// Links to brokers that are broken or silent right now.
+fn links_down(node: &Node) -> u64 {
+    u64::try_from(node.backplane().stats().links_down.get()).unwrap_or(0)
 }
 
 fn metrics(node: &Node) -> Response {
@@ -112,6 +126,7 @@ fn info(node: &Node) -> Response {
             gap_messages_repaired: stats.gap_messages_repaired.get(),
             gaps: stats.gaps.get(),
             gap_messages: stats.gap_messages.get(),
+            links_down: links_down(node),
             positions_behind: recoveries.positions_behind.load(Relaxed),
             members_told: node.metrics().insufficient_state(),
         },

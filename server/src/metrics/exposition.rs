@@ -175,6 +175,12 @@ impl Snapshot {
             "Messages at the broker not read yet; negative is unknown",
             stats.lag_messages.get(),
         )?;
+        gauge(
+            encoder,
+            "manifold_backplane_links_down",
+            "Broker links that are broken or silent right now",
+            stats.links_down.get(),
+        )?;
         let counters = [
             ("manifold_backplane_gaps", "Gaps declared", &stats.gaps),
             ("manifold_backplane_gap_messages", "Messages known to be lost", &stats.gap_messages),

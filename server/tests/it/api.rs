@@ -1,11 +1,14 @@
 //! The server API, and what a node says about itself.
 
+use std::sync::Arc;
+
 use manifold_server::config::Config;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Client, config, http, serve, within};
+use crate::support::{Client, config, http, serve, serve_on, within};
+use crate::test_backplane::Bus;
 
 fn with_key() -> Config {
     Config { api_key: Some("secret".to_owned()), node: "n1".to_owned(), ..config() }
@@ -169,6 +172,25 @@ async fn a_node_says_what_it_is() {
     let page = http(address, "GET / HTTP/1.1", "").await;
     assert_eq!(page.0, 200);
     assert_eq!(http(address, "GET /vendor/centrifuge.js HTTP/1.1", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_node_whose_broker_is_away_is_degraded_and_serves() {
+    let bus = Bus::new();
+    let on = Arc::clone(&bus);
+    let server = serve_on(config(), move |entrance| on.backplane(entrance)).await;
+    let address = server.address();
+    for (cut, health) in
+        [(true, json!({"degraded": "a broker is not there", "links_down": 1})), (false, json!({}))]
+    {
+        bus.cut(0, cut);
+        let (status, body) = http(address, "GET /health HTTP/1.1", "").await;
+        assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, health));
+        let info: Value = serde_json::from_str(&http(address, "GET /info HTTP/1.1", "").await.1).unwrap();
+        assert_eq!(info["losses"]["links_down"], u64::from(cut));
+        let metrics = http(address, "GET /metrics HTTP/1.1", "").await.1;
+        assert!(metrics.contains(&format!("manifold_backplane_links_down {}\n", u8::from(cut))), "{metrics}");
+    }
 }
 
 #[tokio::test]

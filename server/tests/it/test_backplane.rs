@@ -236,6 +236,7 @@ impl Backplane for TestBackplane {
     }
 
     fn stats(&self) -> &Stats {
+        self.stats.links_down.set(i64::from(self.cut.load(SeqCst)));
         &self.stats
     }
 
