@@ -42,8 +42,17 @@ pub(crate) struct Lane {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     /// Whether the subscriber's link stands and everything is subscribed.
     pub(crate) listening: watch::Sender<bool>,
+    /// The connection that publishes are written to, or were last.
+    writer: Mutex<Option<Writer>>,
     /// The life of the server that a connection was last opened to. Older connections may still be to an earlier one.
     life: Mutex<Option<Life>>,
+}
+
+/// A connection that publishes were written to.
+#[derive(Debug, Clone, Copy)]
+struct Writer {
+    life: Life,
+    id: i64,
 }
 
 /// The sending ends of a lane's tasks, before they start.
@@ -67,6 +76,11 @@ impl Session {
     /// The life of the server, as scripts take it.
     pub(crate) fn incarnation(&self) -> [u8; 8] {
         self.life.as_u64().to_be_bytes()
+    }
+
+    /// The connection, as one that publishes are written to.
+    fn writer(&self) -> Writer {
+        Writer { life: self.life, id: self.connection.id() }
     }
 }
 
@@ -137,7 +151,12 @@ impl Shared {
             Kind::Cluster => self.refresh().await?,
         }
         let host = lane.host.lock().clone();
-        let session = self.open(&host, purpose).await?;
+        let mut session = self.open(&host, purpose).await?;
+        if purpose == Use::Publish {
+            let last = *lane.writer.lock();
+            self.fence(last, &mut session).await?;
+            *lane.writer.lock() = Some(session.writer());
+        }
         *lane.life.lock() = Some(session.life);
         Ok(session)
     }
@@ -162,6 +181,23 @@ impl Shared {
         Ok(Session { connection, script, announce, life })
     }
 
+    /// Sees to it that what was written to the `last` connection has been carried out, or never will be: a server that was
+    /// frozen, or a network, may bring it later than what the next connection brings. The server is asked even when there is
+    /// nothing to be ended, so that a user who may not is refused when a node starts, rather than after the first outage.
+    async fn fence(&self, last: Option<Writer>, session: &mut Session) -> Result<()> {
+        let last = last.filter(|last| last.life.same_process(session.life));
+        let id = last.unwrap_or(session.writer()).id.to_string();
+        let kill: [&[u8]; 6] = [b"CLIENT", b"KILL", b"ID", id.as_bytes(), b"SKIPME", b"yes"];
+        match session.connection.call(&kill, self.opening.timeout).await {
+            Err(error) if !error.is_temporary() => {
+                let problem = "Redis does not let this node end its own old connections, which keeps publishers in \
+                               order: allow its user CLIENT KILL";
+                Err(Error::new(ErrorKind::Config, "connect", problem).with_source(error))
+            }
+            answer => answer.map(drop),
+        }
+    }
+
     async fn load(&self, connection: &mut Connection, script: &str) -> Result<Vec<u8>> {
         let load: [&[u8]; 3] = [b"SCRIPT", b"LOAD", script.as_bytes()];
         match connection.call(&load, self.opening.timeout).await? {
@@ -173,7 +209,8 @@ impl Shared {
     pub(super) async fn connect_all(&self) -> Result<Vec<(Shard, Session, Session)>> {
         let mut sessions = Vec::new();
         for shard in discover(&self.address, &[], &self.opening).await? {
-            let publishing = self.open(&shard.host, Use::Publish).await?;
+            let mut publishing = self.open(&shard.host, Use::Publish).await?;
+            self.fence(None, &mut publishing).await?;
             let subscribed = self.open(&shard.host, Use::Subscribe).await?;
             sessions.push((shard, publishing, subscribed));
         }
@@ -269,6 +306,7 @@ impl Shared {
         };
         self.assign(index, shard);
         let (publishing, subscribed) = sessions.unzip();
+        *lane.writer.lock() = publishing.as_ref().map(Session::writer);
         let publisher = Publisher::new(Arc::clone(self), Arc::clone(&lane), ends.work);
         let subscriber = Subscriber::new(Arc::clone(self), lane, ends.requests);
         let mut tasks = self.tasks.lock();
@@ -303,6 +341,7 @@ impl Lane {
             work,
             requests,
             listening: watch::Sender::new(listening),
+            writer: Mutex::new(None),
             life: Mutex::new(None),
         };
         (lane, Ends { work: work_end, requests: requests_end })

@@ -12,6 +12,7 @@ mod node;
 mod cluster;
 mod history;
 mod memory_limit;
+mod order;
 mod outages;
 mod repair;
 mod silence;

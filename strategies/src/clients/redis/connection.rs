@@ -20,6 +20,7 @@ const READ_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    id: i64,
     inbox: BytesMut,
     outbox: BytesMut,
 }
@@ -46,18 +47,24 @@ impl Connection {
             Ok(stream)
         })
         .await?;
-        let mut connection = Self { stream, inbox: BytesMut::new(), outbox: BytesMut::new() };
+        let mut connection = Self { stream, id: 0, inbox: BytesMut::new(), outbox: BytesMut::new() };
         let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &opening.login.password {
             let user = opening.login.user.as_deref().unwrap_or("default");
             hello.extend([&b"AUTH"[..], user.as_bytes(), password.as_bytes()]);
         }
         hello.extend([&b"SETNAME"[..], opening.name.as_bytes()]);
-        connection.call(&hello, opening.timeout).await.map_err(|error| not_welcome(host, error))?;
+        let greeting = connection.call(&hello, opening.timeout).await;
+        connection.id = id(&greeting.map_err(|error| not_welcome(host, error))?)?;
         if opening.database != 0 {
             connection.call(&[b"SELECT", opening.database.to_string().as_bytes()], opening.timeout).await?;
         }
         Ok(connection)
+    }
+
+    /// The number that the server's process gave to this connection, and to no other.
+    pub fn id(&self) -> i64 {
+        self.id
     }
 
     /// Sends one command and waits for its reply. Only while nothing else is outstanding; pushes are dropped.
@@ -129,6 +136,16 @@ fn not_welcome(host: &str, error: Error) -> Error {
     let problem =
         format!("Redis at {host} refuses this node: check user and password; it must be 6.2 or newer");
     Error::new(ErrorKind::Config, "connect", problem).with_source(error)
+}
+
+/// The number of a connection, as the greeting tells it.
+fn id(greeting: &Value) -> Result<i64> {
+    let fields = if let Value::Array(fields) = greeting { &fields[..] } else { &[] };
+    let id = fields.chunks_exact(2).find_map(|field| match field {
+        [Value::Text(name), Value::Integer(id)] if &name[..] == b"id" => Some(*id),
+        _ => None,
+    });
+    id.ok_or_else(|| Error::new(ErrorKind::Corrupt, "connect", "Redis did not say which connection this is"))
 }
 
 /// Runs a step of connecting to `host`, bounded.

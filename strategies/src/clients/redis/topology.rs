@@ -96,6 +96,11 @@ impl Life {
         self.process ^ self.tenure
     }
 
+    /// Whether both are of one process, which numbers its connections.
+    pub fn same_process(self, other: Self) -> bool {
+        self.process == other.process
+    }
+
     /// Whether a server that told this life is in it still. `info` is what it says about replication now.
     pub fn goes_on(self, info: &[u8]) -> bool {
         number(info, TENURE).unwrap_or_default() == self.tenure
