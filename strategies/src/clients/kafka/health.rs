@@ -1,9 +1,9 @@
 //! Lag and link state, read from librdkafka's own statistics: exact, and without a request to the broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
@@ -131,6 +131,29 @@ pub struct Silence {
     all: AtomicBool,
     /// By silent broker, what it leads.
     brokers: Mutex<HashMap<i64, Vec<(String, i32)>>>,
+    suspects: Mutex<Suspects>,
+}
+
+/// Brokers that seemed silent at the last look. A process that got no processor for a while finds every broker silent at first,
+/// because it has not yet read what they answered: only a second look, soon after the first, tells.
+#[derive(Debug, Default)]
+struct Suspects {
+    looked: Option<Instant>,
+    brokers: HashSet<i64>,
+}
+
+/// Looks further apart than this (they are meant to be a quarter of a second apart) were made by a process that got no processor.
+const LOOKS_APART_MAX: Duration = Duration::from_millis(600);
+
+impl Suspects {
+    /// Takes those that seem silent now, and says which of them did so at the last look, if that was not long ago.
+    fn confirm(&mut self, seeming: HashSet<i64>, now: Instant) -> HashSet<i64> {
+        let soon = self.looked.is_some_and(|looked| now.duration_since(looked) <= LOOKS_APART_MAX);
+        let confirmed =
+            seeming.iter().filter(|broker| soon && self.brokers.contains(broker)).copied().collect();
+        *self = Self { looked: Some(now), brokers: seeming };
+        confirmed
+    }
 }
 
 impl Silence {
@@ -159,12 +182,21 @@ impl Silence {
     fn note(&self, statistics: &Statistics<'_>, limit: Duration) {
         let limit_us = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
         let mut silent = self.brokers.lock();
-        let mut all = true;
-        for broker in statistics.brokers.values().filter(|broker| !broker.toppars.is_empty()) {
+        let readers = || statistics.brokers.values().filter(|broker| !broker.toppars.is_empty());
+        let mut suspects = self.suspects.lock();
+        let seems_silent = |broker: &&Broker<'_>| {
             // What was only just asked cannot be answered yet; but one that was silent is, until it speaks.
-            let asked = broker.txidle > limit_us || silent.contains_key(&broker.nodeid);
+            let seemed = silent.contains_key(&broker.nodeid) || suspects.brokers.contains(&broker.nodeid);
+            let asked = broker.txidle > limit_us || seemed;
             let owes = broker.state == "UP" && broker.waitresp_cnt > 0;
-            if owes && asked && broker.rxidle > limit_us {
+            owes && asked && broker.rxidle > limit_us
+        };
+        let seeming = readers().filter(seems_silent).map(|broker| broker.nodeid).collect();
+        let confirmed = suspects.confirm(seeming, Instant::now());
+        drop(suspects);
+        let mut all = true;
+        for broker in readers() {
+            if confirmed.contains(&broker.nodeid) {
                 let led = broker.toppars.values().map(|part| (part.topic.to_owned(), part.partition));
                 silent.insert(broker.nodeid, led.collect());
             } else {
@@ -335,13 +367,26 @@ mod tests {
         let health = Health::new(LIMIT, None, Arc::default());
         assert!(!idle(&health, 500, 500), "the broker holds an empty fetch");
         assert!(!idle(&health, 10, 9_000), "only just asked again, after a pause of ours");
-        assert!(idle(&health, 1_100, 1_100));
-        assert!(idle(&health, 10, 1_600), "asking more does not make it speak");
+        assert!(!idle(&health, 1_100, 1_100), "one look is not enough");
+        assert!(idle(&health, 10, 1_350), "asking more does not make it speak");
+        assert!(idle(&health, 10, 1_600));
         assert!(health.silence().covers("another topic", 7), "it is the only one");
         assert!(!idle(&health, 10, 10));
         assert!(!health.silence().is_any());
-        assert!(idle(&health, 1_100, 1_100));
+        idle(&health, 1_100, 1_100);
+        assert!(idle(&health, 1_350, 1_350));
         health.silence().heard("t", 0);
         assert!(!health.silence().covers("t", 0), "it spoke");
+    }
+    #[test]
+    fn a_process_that_was_held_up_looks_again() {
+        let (mut suspects, began) = (Suspects::default(), Instant::now());
+        let at = |ms| began + Duration::from_millis(ms);
+        let seeming = || HashSet::from([1]);
+        assert!(suspects.confirm(seeming(), at(0)).is_empty());
+        assert!(suspects.confirm(seeming(), at(2_000)).is_empty(), "it was held up in between");
+        assert_eq!(suspects.confirm(seeming(), at(2_250)), seeming());
+        assert!(suspects.confirm(HashSet::new(), at(2_500)).is_empty());
+        assert!(suspects.confirm(seeming(), at(2_750)).is_empty());
     }
 }
