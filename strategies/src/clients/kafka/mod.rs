@@ -8,7 +8,7 @@
 //! - [`health`]: lag and link state.
 //! - [`incarnation`]: telling a topic from one that was created anew under its name.
 //! - [`repair`]: reading on where the log no longer holds the next offset.
-//! - [`slice`]: reading a bounded part of one partition, once.
+//! - [`mod@slice`]: reading a bounded part of one partition, once.
 //! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
 //!
 //! What does not live here: partitioning, envelopes, rooms.
