@@ -103,7 +103,11 @@ impl RoomHistory {
         let partition = self.paths.log.partition_of(&room);
         let before = self.paths.next_of(partition);
         let end = self.log.end(partition).await?;
-        if end < before {
+        let is_same = self.paths.log.life.is_same().await?;
+        if !is_same {
+            self.paths.displaced();
+        }
+        if !is_same || end < before {
             // The topic was created anew or cut short, and nobody knows what went with it.
             return Ok(self.incomplete(&room, None).await);
         }

@@ -116,6 +116,16 @@ impl Kept {
         }
     }
 
+    /// Records of a partition are gone that this node may not have read: no ring of its rooms is known to be whole.
+    pub(super) fn lost(&mut self, partition: usize, now: Instant) {
+        for (room, watched) in self.rooms.iter_mut().filter(|(_, watched)| watched.partition == partition) {
+            (watched.begun, watched.calm_at) = (false, now + LAG_MAX);
+            if let Some(rings) = &mut self.rings {
+                rings.end(room);
+            }
+        }
+    }
+
     /// What was logged before `before_ms` (milliseconds since the Unix epoch) was delivered by every node before a position of
     /// some time later, if the log could be read all that time. If not, the time before which that is true.
     pub(super) fn trusted_before_ms(&self, before_ms: i64) -> i64 {
@@ -243,6 +253,23 @@ mod tests {
         kept.note(&[message(4, at(7, 3)), message(5, at(7, 4))], calm + LAG_MAX);
         assert_eq!(missed(&mut kept, at(7, 2), calm + LAG_MAX), None);
         assert_eq!(missed(&mut kept, at(7, 3), calm + LAG_MAX), Some(vec![5]));
+    }
+
+    #[test]
+    fn what_the_log_lost_ends_the_rings_of_its_partition() {
+        let (start, room) = (Instant::now(), RoomId::new("room"));
+        let mut kept = Kept::new(Some(LIMITS), 2, start);
+        kept.joined(&room, 1, start);
+        let calm = start + LAG_MAX;
+        kept.note(&[message(1, at(7, 1)), message(2, at(7, 2))], calm);
+        kept.lost(0, calm);
+        assert_eq!(missed(&mut kept, at(7, 1), calm), Some(vec![2]), "that was another partition");
+        kept.lost(1, calm);
+        kept.note(&[message(3, at(7, 3))], calm);
+        assert_eq!(missed(&mut kept, at(7, 1), calm), None);
+        assert_eq!(missed(&mut kept, at(7, 2), calm), None);
+        kept.note(&[message(4, at(7, 4)), message(5, at(7, 5))], calm + LAG_MAX);
+        assert_eq!(missed(&mut kept, at(7, 4), calm + LAG_MAX), Some(vec![5]));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::life::Life;
 use super::settings::Settings;
 use crate::backplane::{Envelope, Position, RoomId};
-use crate::clients::kafka::{AckSink, Cluster, Connection, Producer, TopicSpec, Written};
+use crate::clients::kafka::{AckSink, Cluster, Connection, Consumer, Producer, ReadTo, Resume, Written};
 use crate::envelope;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::kafka_keyed::RoomPartitioner;
 use crate::stats::Stats;
 use crate::strategy::Start;
@@ -53,6 +54,7 @@ impl AckSink for Ack {
 pub(super) struct Log {
     pub(super) cluster: Cluster,
     pub(super) topic: String,
+    pub(super) life: Life,
     producer: Producer<Ack, RoomPartitioner>,
     partitioner: RoomPartitioner,
     ends: Arc<Ends>,
@@ -75,16 +77,16 @@ impl Log {
         let until = start.connect_retry.map(|limit| Instant::now() + limit);
         let cluster = Cluster::connect(connection, start.connect_retry).await?;
         let topic = format!("{}.hybrid", start.namespace);
-        loop {
+        let life = loop {
             // A broker that has just started may answer before it can create or lead anything.
-            match ensure(&cluster, &topic, settings).await {
+            match Life::of(&cluster, &topic, settings).await {
                 Err(error) if error.is_temporary() && until.is_some_and(|until| Instant::now() < until) => {
                     tracing::warn!(%error, "the log is not ready yet, trying again");
                     sleep(RETRY_PAUSE).await;
                 }
                 done => break done?,
             }
-        }
+        };
         let partitioner = RoomPartitioner::new(settings.partitions, Default::default());
         let producer = Producer::new(cluster.connection(), &settings.producer(), Some(partitioner.clone()))?;
         let (name, writer) = (topic.clone(), producer.clone());
@@ -93,6 +95,7 @@ impl Log {
         Ok(Self {
             cluster,
             topic,
+            life,
             producer,
             partitioner,
             ends: Arc::new(Ends(per_partition())),
@@ -145,13 +148,58 @@ impl Log {
         self.fences.get(partition).map_or(0, |fence| fence.load(SeqCst))
     }
 
-    /// Offsets of a partition count anew: what was known of them is void.
-    pub(super) fn renumbered(&self, partition: i32) {
-        for known in [&self.ends.0, &self.fences] {
-            if let Some(offset) = known.get(partition as usize) {
-                offset.store(0, SeqCst);
+    /// Makes the topic anew if it is gone, and every client of this node look at it. The mark of the topic if it is another one
+    /// than is read.
+    pub(super) async fn renew(&self, consumer: &Consumer) -> Result<Option<Option<u64>>> {
+        let mark = self.life.renew(&self.cluster).await?;
+        let (topic, writer, reader) = (self.topic.clone(), self.producer.clone(), consumer.clone());
+        let looked = self.cluster.run(move |_| {
+            writer.refresh_blocking(&topic, LOOK_TIMEOUT)?;
+            reader.refresh_blocking(&topic, LOOK_TIMEOUT)
+        });
+        looked.await?;
+        Ok(mark)
+    }
+
+    /// Where reading goes on after `read`; in `another` topic from its start, however long it is.
+    pub(super) async fn resumes(&self, read: Vec<ReadTo>, another: bool) -> Result<Vec<Resume>> {
+        let topic = self.topic.clone();
+        let resumes = self.cluster.run(move |cluster| {
+            if !another {
+                return cluster.resume_blocking(&topic, &read);
+            }
+            let partitions: Vec<i32> = read.iter().map(|read| read.partition).collect();
+            let starts = cluster.starts_blocking(&topic, &partitions)?;
+            let resume = |(partition, offset)| Resume { partition, offset, renumbered: true };
+            Ok(starts.into_iter().map(resume).collect())
+        });
+        let resumes = resumes.await?;
+        let renumbered: Vec<i32> =
+            resumes.iter().filter(|resume| resume.renumbered).map(|resume| resume.partition).collect();
+        if !renumbered.is_empty() {
+            self.renumber(renumbered).await?;
+        }
+        Ok(resumes)
+    }
+
+    /// Offsets of partitions count anew: what was known of them is void. What this node has written of late lies before their
+    /// ends.
+    async fn renumber(&self, partitions: Vec<i32>) -> Result<()> {
+        for &partition in &partitions {
+            if let Some(known) = self.ends.0.get(partition as usize) {
+                known.store(0, SeqCst);
             }
         }
+        let topic = self.topic.clone();
+        let ends = self.cluster.run(move |cluster| cluster.ends_blocking(&topic, &partitions)).await?;
+        for (partition, end) in ends {
+            let known = self.ends.0.get(partition as usize).zip(self.fences.get(partition as usize));
+            if let Some((known, fence)) = known {
+                known.fetch_max(end, SeqCst);
+                fence.fetch_min(end, SeqCst);
+            }
+        }
+        Ok(())
     }
 
     /// Waits until every record appended so far has its outcome, then fences them: live messages from here on follow them.
@@ -181,27 +229,4 @@ impl Log {
     pub(super) async fn close(&self, limit: Duration) -> Result<()> {
         self.producer.close(limit).await
     }
-}
-
-async fn ensure(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<()> {
-    let retention_ms = u64::from(settings.retention_minutes) * 60_000;
-    let spec = TopicSpec {
-        name: topic.to_owned(),
-        partitions: settings.partitions,
-        replication: settings.replication,
-        config: vec![
-            ("retention.ms".into(), retention_ms.to_string()),
-            // The broker's clock: a log that became shorter is found again by it.
-            ("message.timestamp.type".into(), "LogAppendTime".into()),
-        ],
-    };
-    let found = cluster.ensure_topic(&spec).await?;
-    if found == settings.partitions {
-        return Ok(());
-    }
-    let problem = format!(
-        "topic {topic} has {found} partitions, but `partitions` = {}; all nodes of a namespace need the same",
-        settings.partitions
-    );
-    Err(Error::new(ErrorKind::Config, "connect", problem))
 }

@@ -64,6 +64,15 @@
 //! A hole that the log fills in time is counted as a gap repaired; with `first = "durable"` so is what the log brings ahead of an
 //! announcement that another one has overtaken.
 //!
+//! # When the log's topic is deleted
+//! Every node looks each 2 s whether the topic is still the one that it reads: it carries a mark, as those of `kafka-keyed` do. One that is
+//! gone is created anew, one that is another is read from its start, and each room is declared to have lost something: what was in the log
+//! alone, and not read yet, is gone for good. The live path goes on in between, in the same epoch; publishes are refused for the time
+//! being, since nothing keeps them. The mark also says that the topic is not the first one, so that nobody takes its beginning for that
+//! of all messages: who stands less than `publish_timeout_ms` and 10 s behind it is told of a loss. *Only a node that happens to start
+//! between the deletion and the new topic cannot know*: if it is the one that creates it, nodes that start later take it for the first
+//! one.
+//!
 //! # Who comes back
 //! `history` looks in three places, each for more than the one before: in the rings of this node (rooms that have members here,
 //! in the order of the merge, both epochs where one followed the other), in Redis's stream, and in the log, as far back as
@@ -102,11 +111,18 @@
 //! minute must cover those 10 s and the difference between the clocks of nodes. With `first = "durable"` the stream may have holes,
 //! which it shows; then the log is asked.
 //!
+//! So nothing is claimed while the log is away, however whole the stream looks. Before it went, a publisher without Redis may have
+//! appended something, and was told that it is safe. A node that had only just started begins to read behind the log's end of then:
+//! it cannot know of what lies before, and will not deliver it either. One that was there for longer knows what it has read, and
+//! delivers the rest once the log is back; but the member may have seen some of that rest already, on a node that was cut off a
+//! moment later, and would then get it twice. Neither shows in Redis. Live messages do not wait for the log.
+//!
 //! Pages of history come from the same places, but from the stream only where the log cannot be read in time: then they lack
 //! what went by the log alone.
 
 mod history;
 mod kept;
+mod life;
 mod line;
 mod log;
 mod merge;

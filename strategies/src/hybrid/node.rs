@@ -41,7 +41,8 @@ struct Node {
     under_way: Arc<UnderWay>,
     /// Where durable-first messages go once the log has them. No longer than the publishes that may be under way.
     announce: mpsc::UnboundedSender<Announcement>,
-    keeper: JoinHandle<()>,
+    /// What looks after the merge, and after the log.
+    keepers: [JoinHandle<()>; 2],
     stats: Arc<Stats>,
     closed: AtomicBool,
 }
@@ -86,7 +87,10 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
             return Err(error);
         }
     };
-    let keeper = tokio::spawn(Paths::keep(Arc::downgrade(&paths), consumer.clone()));
+    let keepers = [
+        tokio::spawn(Paths::keep(Arc::downgrade(&paths))),
+        tokio::spawn(Paths::mind_log(Arc::downgrade(&paths), consumer.clone())),
+    ];
     let (announce, announcements) = mpsc::unbounded_channel();
     tokio::spawn(announce_all(Arc::downgrade(&live), announcements));
     let history = RoomHistory::new(Arc::clone(&paths), Arc::clone(&live), &settings);
@@ -99,7 +103,7 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
         history,
         under_way,
         announce,
-        keeper,
+        keepers,
         stats,
         closed,
     }))
@@ -236,7 +240,7 @@ impl Backplane for Node {
             return Box::pin(ready(Ok(())));
         }
         self.history.refuse();
-        self.keeper.abort();
+        self.keepers.iter().for_each(JoinHandle::abort);
         let until = Instant::now() + self.settings.shutdown_timeout();
         let (live, log, consumer, history) =
             (self.live.shutdown(), Arc::clone(&self.paths.log), self.consumer.clone(), self.history.clone());
@@ -254,7 +258,7 @@ impl Backplane for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.keepers.iter().for_each(JoinHandle::abort);
     }
 }
 

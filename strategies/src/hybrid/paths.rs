@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::kept::Kept;
 use super::log::Log;
@@ -20,6 +20,10 @@ use crate::stats::Stats;
 
 /// How often held messages are looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// How often it is looked whether the log's topic is still the one that is read: nobody may be told when it is deleted.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pause before a repair that failed is tried again.
+const REPAIR_PAUSE: Duration = Duration::from_millis(250);
 /// Length of the fence in front of a live message.
 const FENCE_BYTES: usize = 8;
 
@@ -34,7 +38,7 @@ pub(super) struct Paths {
     pub(super) log: Arc<Log>,
     stats: Arc<Stats>,
     settle_limit: Duration,
-    /// Some partition stands still because its offset is not in the log.
+    /// Some partition stands still because its offset is not in the log, or the log is another one.
     out_of_range: AtomicBool,
 }
 
@@ -116,44 +120,82 @@ impl Paths {
         timeout(limit, settles).await.is_ok()
     }
 
-    /// Looks at held messages now and then, and repairs the tail, until the node is gone.
-    pub(super) async fn keep(paths: Weak<Self>, consumer: Consumer) {
+    /// Looks at held messages now and then, until the node is gone.
+    pub(super) async fn keep(paths: Weak<Self>) {
         let mut tick = interval(TICK);
         loop {
             tick.tick().await;
             let Some(paths) = paths.upgrade() else { return };
             paths.step(|merge| merge.look(Instant::now()));
             paths.progress.send_replace(());
+        }
+    }
+
+    /// Looks now and then whether the log is still the one that is read, and repairs the tail, until the node is gone. Apart
+    /// from [`keep`](Self::keep), since a broker may take its time to answer.
+    pub(super) async fn mind_log(paths: Weak<Self>, consumer: Consumer) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        loop {
+            tick.tick().await;
+            let Some(paths) = paths.upgrade() else { return };
+            if look_at <= Instant::now() {
+                if paths.log.life.is_over().await {
+                    paths.displaced();
+                }
+                look_at = Instant::now() + LOOK_EVERY;
+            }
             if paths.out_of_range.swap(false, SeqCst)
-                && let Err(error) = paths.repair(consumer.clone()).await
+                && let Err(error) = paths.repair(&consumer).await
             {
                 tracing::warn!(%error, "the log's tail is not repaired yet, trying again");
-                paths.out_of_range.store(true, SeqCst);
+                paths.displaced();
+                sleep(REPAIR_PAUSE).await;
             }
         }
     }
 
-    /// Goes on where the log has something to read: behind what retention took, or from the start of a log that became
-    /// shorter. What is read twice is recognised. May be tried again from any point at which it failed.
-    async fn repair(&self, consumer: Consumer) -> Result<()> {
-        let (topic, read) = (self.log.topic.clone(), self.step(|merge| merge.read_to()));
-        let before = read.clone();
-        let resumes = self.log.cluster.run(move |cluster| cluster.resume_blocking(&topic, &read)).await?;
-        for (resume, read) in resumes.iter().zip(before) {
-            if resume.renumbered {
-                self.log.renumbered(resume.partition);
-            } else if resume.offset > read.next {
+    /// The log does not have what this node would read next: it has to look where to go on.
+    pub(super) fn displaced(&self) {
+        self.out_of_range.store(true, SeqCst);
+    }
+
+    /// Goes on where the log has something to read: behind what retention took, from the start of a log that became
+    /// shorter, or in a topic that was created anew because the other one is gone. What is read twice is recognised. May be
+    /// tried again from any point at which it failed.
+    async fn repair(&self, consumer: &Consumer) -> Result<()> {
+        let another = self.log.renew(consumer).await?;
+        let read = self.step(|merge| merge.read_to());
+        let resumes = self.log.resumes(read.clone(), another.is_some()).await?;
+        if another.is_some() {
+            tracing::error!(
+                topic = self.log.topic,
+                "the log's topic is gone; what it held is declared lost, and a new one is read"
+            );
+        }
+        for (resume, read) in resumes.iter().zip(read) {
+            if !resume.renumbered {
+                if resume.offset <= read.next {
+                    continue;
+                }
                 self.stats.gap_messages.add((resume.offset - read.next).unsigned_abs());
-            } else {
-                continue;
             }
             // Before it is read from there: what is read then counts from there.
-            self.kept.lock().unsettle_all();
-            self.step(|merge| merge.log_moved(*resume));
+            self.step(|merge| {
+                let mut kept = self.kept.lock();
+                kept.unsettle_all();
+                kept.lost(resume.partition as usize, std::time::Instant::now());
+                merge.log_moved(*resume);
+            });
         }
         let offsets: Vec<_> = resumes.iter().map(|resume| (resume.partition, resume.offset)).collect();
-        let topic = self.log.topic.clone();
-        self.log.cluster.run(move |_| consumer.read_anew_blocking(&topic, &offsets)).await
+        let (topic, reader) = (self.log.topic.clone(), consumer.clone());
+        self.log.cluster.run(move |_| reader.read_anew_blocking(&topic, &offsets)).await?;
+        if let Some(mark) = another {
+            self.log.life.follow(mark);
+        }
+        Ok(())
     }
 }
 
@@ -257,7 +299,7 @@ impl RecordSink for Tail {
             }
             Link::OutOfRange => {
                 self.0.kept.lock().unsettle_all();
-                self.0.out_of_range.store(true, SeqCst);
+                self.0.displaced();
             }
         }
     }

@@ -11,6 +11,7 @@ mod inbox;
 mod node;
 
 mod both;
+mod deleted;
 mod failover;
 mod log;
 mod outages;

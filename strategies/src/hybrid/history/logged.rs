@@ -22,12 +22,14 @@ impl RoomHistory {
             return Ok(Verdict::Never);
         };
         let margin_ms = self.margin_ms();
+        // Then the log does not hold all that its partition ever had, even if it begins at 0.
+        let cut = start > 0 || self.paths.log.life.is_anew();
         let (found, seen_before_ms) = match found.divide.anchor_ms {
             Some(anchor_ms) => {
                 let before_ms = anchor_ms.saturating_sub(margin_ms);
                 let before_ms = self.paths.recall(|kept, _| kept.trusted_before_ms(before_ms));
                 let look = self.log.at_time(asked.partition, before_ms).await?;
-                let gone = look <= start && start > 0;
+                let gone = look <= start && cut;
                 if gone || end - look > self.log.limits().records {
                     return Ok(Verdict::Never);
                 }
@@ -36,7 +38,7 @@ impl RoomHistory {
                 (found, before_ms)
             }
             // Nothing ever came before the first position of an epoch, so everything there is must be looked at.
-            None if asked.since.offset == 0 && from == 0 => (found, i64::MIN),
+            None if asked.since.offset == 0 && from == 0 && !cut => (found, i64::MIN),
             None => return Ok(Verdict::Never),
         };
         let unsure = found.divide.unsure_ms.is_some_and(|unsure_ms| unsure_ms >= seen_before_ms);
