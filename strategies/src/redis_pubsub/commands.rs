@@ -10,6 +10,7 @@ use super::work::{Operation, Publish};
 use crate::backplane::{MessageId, RoomId};
 use crate::clients::redis::resp::put_command;
 use crate::clients::redis::topology::{slot, tag};
+use crate::error::Result;
 
 /// Marks the key of a room's history. Together with what follows no namespace, room or id can be mistaken for another: a
 /// namespace has no such character, and a head's key has a colon behind it.
@@ -60,10 +61,17 @@ impl Numbers {
 }
 
 impl Shared {
-    /// Appends the command for a publish to what the session sends.
-    pub(super) fn put_publish(&self, publish: &Publish, body: &[u8], session: &mut Session) {
+    /// Appends the command for a publish to what the session sends. It comes to nothing if the message `before` it did, which
+    /// takes a history to tell.
+    pub(super) fn put_publish(
+        &self,
+        publish: &Publish,
+        before: Option<MessageId>,
+        body: &[u8],
+        session: &mut Session,
+    ) {
         match publish.operation {
-            Operation::Publish | Operation::Reserve => self.put_next(publish, body, session),
+            Operation::Publish | Operation::Reserve => self.put_next(publish, before, body, session),
             Operation::Announce(position) => {
                 self.put_announcement(&publish.envelope.room, &head(position), body, session);
             }
@@ -71,7 +79,7 @@ impl Shared {
     }
 
     /// A message that gets the next position.
-    fn put_next(&self, publish: &Publish, body: &[u8], session: &mut Session) {
+    fn put_next(&self, publish: &Publish, before: Option<MessageId>, body: &[u8], session: &mut Session) {
         let room = &publish.envelope.room;
         let verb: &[u8] = if publish.operation == Operation::Reserve { b"" } else { self.verb() };
         let epoch = self.epochs.draw().to_be_bytes();
@@ -82,28 +90,26 @@ impl Shared {
         let script = &script[..];
         if let Some(Keeping { messages, seconds, dedup_seconds }) = &self.numbers.keeping {
             let (stream, id) = (self.stream(room), self.id_key(room, publish.envelope.id));
-            let command: [&[u8]; 15] = [
-                b"EVALSHA",
-                script,
-                b"3",
-                &name,
-                &stream,
-                &id,
-                body,
-                &epoch,
-                ttl,
-                verb,
-                incarnation,
-                &term,
-                messages,
-                seconds,
-                dedup_seconds,
-            ];
+            let before = before.map(|id| self.id_key(room, id));
+            let keys: &[u8] = if before.is_some() { b"4" } else { b"3" };
+            let mut command: Vec<&[u8]> = Vec::with_capacity(16);
+            command.extend([&b"EVALSHA"[..], script, keys, &name, &stream, &id]);
+            command.extend(before.as_deref());
+            command.extend([body, &epoch, ttl, verb, incarnation, &term, messages, seconds, dedup_seconds]);
             put_command(connection.outbox(), &command);
         } else {
             let command: [&[u8]; 10] =
                 [b"EVALSHA", script, b"1", &name, body, &epoch, ttl, verb, incarnation, &term];
             put_command(connection.outbox(), &command);
+        }
+    }
+
+    /// Fails for as long as Redis refuses for the time being to keep anything for `room`. Nothing is kept by it.
+    pub(super) async fn ask_room(&self, room: &RoomId, session: &mut Session) -> Result<()> {
+        let command: [&[u8]; 4] = [b"SETRANGE", &self.name(room), b"0", b""];
+        match session.connection.call(&command, self.opening.timeout).await {
+            Err(error) if error.is_temporary() => Err(error),
+            _ => Ok(()),
         }
     }
 

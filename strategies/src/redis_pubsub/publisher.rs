@@ -4,7 +4,7 @@
 //! the link breaks, those without a reply are sent again, in order, ahead of all later ones; whether the first attempt
 //! reached Redis is unknown, so the script, or else the receivers, remove duplicates by message id.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +14,7 @@ use super::lanes::{Lane, Session, Standing, Use};
 use super::live::{Shared, closed};
 use super::subscriber::closed as closed_signal;
 use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_try_again};
-use crate::backplane::Position;
+use crate::backplane::{MessageId, Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::{no_answer, refused};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +33,10 @@ pub(crate) struct Publisher {
     /// What another lane hands over, and until when it is waited for.
     inheriting: Option<(oneshot::Receiver<Backlog>, Instant)>,
     in_flight: VecDeque<(Work, Instant)>,
+    /// The last message of each room among them. Only where what is refused takes another way, which nothing may overtake.
+    last_in_flight: HashMap<RoomId, MessageId>,
+    /// The room of a message that Redis refused for the time being, until it takes messages again.
+    refused: Option<RoomId>,
     body: Vec<u8>,
     standing: Standing,
     /// The lane has no slots any more, and no work.
@@ -55,6 +59,8 @@ impl Publisher {
             backlog: VecDeque::new(),
             inheriting: None,
             in_flight: VecDeque::new(),
+            last_in_flight: HashMap::new(),
+            refused: None,
             body: Vec::new(),
             retired: false,
         }
@@ -80,6 +86,7 @@ impl Publisher {
                 End::Broken(error) => {
                     tracing::warn!(%error, "publishing to Redis is interrupted");
                     self.standing.set(true);
+                    self.last_in_flight.clear();
                     let unknown = self.in_flight.drain(..).map(|(work, _)| (work, true));
                     let later = std::mem::take(&mut self.backlog);
                     self.backlog = unknown.chain(later).collect();
@@ -150,11 +157,15 @@ impl Publisher {
 
     fn encode(&mut self, publish: &Publish, session: &mut Session) {
         let shared = &self.shared;
+        let before = match shared.fail_fast && !matches!(publish.operation, Operation::Announce(_)) {
+            true => self.last_in_flight.insert(publish.envelope.room.clone(), publish.envelope.id),
+            false => None,
+        };
         self.body.clear();
         if publish.operation != Operation::Reserve {
             shared.wire.encode(&publish.envelope, &mut self.body);
         }
-        shared.put_publish(publish, &self.body, session);
+        shared.put_publish(publish, before, &self.body, session);
         shared.stats.broker_writes.add(1);
     }
 
@@ -171,8 +182,25 @@ impl Publisher {
                 return Err(refused(message));
             }
             self.settle();
+            if let Value::Error(message) = &reply
+                && self.shared.fail_fast
+                && refused(message).is_temporary()
+            {
+                // It takes another way, and so does what follows until that is settled.
+                self.refused = match self.in_flight.front() {
+                    Some((Work::Publish(publish), _)) => Some(publish.envelope.room.clone()),
+                    _ => None,
+                };
+                return Err(refused(message));
+            }
             match self.in_flight.pop_front() {
-                Some((Work::Publish(publish), _)) => self.finish(publish, outcome(&reply)),
+                Some((Work::Publish(publish), _)) => {
+                    let (room, id) = (&publish.envelope.room, publish.envelope.id);
+                    if self.last_in_flight.get(room) == Some(&id) {
+                        self.last_in_flight.remove(room);
+                    }
+                    self.finish(publish, outcome(&reply));
+                }
                 _ => return Err(Error::new(ErrorKind::Corrupt, "publish", "a reply without a command")),
             }
         }
@@ -204,9 +232,10 @@ impl Publisher {
     async fn reconnect(&mut self) -> Option<Session> {
         let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
         let mut closing = shared.closing.subscribe();
+        let refused = self.refused.take();
         let opened = async {
             loop {
-                match shared.connect(&lane, Use::Publish).await {
+                match open(&shared, &lane, refused.as_ref()).await {
                     Ok(session) => break session,
                     Err(error) => tracing::debug!(%error, "cannot publish to Redis yet"),
                 }
@@ -338,3 +367,16 @@ impl Publisher {
         self.refuse(left);
     }
 }
+
+/// Opens a connection to a server that takes messages, for the room too that it refused one of.
+async fn open(shared: &Arc<Shared>, lane: &Arc<Lane>, refused: Option<&RoomId>) -> Result<Session> {
+    let mut session = shared.connect(lane, Use::Publish).await?;
+    if let Some(room) = refused.filter(|room| Arc::ptr_eq(&shared.lane_of(room), lane)) {
+        shared.ask_room(room, &mut session).await?;
+    }
+    Ok(session)
+}
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;

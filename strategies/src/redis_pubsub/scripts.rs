@@ -31,9 +31,14 @@ return head";
 /// happens. One that came in an earlier epoch is published again: nobody can tell whether it reached everybody before the
 /// server's life ended, and receivers drop what they have. KEYS: head, stream, message id. ARGV: as there, then messages to keep, seconds to keep them, seconds to remember the id.
 ///
+/// A fourth key is the id of a message on the way before it: if that was refused, nothing happens for this one either.
+///
 /// A stream that does not take the offset is of an earlier epoch: it starts anew. Whoever only assigns leaves it to the next
 /// message to keep the stream alive.
 pub(super) const KEEPING_PUBLISH_SCRIPT: &str = "\
+if KEYS[4] and redis.call('EXISTS', KEYS[4]) == 0 then
+return redis.error_reply('ERR the message before it was refused')
+end
 local head = redis.call('GET', KEYS[1])
 local epoch, offset, alive = ARGV[2], 1, false
 if head and string.sub(head, 17, 24) == ARGV[5] then
