@@ -228,6 +228,8 @@ async fn give(
             return;
         }
     }
+    // Nor does a stalled link tell that a side has closed.
+    until(&mut condition, |now| now != Condition::Stalled).await;
     // The other side may be gone already.
     to.shutdown().await.ok();
 }

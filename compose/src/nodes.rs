@@ -114,20 +114,30 @@ impl Nodes {
         self.processes.iter().find(|process| process.name() == name)
     }
 
-    /// Asks every node to drain, all at once, and waits; what is left after `grace` is killed.
+    /// Asks every node to drain, all at once, and waits; what is left after `grace` is killed. Returns, in words, which
+    /// nodes did not end well: killed, or with a status other than 0. A node that does not run is passed over.
     ///
     /// # Errors
     /// The first failure; every node is gone nevertheless.
-    pub fn terminate(&self, grace: Duration) -> Result<()> {
+    pub fn terminate(&self, grace: Duration) -> Result<Vec<String>> {
         let running = || self.processes.iter().filter(|process| process.is_running());
         std::thread::scope(|scope| {
-            let leaving: Vec<_> = running().map(|node| scope.spawn(move || node.terminate(grace))).collect();
+            let leaving: Vec<_> = running()
+                .map(|node| scope.spawn(move || (node.name().to_owned(), node.terminate(grace))))
+                .collect();
             // A panic of the waiting thread would have been one of ours; it has no state to lose.
-            leaving.into_iter().filter_map(|leave| leave.join().ok()).try_for_each(|left| match left {
-                // It had just ended by itself.
-                Ok(_) | Err(Error::ProcessState { .. }) => Ok(()),
-                Err(error) => Err(error),
-            })
+            let left: Vec<_> = leaving.into_iter().filter_map(|leave| leave.join().ok()).collect();
+            let badly = left.into_iter().filter_map(|(name, left)| match left {
+                Ok(status) if status.success() => None,
+                Ok(status) => {
+                    Some(Ok(format!("{name} did not drain within {} s: {status}", grace.as_secs())))
+                }
+                Err(Error::ProcessState { .. }) => {
+                    Some(Ok(format!("{name} ended just before it was asked to")))
+                }
+                Err(error) => Some(Err(error)),
+            });
+            badly.collect()
         })
     }
 

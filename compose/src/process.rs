@@ -8,7 +8,9 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, prlimit, waitid,
+};
 
 use crate::error::{Error, IoContext, Result};
 use crate::logs;
@@ -54,13 +56,15 @@ struct State {
     pid: u32,
     last_exit: Option<ExitStatus>,
     retired: bool,
+    /// Soft limits that this incarnation had before a fault lowered them.
+    limits: Vec<(Resource, Option<u64>)>,
 }
 
 impl Process {
     /// Starts a process without waiting for it to be ready.
     pub(crate) fn start(spec: Spec) -> Result<Process> {
         let log = spec.folder.join(format!("{}.log", spec.name));
-        let state = State { running: None, pid: 0, last_exit: None, retired: false };
+        let state = State { running: None, pid: 0, last_exit: None, retired: false, limits: Vec::new() };
         let process = Process(Arc::new(Inner { spec, log, state: Mutex::new(state) }));
         owner::remember(Arc::downgrade(&process.0));
         process.0.spawn()?;
@@ -168,6 +172,32 @@ impl Process {
     /// [`Error::Exited`] or [`Error::NotReady`] with the end of its log.
     pub fn wait_ready(&self) -> Result<()> {
         (self.0.spec.ready)(self)
+    }
+
+    /// Lowers a soft limit, or gives back what the process had. The hard limit stays: the soft one can be lifted again
+    /// without privileges.
+    pub(crate) fn limit(&self, resource: Resource, lowered: Option<u64>) -> Result<()> {
+        let mut state = self.0.state();
+        let pid = state.is_running().then(|| i32::try_from(state.pid).ok().and_then(Pid::from_raw)).flatten();
+        let pid = pid.ok_or_else(|| self.wrong_state("not running"))?;
+        let before = state.limits.iter().position(|(known, _)| *known == resource);
+        let current = match (lowered, before) {
+            (Some(_), _) => lowered,
+            (None, Some(place)) => state.limits[place].1,
+            // Nothing was lowered.
+            (None, None) => return Ok(()),
+        };
+        // The hard limit is the one that it inherited from this program.
+        let limit = Rlimit { current, maximum: getrlimit(resource).maximum };
+        let old = prlimit(Some(pid), resource, limit).doing(|| format!("cannot limit {}", self.name()))?;
+        match (lowered, before) {
+            (Some(_), None) => state.limits.push((resource, old.current)),
+            (None, Some(place)) => {
+                state.limits.swap_remove(place);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Kills it for good.
@@ -287,6 +317,7 @@ impl Inner {
             .stderr(errors);
         let owned = owner::spawn(command).at("cannot start", &self.spec.program)?;
         state.pid = owned.child.id();
+        state.limits.clear();
         state.running = Some(owned);
         Ok(())
     }

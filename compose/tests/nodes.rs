@@ -44,7 +44,7 @@ fn nodes_start_grow_restart_and_drain() {
     second.restart().unwrap();
     assert_eq!(nodes.urls(), urls, "a restarted node keeps its address");
 
-    nodes.terminate(Duration::from_secs(10)).unwrap();
+    assert_eq!(nodes.terminate(Duration::from_secs(10)).unwrap(), Vec::<String>::new());
     for process in nodes.processes() {
         assert!(!process.is_running());
         assert!(process.log_tail().ends_with("drained"), "{}", process.log_tail());

@@ -1,5 +1,7 @@
 //! The surroundings of a campaign's run: counters read at the window's edges, faults done to real processes.
 
+mod evidence;
+mod living;
 mod strikes;
 
 use std::collections::HashMap;
@@ -62,6 +64,10 @@ pub struct Stage<'e> {
     ended: Mutex<Vec<(String, Usage)>>,
     /// Whom faults broke and nothing has mended yet.
     struck: Mutex<HashMap<Target, Vec<Process>>>,
+    /// What must be running.
+    expected: Mutex<Vec<living::Expected>>,
+    /// Lines of Redis's logs about subscribers that it cut off, before it was made to.
+    cut_off: Mutex<Option<usize>>,
 }
 
 impl std::fmt::Debug for Stage<'_> {
@@ -102,6 +108,8 @@ impl<'e> Stage<'e> {
         let watched = watched.to_vec();
         let sampler = std::thread::spawn(move || sample(&received, watched, http));
         Self {
+            expected: Mutex::new(living::running(environment, nodes.as_ref())),
+            cut_off: Mutex::new(None),
             environment,
             nodes_at_start: nodes.as_ref().map_or(0, |nodes| nodes.processes().len()),
             nodes: nodes.map(Mutex::new),

@@ -42,5 +42,6 @@ pub(crate) fn chat(options: &Chat) -> Result<()> {
     println!("Ctrl-C ends it.");
     interrupt.wait();
     println!("Ending.");
-    nodes.terminate(DRAIN_WITHIN)
+    nodes.terminate(DRAIN_WITHIN)?.iter().for_each(|said| eprintln!("{said}"));
+    Ok(())
 }

@@ -19,6 +19,9 @@ const SLOW: Condition = Condition::Slow { delay: Duration::from_millis(25), byte
 /// What compose starts Redis with.
 const BUFFERS_AS_STARTED: &str = "pubsub 256mb 64mb 60";
 
+/// Descriptors of a node that has no more: fewer than it always has open, and enough for `poll`.
+const FILES_EXHAUSTED: u64 = 16;
+
 /// Hash slots that a migration moves: a sixth of all, half of what their server holds.
 const SLOTS_MOVED: usize = 2_730;
 
@@ -47,12 +50,12 @@ impl Stage<'_> {
             Deed::Drain => self.at_once(&processes, |stage, process| stage.drain(process)),
             // At once: of several brokers the first may not serve before the others do.
             Deed::Restart => self.at_once(&processes, |stage, process| stage.restart(process)),
-            Deed::Stop => self.at_once(&processes, |_, process| Ok(process.stop()?)),
+            Deed::Stop => self.at_once(&processes, |stage, process| {
+                stage.ensure_lives(process)?;
+                Ok(process.stop()?)
+            }),
             Deed::Continue => self.at_once(&processes, |_, process| Ok(process.cont()?)),
-            Deed::Launch => {
-                processes.iter().for_each(|process| self.remember_usage(process));
-                processes.iter().try_for_each(|process| Ok(process.launch()?))
-            }
+            Deed::Launch => processes.iter().try_for_each(|process| self.launch(process)),
             Deed::Await => processes.iter().try_for_each(|process| Ok(process.wait_ready()?)),
             // Done above: `suits` lets none of these strike a process.
             Deed::Add
@@ -82,20 +85,34 @@ impl Stage<'_> {
     }
 
     fn kill(&self, process: &Process) -> Result<()> {
+        self.ensure_lives(process)?;
+        self.may_end(process);
         self.remember_usage(process);
         Ok(process.kill()?)
     }
 
     fn restart(&self, process: &Process) -> Result<()> {
+        self.launch(process)?;
+        Ok(process.wait_ready()?)
+    }
+
+    fn launch(&self, process: &Process) -> Result<()> {
+        self.ensure_lives(process)?;
+        self.may_end(process);
         self.remember_usage(process);
-        Ok(process.restart()?)
+        process.launch()?;
+        self.must_run(process);
+        Ok(())
     }
 
     fn drain(&self, process: &Process) -> Result<()> {
+        self.ensure_lives(process)?;
+        self.may_end(process);
         self.remember_usage(process);
         let status = process.terminate(DRAIN_GRACE)?;
         let forced = status.signal() == Some(9);
         ensure!(!forced, "{} had not ended {} s after SIGTERM", process.name(), DRAIN_GRACE.as_secs());
+        ensure!(status.success(), "{} did not drain: {status}", process.name());
         Ok(())
     }
 
@@ -139,7 +156,7 @@ impl Stage<'_> {
         Ok(processes)
     }
 
-    fn brokers(&self, prefix: &str) -> Vec<Process> {
+    pub(super) fn brokers(&self, prefix: &str) -> Vec<Process> {
         let all = self.environment.map(Environment::processes).unwrap_or_default();
         all.iter().filter(|process| process.name().starts_with(prefix)).cloned().collect()
     }
@@ -193,14 +210,18 @@ impl Stage<'_> {
             (Target::KafkaDisk, _) => {
                 let brokers = self.brokers("kafka");
                 let limit = exhausted.then_some(0);
+                // That is what a full disk does to a broker.
+                brokers.iter().for_each(|broker| self.may_end(broker));
                 brokers.iter().try_for_each(|broker| broker.limit_file_size(limit))?;
                 let names = brokers.iter().map(|broker| format!("disk of {}", broker.name()));
                 names.collect::<Vec<_>>().join(", ")
             }
             (Target::NodeFiles, _) => {
                 let nodes = self.whom(deed, Target::Node)?;
-                let limit = exhausted.then_some(0);
+                nodes.iter().try_for_each(|node| self.ensure_lives(node))?;
+                let limit = exhausted.then_some(FILES_EXHAUSTED);
                 nodes.iter().try_for_each(|node| node.limit_open_files(limit))?;
+                nodes.iter().filter(|_| exhausted).try_for_each(|node| self.ensure_shut(node))?;
                 nodes.first().map_or_else(String::new, |node| format!("file descriptors of {}", node.name()))
             }
             (Target::RedisMemory, _) => {
@@ -210,7 +231,15 @@ impl Stage<'_> {
             }
             (Target::RedisBuffers, _) => {
                 let limit = if exhausted { "pubsub 1 0 0" } else { BUFFERS_AS_STARTED };
-                self.configure_redis("client-output-buffer-limit", limit)?
+                let before = *lock(&self.cut_off);
+                if exhausted {
+                    *lock(&self.cut_off) = Some(self.subscribers_cut_off());
+                }
+                let whom = self.configure_redis("client-output-buffer-limit", limit)?;
+                if let Some(before) = before.filter(|_| !exhausted && !whom.is_empty()) {
+                    self.ensure_cut_off(before)?;
+                }
+                whom
             }
             (Target::RedisSlots, _) => match environment.move_redis_slots(SLOTS_MOVED)? {
                 Some(keys) => format!("{SLOTS_MOVED} slots with {keys} keys"),
@@ -228,8 +257,10 @@ impl Stage<'_> {
         let Some(environment) = self.environment.filter(|_| !self.brokers("redis").is_empty()) else {
             return Ok(String::new());
         };
-        environment.configure_redis(key, value)?;
-        Ok(format!("{key} {value}"))
+        Ok(match environment.configure_redis(key, value)? {
+            0 => String::new(),
+            _ => format!("{key} {value}"),
+        })
     }
 
     fn add_node(&self) -> Result<FaultOutcome> {
@@ -237,6 +268,7 @@ impl Stage<'_> {
         let mut nodes = lock(nodes);
         let process = nodes.add().context("a further node did not start")?.clone();
         let whom = process.name().to_owned();
+        self.must_run(&process);
         let (kind, process) = (ComponentKind::Node, Some(process));
         if let Some(http) = nodes.http().pop() {
             self.edge(Edge::Added(Watched { name: whom.clone(), kind, process }, http));
