@@ -14,6 +14,9 @@
 //!   has only just become a member. Where times do not decide it is in the answer: whoever asked drops it by its id should it
 //!   come all the same, for [`PATIENCE_MS`] at least. Where it may take longer, the answer is again that something may be
 //!   missing.
+//!
+//! And what the member has already may be on its way to the own copy too. It would come as something new, so there is no answer
+//! until it is there.
 
 use std::collections::HashSet;
 
@@ -73,6 +76,14 @@ impl Rules {
         } else {
             Written::Unknown
         }
+    }
+
+    /// Whether something that the member has may still come to the own copy.
+    pub(super) fn is_early(&self, Parts { old, own, .. }: &Parts) -> bool {
+        old.before.iter().any(|&(id, appended_ms)| {
+            let is_recent = appended_ms + self.slack_ms >= self.now_ms;
+            is_recent && !own.ids.contains(&id) && self.written(appended_ms, self.own) != Written::Never
+        })
     }
 
     /// Whether to answer with a message that the own copy lacks; `None` if nobody knows.
@@ -186,6 +197,18 @@ mod tests {
         let full = found(&[(2, 90_000), (3, 91_000), (4, 92_000)], &[]);
         let own = found(&[(5, 99_900)], &[]);
         assert_eq!(merge(RULES, found(&[(3, 91_000)], &[2]), Some(full), own), Some(vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn what_the_member_has_must_have_come_to_the_own_copy_too() {
+        let old = |appended_ms| Found { before: vec![(MessageId(1), appended_ms)], ..found(&[], &[1]) };
+        let is_early = |rules: Rules, old, own| rules.is_early(&Parts { old, full: None, own });
+        assert!(is_early(RULES, old(99_000), Found::default()));
+        assert!(!is_early(RULES, old(99_000), found(&[(1, 99_500)], &[])), "it is there");
+        assert!(!is_early(RULES, old(92_000), Found::default()), "it would be there by now");
+        let just_started = Rules { own: (99_500, 99_800), ..RULES };
+        assert!(!is_early(just_started, old(99_000), Found::default()), "nobody wrote it there");
+        assert!(is_early(just_started, old(99_600), Found::default()), "nobody knows");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - More messages than asked for were missed, or more records would have to be read than one read may.
 //! - The old copy's owner is gone, and no member was there all the time since.
 //! - The times at which messages were appended do not say enough: see `cross`.
+//! - What the member has already did not come to this node's copy in time: it would come once more.
 //!
 //! One message can escape: published before this node was a member, by a node that did not write to it yet, and acknowledged
 //! after this node was asked. That is what a member that subscribes at this moment misses, too.
@@ -34,6 +35,10 @@ use crate::kafka_history::page::LOOK_BACK_RECORDS;
 
 /// Messages that a copy may have of a room beyond those that another one has too, and those that are asked for.
 pub(super) const EXTRA_MESSAGES: usize = 1_000;
+
+/// How soon is looked again whether this node's copy has what another one has; twice as long each time.
+const EARLY_PAUSE: Duration = Duration::from_millis(20);
+const EARLY_PAUSE_MAX: Duration = Duration::from_millis(320);
 
 /// The history of a node's rooms. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -63,6 +68,13 @@ impl Standing {
     pub(super) fn top(&self) -> Position {
         at(self.epoch, self.end - 1)
     }
+}
+
+/// What can be said to a member that comes from another copy.
+enum Crossed {
+    Missed(Vec<Envelope>),
+    /// What it has already may still come to the copy that this node reads.
+    Early,
 }
 
 /// What a member that comes from another copy wants.
@@ -125,6 +137,27 @@ impl RoomHistory {
     }
 
     async fn resumed(self, room: RoomId, since: Position, limit: usize) -> Result<Resumed> {
+        let (begun, mut pause) = (Instant::now(), EARLY_PAUSE);
+        loop {
+            let (top, resumed) = self.resumed_now(&room, since, limit).await?;
+            if let Some(resumed) = resumed {
+                return Ok(resumed);
+            }
+            if begun.elapsed() + pause > self.log.limits().time {
+                return Ok(Resumed::Incomplete { top });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(EARLY_PAUSE_MAX);
+        }
+    }
+
+    /// Where the copy ends, and the answer by that; `None` if it is too early for one.
+    async fn resumed_now(
+        &self,
+        room: &RoomId,
+        since: Position,
+        limit: usize,
+    ) -> Result<(Position, Option<Resumed>)> {
         // Before anything is asked for: whoever is a member by this is one of those that the answers are about.
         let shown = self.copies.shown();
         let standing = self.standing().await?;
@@ -132,23 +165,27 @@ impl RoomHistory {
         let missed = if !standing.sound {
             None
         } else if since.epoch == standing.epoch {
-            if let Some(resumed) = self.remembered(&room, since, &standing, limit) {
-                return self.delivered(&standing, resumed).await;
+            if let Some(resumed) = self.remembered(room, since, &standing, limit) {
+                return Ok((top, Some(self.delivered(&standing, resumed).await?)));
             }
-            let found = self.followed(&room, since, &standing, limit).await?;
+            let found = self.followed(room, since, &standing, limit).await?;
             found.map(|found| messages(found, standing.epoch))
         } else {
-            let crossed = self.crossed(&room, since, &standing, &shown, limit).await?;
-            crossed.map(|envelopes| envelopes.into_iter().map(unplaced).collect())
+            match self.crossed(room, since, &standing, &shown, limit).await? {
+                Some(Crossed::Early) => return Ok((top, None)),
+                Some(Crossed::Missed(missed)) => Some(missed.into_iter().map(unplaced).collect()),
+                None => None,
+            }
         };
         // What arrives from here on may otherwise be of another copy than the answer reckons with.
         if self.places.current().is_none_or(|(_, now)| now.epoch != standing.epoch) {
             return Err(moved());
         }
-        Ok(match missed {
+        let resumed = match missed {
             Some(messages) => Resumed::Complete { messages, top },
             None => Resumed::Incomplete { top },
-        })
+        };
+        Ok((top, Some(resumed)))
     }
 
     fn remembered(
@@ -203,7 +240,7 @@ impl RoomHistory {
         standing: &Standing,
         shown: &Shown,
         limit: usize,
-    ) -> Result<Option<Vec<Envelope>>> {
+    ) -> Result<Option<Crossed>> {
         let own = self.copies.find(shown, standing.epoch);
         let (Some(own), Some(old)) = (own, self.copies.find(shown, since.epoch)) else { return Ok(None) };
         let Some(full) = shown.full_copy(&old, &own) else { return Ok(None) };
@@ -239,7 +276,10 @@ impl RoomHistory {
             return Ok(None);
         };
         let parts = Parts { old: from_old, full: from_full, own: from_own };
-        Ok(rules.merge(parts).filter(|missed| missed.len() <= limit))
+        if rules.is_early(&parts) {
+            return Ok(Some(Crossed::Early));
+        }
+        Ok(rules.merge(parts).filter(|missed| missed.len() <= limit).map(Crossed::Missed))
     }
 
     /// The room's messages in the old copy from the member's place on, and the ids of those before it since `look_ms`.

@@ -62,6 +62,9 @@ pub(crate) struct Found {
     pub(crate) more: bool,
     /// Ids of all messages of the room in `look..to`.
     pub(crate) ids: HashSet<MessageId>,
+    /// Of those in `look..from`, and when the broker appended each, ms since the Unix epoch.
+    #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
+    pub(crate) before: Vec<(MessageId, i64)>,
     /// Where a position divides what is kept: what was seen of it.
     pub(crate) divide: Divide,
 }
@@ -199,8 +202,13 @@ impl Request {
         if place.is_some() && message.position == place {
             found.divide.anchor_ms.get_or_insert(message.appended_ms);
         }
-        let new = found.ids.insert(message.envelope.id) && message.offset >= from;
-        if !new || place.is_some_and(|place| !found.divide.keeps(keep, place, message)) {
+        if !found.ids.insert(message.envelope.id) {
+            return;
+        }
+        if message.offset < from {
+            return found.before.push((message.envelope.id, message.appended_ms));
+        }
+        if place.is_some_and(|place| !found.divide.keeps(keep, place, message)) {
             return;
         }
         let full = found.messages.len() >= keep.most();
@@ -323,6 +331,7 @@ mod tests {
         assert_eq!((offsets(&scan.requests[1]), scan.requests[1].found.more), (vec![3, 4], true));
         assert_eq!((offsets(&scan.requests[2]), scan.requests[2].found.more), (vec![3, 5], true));
         assert_eq!(scan.requests[0].found.ids.len(), 5);
+        assert_eq!(scan.requests[0].found.before, [(MessageId(1), 7), (MessageId(2), 7)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! expulsion, writes that reach some partitions only, and history across the copies. What every strategy must do is in the conformance suite.
 #![cfg(feature = "kafka-broadcast")]
 
+mod apart;
 mod brokers;
 mod crash;
 mod faults;
