@@ -55,10 +55,12 @@ impl Standing {
         Position { epoch: self.epoch, offset: u64::try_from(offset + 1).unwrap_or(0) }
     }
 
-    /// The offset to be read next by who stands at `since`; `None` if that is no place in this log. Epoch 0 is any.
+    /// The offset to be read next by who stands at `since`; `None` if that is no place in this log. Who names no
+    /// epoch can only stand before the first message: any other place is one in a numbering that nobody knows.
     fn next(&self, since: Position) -> Option<i64> {
         let next = i64::try_from(since.offset).ok()?;
-        (self.sound && (since.epoch == 0 || since.epoch == self.epoch) && next <= self.end).then_some(next)
+        let is_here = since.epoch == self.epoch || (since.epoch == 0 && since.offset == 0);
+        (self.sound && is_here && next <= self.end).then_some(next)
     }
 }
 
@@ -218,7 +220,8 @@ mod tests {
         let next = |standing: &Standing, epoch, offset| standing.next(Position { epoch, offset });
         assert_eq!(standing.top(), Position { epoch: 7, offset: 10 });
         assert_eq!(next(&standing, 7, 4), Some(4));
-        assert_eq!(next(&standing, 0, 10), Some(10));
+        assert_eq!(next(&standing, 0, 0), Some(0));
+        assert_eq!(next(&standing, 0, 10), None, "of which numbering?");
         assert_eq!(next(&standing, 7, 11), None, "beyond the end");
         assert_eq!(next(&standing, 8, 4), None, "another incarnation");
         standing.sound = false;
