@@ -61,8 +61,8 @@ impl Numbers {
 }
 
 impl Shared {
-    /// Appends the command for a publish to what the session sends. It comes to nothing if the message `before` it did, which
-    /// takes a history to tell.
+    /// Appends the command for a publish to what the session sends. It comes to nothing if the message `before` it did. That
+    /// takes a history to tell: where none is kept, nothing is known of it, and the message goes its way.
     pub(super) fn put_publish(
         &self,
         publish: &Publish,
@@ -104,13 +104,23 @@ impl Shared {
         }
     }
 
-    /// Fails for as long as Redis refuses for the time being to keep anything for `room`. Nothing is kept by it.
+    /// Fails for as long as Redis refuses for the time being to keep anything for `room`: for want of memory, or because its
+    /// slot is on its way, which a publish meets by a key that is not there yet. Nothing is kept by it.
     pub(super) async fn ask_room(&self, room: &RoomId, session: &mut Session) -> Result<()> {
-        let command: [&[u8]; 4] = [b"SETRANGE", &self.name(room), b"0", b""];
-        match session.connection.call(&command, self.opening.timeout).await {
-            Err(error) if error.is_temporary() => Err(error),
-            _ => Ok(()),
+        let head = self.name(room);
+        let mut questions: Vec<Vec<&[u8]>> = vec![vec![b"SETRANGE", &head, b"0", b""]];
+        let new = self.id_key(room, MessageId(self.epochs.draw().into()));
+        if self.sharded() && self.settings.keeps_history() {
+            questions.push(vec![b"EXISTS", &head, &new]);
         }
+        for question in questions {
+            match session.connection.call(&question, self.opening.timeout).await {
+                Err(error) if error.is_temporary() => return Err(error),
+                // Whatever else is wrong, publishes are told.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// A message that has its position.

@@ -15,7 +15,7 @@ use super::repair::Repairs;
 use super::rooms::{Room, Rooms};
 use super::sequence::{HEAD_BYTES, KEPT_HEAD_BYTES, Top, head, split_head};
 use super::wire::Inbound;
-use super::work::says_try_again;
+use super::work::{says_elsewhere, says_moving};
 use crate::backplane::{Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::refused;
@@ -269,15 +269,12 @@ impl Listening {
                 }
                 Ok(())
             }
-            (Asked::Top(room), Value::Error(message)) if !says_try_again(message) => {
-                // This room's head cannot be written, perhaps for want of memory. That ends no other room's subscription.
-                let known = books.rooms.get_mut(room.as_str()).is_some_and(|room| room.place.get().is_some());
-                if !known {
-                    self.refuse(&room, message, books.rooms);
-                    self.unsubscribe(&[room]);
-                }
+            (Asked::Top(room), Value::Error(message)) if !says_elsewhere(message) => {
+                self.top_refused(room, message, books.rooms);
                 Ok(())
             }
+            // Asked again with the next beat.
+            (Asked::Tops(_), Value::Error(message)) if says_moving(message) => Ok(()),
             (_, Value::Error(message)) => Err(refused(message)),
             (Asked::Top(room), Value::Text(top)) => {
                 self.compare(&room, Some(top), books);
@@ -285,7 +282,9 @@ impl Listening {
             }
             (Asked::Tops(asked), Value::Array(tops)) if asked.len() == tops.len() => {
                 for (room, top) in asked.iter().zip(tops) {
-                    self.compare(room, top.text().map(|top| &top[..]), books);
+                    // One whose top was refused has nothing to be compared: it is asked for by the script, which writes it.
+                    let known = is_known(books.rooms, room);
+                    self.compare(room, top.text().filter(|_| known).map(|top| &top[..]), books);
                 }
                 Ok(())
             }
@@ -333,11 +332,34 @@ impl Listening {
         }
     }
 
+    /// A room's head cannot be written, perhaps for want of memory, or because its slot is on its way. That ends no other
+    /// room's subscription.
+    fn top_refused(&mut self, id: RoomId, message: &[u8], rooms: &mut Rooms) {
+        if is_known(rooms, &id) {
+            return;
+        }
+        let error = refused(message);
+        if self.shared.fail_fast && error.is_temporary() {
+            // The room does without for now; its top is asked for with every beat.
+            if let Some((waiter, _)) = rooms.get_mut(id.as_str()).and_then(|room| room.waiter.take()) {
+                let _ = waiter.send(Err(error));
+            }
+        } else if !says_moving(message) {
+            self.refuse(&id, message, rooms);
+            self.unsubscribe(&[id]);
+        }
+    }
+
     fn refuse(&mut self, id: &RoomId, message: &[u8], rooms: &mut Rooms) {
         if let Some((waiter, _)) = rooms.remove(id).and_then(|room| room.waiter) {
             let _ = waiter.send(Err(refused(message)));
         }
     }
+}
+
+/// Whether it is known where the room stands.
+fn is_known(rooms: &mut Rooms, id: &RoomId) -> bool {
+    rooms.get_mut(id.as_str()).is_some_and(|room| room.place.get().is_some())
 }
 
 /// How often rooms with members are kept from expiring.
@@ -354,3 +376,7 @@ fn quiet_max(shared: &Shared) -> std::time::Duration {
 fn corrupt(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, "listen", format!("Redis sent {what}"))
 }
+
+#[cfg(test)]
+#[path = "listening_tests.rs"]
+mod tests;

@@ -41,7 +41,9 @@ pub(crate) struct Setup {
     pub(crate) namespace: String,
     pub(crate) node: String,
     pub(crate) settings: Settings,
-    /// Fail publishes at once while there is no link, in order, rather than keep them for it; likewise joins.
+    /// Fail publishes at once while there is no link, in order, rather than keep them for it; likewise joins. What Redis
+    /// refuses for the time being is failed in order, too, with all that was queued behind it, if the settings keep a
+    /// history: without one, publishes on their way behind a refused one may still be carried out, and overtake it.
     pub(crate) fail_fast: bool,
     pub(crate) connect_retry: Option<Duration>,
     pub(crate) wire: Arc<dyn Wire>,

@@ -21,8 +21,16 @@
 //! where no history is kept, is removed on the receiving nodes, within their window of message ids. A message
 //! removed there has used up an offset, which is told as skipped: positions stay dense, and nobody takes a retry for a loss.
 //!
-//! In a cluster the script needs keys of one slot together, which it cannot have while that slot moves: its rooms'
-//! publishes wait until it has moved, and so do those to the same master behind them.
+//! In a cluster the script needs keys of one slot together, which it cannot have while that slot moves: publishes to its
+//! rooms are refused for the time being, and joins wait. The rooms in other slots, of the same master too, notice nothing.
+//!
+//! # What Redis has to allow
+//! A user that may not do everything needs the keys and the channels that begin with the namespace, and the commands `HELLO`,
+//! `AUTH`, `CLIENT SETNAME`, `SELECT`, `PING`, `INFO`, `SCRIPT LOAD`, `EVALSHA`, those that the `scripts` call, `MGET`, `EXISTS`, `DEL`,
+//! `SUBSCRIBE` and `UNSUBSCRIBE` (`SSUBSCRIBE`, `SUNSUBSCRIBE` and `CLUSTER SLOTS` in a cluster, `ROLE` where masters change), and
+//! `CLIENT KILL`. By the last a node ends a connection of its own that it gave up, before it publishes over the next one: what
+//! a server that froze still finds in its socket would else come behind what was sent later. It is tried when a node
+//! starts, which fails if it is not allowed.
 //!
 //! # What can be resumed
 //! The last `history_messages` of a room, until `history_minutes` after the last one. An answer is complete only if

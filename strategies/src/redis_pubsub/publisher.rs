@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::lanes::{Lane, Session, Standing, Use};
 use super::live::{Shared, closed};
 use super::subscriber::closed as closed_signal;
-use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_try_again};
+use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_elsewhere};
 use crate::backplane::{MessageId, Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::{no_answer, refused};
@@ -176,7 +176,7 @@ impl Publisher {
                 continue;
             }
             if let Value::Error(message) = &reply
-                && says_try_again(message)
+                && says_elsewhere(message)
             {
                 // Nothing happened for this publish. The connection is given up, which sends it again in its order.
                 return Err(refused(message));
@@ -186,7 +186,8 @@ impl Publisher {
                 && self.shared.fail_fast
                 && refused(message).is_temporary()
             {
-                // It takes another way, and so does what follows until that is settled.
+                // It takes another way, and so does what follows until that is settled; for a slot that is on its way, too,
+                // whose other messages would get through as soon as it has arrived.
                 self.refused = match self.in_flight.front() {
                     Some((Work::Publish(publish), _)) => Some(publish.envelope.room.clone()),
                     _ => None,

@@ -35,7 +35,7 @@ pub(crate) struct Room {
 /// What a join finds.
 #[derive(Debug)]
 pub(crate) enum Joined {
-    /// The room must be subscribed.
+    /// The room must be subscribed, or asked again for its top, which was refused.
     New,
     /// The subscription is on its way.
     Coming,
@@ -75,8 +75,9 @@ impl Rooms {
             Some(position) if entry.confirmed => Joined::Known(position, waiter),
             _ => {
                 entry.waiter = Some((waiter, until));
+                let refused = entry.confirmed && entry.place.get().is_none();
                 self.expire_by(until);
-                if new { Joined::New } else { Joined::Coming }
+                if new || refused { Joined::New } else { Joined::Coming }
             }
         }
     }

@@ -84,14 +84,11 @@ pub(super) fn outcome(reply: &Value) -> Result<Position> {
     }
 }
 
-/// Refusals that say: not here, or not now.
-pub(super) fn says_try_again(message: &[u8]) -> bool {
-    let code = message.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let codes: [&[u8]; 10] = [
+/// Refusals that say: not here, or nothing at all for now.
+pub(super) fn says_elsewhere(message: &[u8]) -> bool {
+    let codes: [&[u8]; 8] = [
         b"NOSCRIPT",
         b"MOVED",
-        b"ASK",
-        b"TRYAGAIN",
         b"CLUSTERDOWN",
         b"READONLY",
         b"LOADING",
@@ -99,7 +96,17 @@ pub(super) fn says_try_again(message: &[u8]) -> bool {
         b"NOREPLICAS",
         b"UNBLOCKED",
     ];
-    codes.contains(&code)
+    codes.contains(&code(message))
+}
+
+/// Refusals because the slot is on its way to another server: its keys are partly here, partly there. Nothing happened, and
+/// nothing will until the slot has arrived, which may take long. The server's other slots are none the worse.
+pub(super) fn says_moving(message: &[u8]) -> bool {
+    matches!(code(message), b"ASK" | b"TRYAGAIN")
+}
+
+fn code(message: &[u8]) -> &[u8] {
+    message.split(|byte| *byte == b' ').next().unwrap_or_default()
 }
 
 pub(super) fn given_up(sent: bool) -> Error {
