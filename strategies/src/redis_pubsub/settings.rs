@@ -44,7 +44,9 @@ pub struct Settings {
     /// minutes. Default 10.
     pub history_minutes: u64,
     /// How long Redis recognises the id of a message, so that a repeat by whichever node creates no second one; 1 to
-    /// 3,600 s. Default 30. Each message costs Redis some 150 bytes for so long. Only with history.
+    /// 3,600 s. Default 300. A repeat that comes later is kept, and numbered, as another message: members that are there are
+    /// spared it, one that comes back from a place between the two gets it. Each message costs Redis some 150 bytes for
+    /// so long: at 1,000 messages per second and with the default some 45 MB. Only with history.
     pub dedup_seconds: u64,
     /// Bound of the shutdown; 10 to 60,000 ms. Default 5,000.
     pub shutdown_timeout_ms: u64,
@@ -66,7 +68,7 @@ impl Default for Settings {
             dedup_messages: DedupWindow::CAPACITY,
             history_messages: 300,
             history_minutes: 10,
-            dedup_seconds: 30,
+            dedup_seconds: 300,
             shutdown_timeout_ms: 5_000,
         }
     }
