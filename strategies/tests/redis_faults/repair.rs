@@ -139,7 +139,8 @@ async fn a_full_output_buffer_costs_no_more_than_the_stream_has_lost() -> Result
         } else {
             ensure!(seen.declared > 0, "the stream is too short for all");
             ensure!(stats.gap_messages.get() == seen.declared && repaired >= 99, "{repaired} were repaired");
-            let newest: Vec<usize> = (count - 100..=count).collect();
+            // It may have been read when it had the very last message already, and so one of the others less.
+            let newest: Vec<usize> = (count - 99..=count).collect();
             ensure!(seen.numbers.ends_with(&newest), "what the stream had was delivered");
         }
         b.node.backplane.shutdown().await?;
