@@ -13,13 +13,13 @@ pub(crate) struct Answer {
     /// The messages in it; made when somebody has to know.
     ids: OnceLock<HashSet<MessageId>>,
     /// Those of them that have no position.
-    unplaced: Arc<[MessageId]>,
+    unplaced: Arc<HashSet<MessageId>>,
 }
 
 impl Answer {
     pub(crate) fn new(resumed: Resumed) -> Self {
         let unplaced = messages(&resumed).iter().filter(|message| message.position.offset == 0);
-        let unplaced = unplaced.map(|message| message.envelope.id).collect();
+        let unplaced = Arc::new(unplaced.map(|message| message.envelope.id).collect());
         Self { resumed, ids: OnceLock::new(), unplaced }
     }
 
@@ -38,7 +38,7 @@ impl Answer {
         self.ids.get_or_init(ids).contains(&id)
     }
 
-    pub(super) fn unplaced(&self) -> &Arc<[MessageId]> {
+    pub(super) fn unplaced(&self) -> &Arc<HashSet<MessageId>> {
         &self.unplaced
     }
 }

@@ -56,8 +56,8 @@ impl Room {
         let _turn = self.turn.lock();
         let state = self.lock();
         let end = first + TURN_MEMBERS;
-        let wishing = state.members.slice(first..end).filter(|member| member.join_leave);
-        let sessions: Vec<Arc<Session>> = wishing.map(|member| Arc::clone(&member.session)).collect();
+        let wishing = state.members.slice(first..end).filter(|(_, member)| member.join_leave);
+        let sessions: Vec<Arc<Session>> = wishing.map(|(_, member)| Arc::clone(&member.session)).collect();
         let more = end < state.members.end();
         drop(state);
         for session in sessions {

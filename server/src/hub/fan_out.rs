@@ -109,15 +109,19 @@ impl Hub {
         let Some(room) = self.find(envelope.room.as_str()) else { return self.take_hidden(message) };
         let Some((mut state, offset)) = self.place(&mut scratch.frame, &room, message) else { return };
         state.serial += 1;
-        let excluded = state.hold_back(message, offset, self.settings.recovery_hold_bytes_max);
         let members = state.members.len();
+        if members == 0 && state.comebacks.is_none() {
+            self.tend_if_unwanted(&room, state);
+            return;
+        }
+        let Scratch { frame, touched, appended_bytes, .. } = scratch;
+        let frame = frame_of(frame, &room, message, offset);
+        let excluded = state.hold_back(message, frame, self.settings.recovery_hold_bytes_max);
         if members == 0 {
             self.tend_if_unwanted(&room, state);
             return;
         }
-        self.metrics.count_deliveries(members - excluded);
-        let Scratch { frame, touched, appended_bytes, .. } = scratch;
-        let frame = frame_of(frame, &room, message, offset);
+        self.metrics.count_deliveries(members - excluded.len());
         let mut unplaced = frame;
         if state.renumbered && offset > 0 {
             unplaced = frame_of(&mut scratch.unplaced, &room, message, 0);
@@ -134,13 +138,17 @@ impl Hub {
                 let members = state.dismiss_positioned(&room.id, unplaced);
                 self.note_dismissed(&room, members, "the numbering started anew");
             }
-            state.serve_trailing(frame);
-            self.enqueue(&room, state, frame, envelope.published_at_us);
+            self.enqueue(&room, state, frame, excluded, envelope.published_at_us);
             return;
         }
         let frame_for = |member: &Member| if member.void { unplaced } else { frame };
         let serial = state.serial;
-        let is_due = |member: &&Member| excluded == 0 || member.joined_serial < serial;
+        for slot in &excluded {
+            if let Some(member) = state.members.get_mut(*slot) {
+                member.joined_serial = serial;
+            }
+        }
+        let is_due = |member: &&Member| excluded.is_empty() || member.joined_serial < serial;
         if last && touched.is_empty() {
             for member in state.members.iter().filter(is_due) {
                 member.session.send(frame_for(member));
@@ -209,12 +217,13 @@ impl Hub {
         room: &Arc<Room>,
         mut state: MutexGuard<'_, State>,
         frame: &[u8],
+        excluded: Vec<u32>,
         published_at_us: u64,
     ) {
         let serial = state.serial;
         let idle = state.giant.is_none();
         let giant = state.giant.get_or_insert_default();
-        giant.push(serial, published_at_us, frame);
+        giant.push(serial, published_at_us, excluded, frame);
         let full = giant.queued_bytes() > self.settings.giant_queue_bytes_max;
         drop(state);
         if idle {

@@ -37,11 +37,20 @@ struct Queued {
 }
 
 /// Where a message begins in its round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Mark {
     start: usize,
     serial: u64,
     published_at_us: u64,
+    /// Slots of members that it is not for, in ascending order. Whoever takes over such a slot came after the message.
+    excluded: Box<[u32]>,
+}
+
+/// A member in a turn.
+struct Turn {
+    session: Arc<Session>,
+    slot: u32,
+    joined_serial: u64,
 }
 
 /// Messages that go to all members together.
@@ -49,13 +58,23 @@ struct Mark {
 struct Round {
     bytes: Vec<u8>,
     marks: Vec<Mark>,
+    /// Some message is not for all members.
+    excludes: bool,
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        self.frame.len() + size_of_val(&*self.mark.excluded)
+    }
 }
 
 impl Giant {
-    pub(super) fn push(&mut self, serial: u64, published_at_us: u64, frame: &[u8]) {
-        self.queued_bytes += frame.len();
-        self.queue
-            .push_back(Queued { mark: Mark { start: 0, serial, published_at_us }, frame: frame.into() });
+    /// Queues a message for all members but those in the slots `excluded`, which are in ascending order.
+    pub(super) fn push(&mut self, serial: u64, published_at_us: u64, excluded: Vec<u32>, frame: &[u8]) {
+        let mark = Mark { start: 0, serial, published_at_us, excluded: excluded.into() };
+        let queued = Queued { mark, frame: frame.into() };
+        self.queued_bytes += queued.bytes();
+        self.queue.push_back(queued);
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -65,14 +84,14 @@ impl Giant {
     /// Takes the next messages out of the queue. False: there are none.
     fn begin_round(&mut self) -> bool {
         let mut round = Round::default();
-        while let Some(queued) = self.queue.front() {
-            if !round.bytes.is_empty() && round.bytes.len() + queued.frame.len() > ROUND_BYTES_MAX {
-                break;
-            }
+        let fits = |round: &Round, queued: &Queued| {
+            round.bytes.is_empty() || round.bytes.len() + queued.frame.len() <= ROUND_BYTES_MAX
+        };
+        while let Some(queued) = self.queue.pop_front_if(|queued| fits(&round, queued)) {
+            self.queued_bytes -= queued.bytes();
+            round.excludes |= !queued.mark.excluded.is_empty();
             round.marks.push(Mark { start: round.bytes.len(), ..queued.mark });
             round.bytes.extend_from_slice(&queued.frame);
-            self.queued_bytes -= queued.frame.len();
-            self.queue.pop_front();
         }
         self.under_way = !round.marks.is_empty();
         self.round = Arc::new(round);
@@ -82,16 +101,29 @@ impl Giant {
 }
 
 impl Round {
-    /// What a member that came after message `joined_serial` gets.
-    fn bytes_after(&self, joined_serial: u64) -> &[u8] {
+    /// Hands what a member gets to `send`: whole frames, in one piece unless something in between is not for it.
+    fn serve(&self, slot: u32, joined_serial: u64, mut send: impl FnMut(&[u8])) {
         let first = self.marks.partition_point(|mark| mark.serial <= joined_serial);
-        self.marks.get(first).map_or(&[], |mark| &self.bytes[mark.start..])
+        let Some(mut start) = self.marks.get(first).map(|mark| mark.start) else { return };
+        if self.excludes {
+            for (index, mark) in self.marks.iter().enumerate().skip(first) {
+                if mark.excluded.binary_search(&slot).is_ok() {
+                    if start < mark.start {
+                        send(&self.bytes[start..mark.start]);
+                    }
+                    start = self.marks.get(index + 1).map_or(self.bytes.len(), |next| next.start);
+                }
+            }
+        }
+        if start < self.bytes.len() {
+            send(&self.bytes[start..]);
+        }
     }
 }
 
 impl State {
     /// The members of the next turn, and what they get. `None`: all is delivered, and the queue is gone.
-    fn next_turn(&mut self, turn: &mut Vec<(Arc<Session>, u64)>) -> Option<Arc<Round>> {
+    fn next_turn(&mut self, turn: &mut Vec<Turn>) -> Option<Arc<Round>> {
         let giant = self.giant.as_mut()?;
         if !giant.under_way && !giant.begin_round() {
             self.giant = None;
@@ -100,8 +132,11 @@ impl State {
         let slots = giant.next_slot..giant.next_slot + TURN_MEMBERS;
         giant.next_slot = slots.end;
         giant.under_way = slots.end < self.members.end();
-        let members = self.members.slice(slots);
-        turn.extend(members.map(|member| (Arc::clone(&member.session), member.joined_serial)));
+        turn.extend(self.members.slice(slots).map(|(slot, member)| Turn {
+            session: Arc::clone(&member.session),
+            slot,
+            joined_serial: member.joined_serial,
+        }));
         Some(Arc::clone(&giant.round))
     }
 }
@@ -112,11 +147,8 @@ impl Room {
         let _turn = self.turn.lock();
         let mut members = Vec::with_capacity(TURN_MEMBERS);
         let Some(round) = self.lock().next_turn(&mut members) else { return false };
-        for (session, joined_serial) in &members {
-            let bytes = round.bytes_after(*joined_serial);
-            if !bytes.is_empty() {
-                session.send(bytes);
-            }
+        for Turn { session, slot, joined_serial } in &members {
+            round.serve(*slot, *joined_serial, |bytes| session.send(bytes));
         }
         let now_us = crate::clock::unix_us();
         for mark in &round.marks {
@@ -137,28 +169,53 @@ impl Room {
 mod tests {
     use super::*;
 
+    fn served(giant: &Giant, slot: u32, joined_serial: u64) -> Vec<String> {
+        let mut parts = Vec::new();
+        giant.round.serve(slot, joined_serial, |bytes| {
+            parts.push(String::from_utf8(bytes.to_vec()).expect("text"));
+        });
+        parts
+    }
+
     #[test]
     fn a_late_member_gets_the_later_messages_of_a_round() {
         let mut giant = Giant::default();
         for serial in 5..8 {
-            giant.push(serial, 0, format!("<{serial}>").as_bytes());
+            giant.push(serial, 0, Vec::new(), format!("<{serial}>").as_bytes());
         }
         assert_eq!(giant.queued_bytes(), 9);
         assert!(giant.begin_round());
         assert_eq!(giant.queued_bytes(), 0);
-        assert_eq!(giant.round.bytes_after(4), b"<5><6><7>");
-        assert_eq!(giant.round.bytes_after(5), b"<6><7>");
-        assert_eq!(giant.round.bytes_after(7), b"");
+        assert_eq!(served(&giant, 0, 4), ["<5><6><7>"]);
+        assert_eq!(served(&giant, 0, 5), ["<6><7>"]);
+        assert!(served(&giant, 0, 7).is_empty());
         assert!(!giant.begin_round());
+    }
+
+    #[test]
+    fn what_a_member_had_by_history_is_left_out_for_it_alone() {
+        let mut giant = Giant::default();
+        for (serial, excluded) in [(1, vec![]), (2, vec![3, 9]), (3, vec![9]), (4, vec![]), (5, vec![4])] {
+            giant.push(serial, 0, excluded, format!("<{serial}>").as_bytes());
+        }
+        assert_eq!(giant.queued_bytes(), 15 + 4 * 4);
+        assert!(giant.begin_round());
+        assert_eq!(giant.queued_bytes(), 0);
+        assert_eq!(served(&giant, 0, 0), ["<1><2><3><4><5>"]);
+        assert_eq!(served(&giant, 3, 0), ["<1>", "<3><4><5>"]);
+        assert_eq!(served(&giant, 9, 0), ["<1>", "<4><5>"]);
+        assert_eq!(served(&giant, 9, 2), ["<4><5>"]);
+        assert_eq!(served(&giant, 4, 1), ["<2><3><4>"]);
+        assert!(served(&giant, 4, 4).is_empty());
     }
 
     #[test]
     fn a_round_is_bounded_but_never_empty() {
         let mut giant = Giant::default();
         for serial in 1..=3 {
-            giant.push(serial, 0, &vec![b'x'; ROUND_BYTES_MAX * 2 / 3]);
+            giant.push(serial, 0, Vec::new(), &vec![b'x'; ROUND_BYTES_MAX * 2 / 3]);
         }
-        giant.push(4, 0, &vec![b'y'; ROUND_BYTES_MAX * 2]);
+        giant.push(4, 0, Vec::new(), &vec![b'y'; ROUND_BYTES_MAX * 2]);
         for expected in [1, 1, 1, 1] {
             assert!(giant.begin_round());
             assert_eq!(giant.round.marks.len(), expected);

@@ -55,10 +55,13 @@ impl Members {
         self.slots.iter_mut().flatten()
     }
 
-    /// The members in a range of slots, clipped to what there is.
-    pub(super) fn slice(&self, slots: Range<usize>) -> impl Iterator<Item = &Member> {
+    /// The members in a range of slots, clipped to what there is, with their slots.
+    pub(super) fn slice(&self, slots: Range<usize>) -> impl Iterator<Item = (u32, &Member)> {
         let end = slots.end.min(self.slots.len());
-        self.slots[slots.start.min(end)..end].iter().flatten()
+        let start = slots.start.min(end);
+        let first = u32::try_from(start).expect("fewer sessions than 2^32");
+        let members = (first..).zip(&self.slots[start..end]);
+        members.filter_map(|(slot, member)| member.as_ref().map(|member| (slot, member)))
     }
 
     /// Adds a member and names its slot.

@@ -18,6 +18,7 @@ mod recovery;
 mod room;
 #[cfg(test)]
 mod tests;
+mod trails;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

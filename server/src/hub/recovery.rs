@@ -7,26 +7,22 @@
 //! History may be ahead of what arrives live: a log is read to its end while this node's reader is still on its way there. A
 //! member with such an answer *trails*: what the answer held is not for it when it arrives live, too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use manifold_protocol::websocket::FrameBuilder;
 use manifold_strategies::{Message, MessageId, Position, Resumed};
 
 use super::answer::Answer;
-use super::fan_out::frame_of;
 use super::interest::Ticket;
-use super::members::Members;
 use super::room::{Room, State};
+use super::trails::{Trails, reaches};
 use super::{Grant, Hub, Numbering};
 use crate::clock::unix_us;
 use crate::metrics::RecoveryOutcome;
 use crate::session::Session;
 
-/// What a message held back counts for beside its payload and info, so that the bound is one of number, too.
+/// What a message held back counts for beside its frame, so that the bound is one of number, too.
 const HELD_OVERHEAD_BYTES: usize = 256;
-/// How long a message without a position, which history had already, may take to arrive live as well.
-const UNPLACED_PATIENCE_US: u64 = 30_000_000;
 
 /// What a room keeps while somebody comes back to it.
 #[derive(Default)]
@@ -40,34 +36,17 @@ pub(super) struct Comebacks {
     dropped_serial: u64,
     /// Losses on the way to this node, counted while this exists.
     losses: u64,
-    /// Members whose history was ahead of what arrives live, by their slots.
-    trails: HashMap<u32, Trail>,
+    /// Members whose history was ahead of what arrives live.
+    trails: Trails,
 }
 
 /// A live message that waits for histories.
 struct Held {
     serial: u64,
-    /// The offset that members see.
-    offset: u64,
-    message: Message,
-}
-
-/// How far a member's history was ahead of what arrives live.
-struct Trail {
-    /// Live messages up to here were in its history.
-    top: Position,
-    /// So were these, which have no position.
-    unplaced: Arc<[MessageId]>,
-    /// Until when those may still arrive.
-    until_us: u64,
-}
-
-/// What a live message is to a member that trails.
-enum Heard {
-    Already,
-    New,
-    /// New, and everything after it will be.
-    NewFromNowOn,
+    position: Position,
+    id: MessageId,
+    /// The whole frame, made once for all who wait.
+    frame: Box<[u8]>,
 }
 
 /// A subscriber whose history is being read. While it lives, its room is joined and holds messages back.
@@ -143,7 +122,7 @@ impl Hub {
         };
         let complete = judged.is_ok();
         let ending = match judged {
-            Ok(()) => Ending::Complete { held: state.held_since(&recovery, &room, answer) },
+            Ok(()) => Ending::Complete { held: state.held_since(&recovery, answer) },
             // What is known here is what the next message is measured by.
             Err(outcome) => Ending::Incomplete { top: state.stands().unwrap_or(top), outcome },
         };
@@ -190,7 +169,9 @@ impl State {
         if comebacks.dropped_serial > recovery.began_serial {
             return Err(RecoveryOutcome::HoldOverflow);
         }
-        if self.top.is_some_and(|now| now.epoch != top.epoch) {
+        // A room where nothing came since this began may have an epoch that has ended: the answer knows better.
+        let moved = self.top != recovery.began_top;
+        if moved && self.top.is_some_and(|now| now.epoch != top.epoch) {
             return Err(RecoveryOutcome::Renumbered);
         }
         if numbering != Numbering::Dense {
@@ -205,7 +186,7 @@ impl State {
         let reached = match recovery.began_top {
             Some(began) => began.epoch != top.epoch || began.offset <= top.offset,
             None => {
-                let mut held = comebacks.since(recovery.began_serial).map(|held| held.message.position);
+                let mut held = comebacks.since(recovery.began_serial).map(|held| held.position);
                 let first = held.find(|position| position.epoch == top.epoch && position.offset > top.offset);
                 first.is_none_or(|first| first.offset == top.offset + 1)
             }
@@ -214,13 +195,12 @@ impl State {
     }
 
     /// The frames of what was held back for a recovery and is not in its answer.
-    fn held_since(&self, recovery: &Recovery, room: &Room, answer: &Answer) -> Vec<u8> {
+    fn held_since(&self, recovery: &Recovery, answer: &Answer) -> Vec<u8> {
         let mut frames = Vec::new();
         let Some(comebacks) = &self.comebacks else { return frames };
-        let mut builder = FrameBuilder::new();
-        for Held { offset, message, .. } in comebacks.since(recovery.began_serial) {
-            if !reaches(answer.top(), message.position) && !answer.holds(message.envelope.id) {
-                frames.extend_from_slice(frame_of(&mut builder, room, message, *offset));
+        for held in comebacks.since(recovery.began_serial) {
+            if !reaches(answer.top(), held.position) && !answer.holds(held.id) {
+                frames.extend_from_slice(&held.frame);
             }
         }
         frames
@@ -234,44 +214,31 @@ impl State {
         if unplaced.is_empty() && (passed || top.offset == 0) {
             return;
         }
-        let until_us = unix_us() + UNPLACED_PATIENCE_US;
-        let trail = Trail { top, unplaced: Arc::clone(unplaced), until_us };
-        self.comebacks.get_or_insert_default().trails.insert(slot, trail);
+        self.comebacks.get_or_insert_default().trails.add(slot, top, unplaced, unix_us());
     }
 
     /// Sees to it that a new member does not get what comes late from before where it was told that the room stands.
     pub(super) fn trail_missed(&mut self, slot: u32) {
         let Some(top) = self.stands().filter(|stands| self.top != Some(*stands)) else { return };
         if self.members.get_mut(slot).is_some_and(|member| member.positioned) {
-            let trail = Trail { top, unplaced: Arc::default(), until_us: 0 };
-            self.comebacks.get_or_insert_default().trails.insert(slot, trail);
+            self.comebacks.get_or_insert_default().trails.add(slot, top, &Arc::default(), 0);
         }
     }
 
-    /// Takes note of the room's newest message for those who come back. Says how many members are not to get it: their
-    /// `joined_serial` is raised to it.
-    pub(super) fn hold_back(&mut self, message: &Message, offset: u64, bytes_max: usize) -> usize {
-        let Self { comebacks: Some(comebacks), members, serial, .. } = self else { return 0 };
+    /// Takes note of the room's newest message, and of its frame, for those who come back. Names the slots of the members that had
+    /// it by history, in ascending order: it is not for them.
+    pub(super) fn hold_back(&mut self, message: &Message, frame: &[u8], bytes_max: usize) -> Vec<u32> {
+        let Some(comebacks) = &mut self.comebacks else { return Vec::new() };
         if comebacks.under_way > 0 {
-            comebacks.hold(Held { serial: *serial, offset, message: message.clone() }, bytes_max);
+            let (position, id) = (message.position, message.envelope.id);
+            comebacks.hold(Held { serial: self.serial, position, id, frame: frame.into() }, bytes_max);
         }
-        let excluded = comebacks.follow(message, members, *serial);
+        let excluded = match comebacks.trails.is_empty() {
+            true => Vec::new(),
+            false => comebacks.trails.follow(message, unix_us()),
+        };
         self.tidy_comebacks();
         excluded
-    }
-
-    /// In a giant room: members that trail get what is for them at once. In the queue it would stand among messages that are
-    /// not.
-    pub(super) fn serve_trailing(&mut self, frame: &[u8]) {
-        let Self { comebacks: Some(comebacks), members, serial, .. } = self else { return };
-        for slot in comebacks.trails.keys() {
-            if let Some(member) = members.get_mut(*slot)
-                && member.joined_serial < *serial
-            {
-                member.joined_serial = *serial;
-                member.session.send(frame);
-            }
-        }
     }
 
     /// Messages were lost on their way here: who is coming back cannot be sure of what was held.
@@ -284,7 +251,7 @@ impl State {
     /// A member has left its slot.
     pub(super) fn forget_trail(&mut self, slot: u32) {
         if let Some(comebacks) = &mut self.comebacks
-            && comebacks.trails.remove(&slot).is_some()
+            && comebacks.trails.remove(slot)
         {
             self.tidy_comebacks();
         }
@@ -294,7 +261,7 @@ impl State {
     pub(super) fn forget_trails(&mut self) {
         let Some(comebacks) = &mut self.comebacks else { return };
         let members = &mut self.members;
-        comebacks.trails.retain(|slot, _| members.get_mut(*slot).is_some());
+        comebacks.trails.retain(|slot| members.get_mut(slot).is_some());
         self.tidy_comebacks();
     }
 
@@ -324,46 +291,10 @@ impl Comebacks {
             self.dropped_serial = oldest.serial;
         }
     }
-
-    /// Looks at a live message for every member that trails.
-    fn follow(&mut self, message: &Message, members: &mut Members, serial: u64) -> usize {
-        let mut excluded = 0;
-        self.trails.retain(|slot, trail| match trail.hear(message) {
-            Heard::Already => {
-                if let Some(member) = members.get_mut(*slot) {
-                    member.joined_serial = serial;
-                    excluded += 1;
-                }
-                true
-            }
-            Heard::New => true,
-            Heard::NewFromNowOn => false,
-        });
-        excluded
-    }
 }
 
 impl Held {
     fn bytes(&self) -> usize {
-        let envelope = &self.message.envelope;
-        envelope.payload.len() + envelope.info.len() + HELD_OVERHEAD_BYTES
+        self.frame.len() + HELD_OVERHEAD_BYTES
     }
-}
-
-impl Trail {
-    fn hear(&self, message: &Message) -> Heard {
-        let waits_for_unplaced = || !self.unplaced.is_empty() && unix_us() < self.until_us;
-        match message.position.offset {
-            0 if self.unplaced.contains(&message.envelope.id) => Heard::Already,
-            0 => Heard::New,
-            _ if reaches(self.top, message.position) => Heard::Already,
-            _ if waits_for_unplaced() => Heard::New,
-            _ => Heard::NewFromNowOn,
-        }
-    }
-}
-
-/// Whether who stands at `top` has come by `position`.
-fn reaches(top: Position, position: Position) -> bool {
-    position.offset > 0 && position.epoch == top.epoch && position.offset <= top.offset
 }

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 
-use manifold_strategies::{Entrance, Event, Start};
+use manifold_strategies::{Entrance, Event, Message, Resumed, Start};
 
 use super::*;
 
@@ -121,5 +121,51 @@ async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
         finished.recv_timeout(Duration::from_secs(20)).expect("the turn is over");
         thread.join().unwrap();
         assert!(!room.holds(slot, &session));
+    }
+}
+
+/// Those who came back to a giant room wait for their turn like all others: nobody is served on the delivering thread.
+#[tokio::test]
+async fn who_trails_in_a_giant_room_is_served_in_its_turn() {
+    use std::io::{ErrorKind, Read};
+
+    let hub = hub().await;
+    let message = |id: u128, offset: u64| Message {
+        envelope: manifold_strategies::Envelope {
+            room: RoomId::new("a"),
+            id: manifold_strategies::MessageId(id),
+            published_at_us: 0,
+            info: bytes::Bytes::new(),
+            payload: format!("\"<{id}>\"").into(),
+        },
+        position: Position { epoch: 7, offset },
+    };
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let (session, mut client) = session();
+        let recovery = hub.begin_recovery(ticket(&hub));
+        let messages = vec![message(8, 0)];
+        let answer = Answer::new(Resumed::Complete { messages, top: Position { epoch: 7, offset: 4 } });
+        assert!(
+            hub.finish_recovery(recovery, &session, Grant::default(), &answer, false, |_| true).is_some()
+        );
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        sockets.push((session, client));
+    }
+    let batch = [message(5, 5), message(8, 6), message(7, 7)];
+    hub.deliver(&mut batch.map(Event::Message).into());
+    for (_, client) in &mut sockets {
+        assert_eq!(client.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    // This thread is the runtime's own: the room's task has had no turn so far.
+    let room = hub.find("a").unwrap();
+    while room.take_turn(&hub.metrics) {}
+    for (_, client) in &mut sockets {
+        let mut bytes = vec![0; 4096];
+        let length = client.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        let order = ["<5>", "<7>"].map(|data| text.find(data).unwrap_or_else(|| panic!("{data}: {text}")));
+        assert!(order[0] < order[1] && !text.contains("<8>"), "{text}");
     }
 }

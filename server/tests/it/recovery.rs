@@ -178,6 +178,58 @@ async fn what_history_had_before_it_arrives_comes_once() {
     }
 }
 
+/// A message without a position in the answer has one when it arrives, beyond where the answer ended.
+#[tokio::test]
+async fn what_history_could_not_place_comes_once_wherever_it_arrives() {
+    for positions in [Positions::Dense, Positions::Rising] {
+        for giant_members_min in [512, 2] {
+            let bus = Bus::with_history(positions);
+            let server = serve(&bus, Config { giant_members_min, ..config() }).await;
+            let mut plain = Client::in_room(server.address(), "a").await;
+            let _other = Client::in_room(server.address(), "a").await;
+            publish(&mut plain, 1).await;
+            let top = bus.top(&RoomId::new("a"));
+            let messages = vec![placed("2", 2, Position::default()), placed("3", 3, Position::default())];
+            bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top }));
+            let mut ann = Client::connect(server.address()).await;
+            let reply = ann.call(recover(1)).await;
+            assert_eq!(missed(&reply), [(json!(2), None), (json!(3), None)], "{reply}");
+            bus.lose("a", 2);
+            for (data, id, offset) in [("2", 2, 2), ("3", 3, 3)] {
+                bus.send(Event::Message(placed(data, id, Position { epoch: EPOCH, offset })));
+            }
+            publish(&mut plain, 4).await;
+            for number in 1..=4 {
+                assert_next(&mut plain, number, Some(number)).await;
+            }
+            assert_next(&mut ann, 4, Some(4)).await;
+        }
+    }
+}
+
+/// The node reads under a new epoch and says so with the room's next message only; history knows it already.
+#[tokio::test]
+async fn a_quiet_room_with_a_former_epoch_is_recovered_into() {
+    let bus = Bus::with_history(Positions::Rising);
+    let server = serve(&bus, config()).await;
+    let mut plain = Client::in_room(server.address(), "a").await;
+    publish(&mut plain, 1).await;
+    assert_next(&mut plain, 1, Some(1)).await;
+    let anew = |offset| Position { epoch: 78, offset };
+    let messages = vec![placed("2", 2, anew(2)), placed("3", 3, anew(3))];
+    bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top: anew(3) }));
+    let mut ann = Client::connect(server.address()).await;
+    let reply = ann.call(recover(1)).await;
+    assert_eq!(missed(&reply), [(json!(2), None), (json!(3), Some(3))], "{reply}");
+    assert_eq!(
+        (&reply["subscribe"]["recovered"], &reply["subscribe"]["epoch"]),
+        (&json!(true), &json!("26~"))
+    );
+    // The node's copy brings what the answer had, and then what is new: the jump sends whoever has a position to recover.
+    bus.send(Event::Message(placed("4", 4, anew(4))));
+    assert_sent_away(&mut ann).await;
+}
+
 #[tokio::test]
 async fn commands_behind_a_recovery_wait_for_it() {
     let bus = Bus::with_history(Positions::Dense);
