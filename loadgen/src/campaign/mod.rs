@@ -11,6 +11,7 @@
 
 mod brokers;
 mod capacity;
+mod gates;
 mod hlog;
 mod plan;
 mod progress;
@@ -28,7 +29,8 @@ use anyhow::{Context, Result};
 
 pub use brokers::{AGE_MIN, Brokers};
 pub use capacity::{AtRate, knee, search};
-pub use plan::{Cell, Entrant, Plan, digest, mix, pace};
+pub use gates::{AFTER_LAST_FAULT_S, Excluded, is_node};
+pub use plan::{Cell, Entrant, Plan, digest, excluded, mix, pace};
 pub use progress::{Progress, Show, style};
 pub use runner::{Frame, Runner, is_cancelled, namespace, now_rfc3339, null_cell, scenario_record};
 pub use stage::{Stage, Watched};

@@ -9,9 +9,10 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::gates::Excluded;
 use super::label;
 use crate::claims::{COUNTER_EXAMPLES, Experiment};
-use crate::record::{ComponentKind, Deed, Role, SCHEMA_VERSION};
+use crate::record::{ComponentKind, Deed, Fault, Role, SCHEMA_VERSION};
 use crate::scenario::Scenario;
 
 /// A contender of a campaign.
@@ -164,19 +165,14 @@ impl Plan {
     }
 
     /// A counter-example shows its mistake in one scenario; the rest would repeat it. The floor has no second node to
-    /// fail over to. A broker's fault concerns only those who use that broker.
+    /// fail over to, but may wait for its own. A broker's fault concerns only those who use that broker.
     fn takes_part(&self, entrant: &Entrant, scenario: &Scenario) -> bool {
         if entrant.is_counter_example() {
             let healthy = self.scenarios.iter().find(|one| one.faults.is_empty());
             // Under faults a loss may be within what it declares: alone it runs wherever it is sent, beside others not.
             return healthy.map_or(self.entrants.len() == 1, |first| first.name == scenario.name);
         }
-        let uses = entrant.brokers();
-        scenario.faults.iter().all(|fault| match fault.to.broker() {
-            Some(ComponentKind::Kafka) => uses.is_none_or(|uses| uses.kafka),
-            Some(_) => uses.is_none_or(|uses| uses.redis),
-            None => !entrant.is_floor() || fault.deed == Deed::Continue,
-        })
+        excluded(entrant, &scenario.faults).is_none()
     }
 
     /// The experiments for claims, each as often as it says, in scenarios as this plan paces them.
@@ -205,6 +201,28 @@ impl Plan {
     }
 }
 
+/// Why a contender takes no part under faults; `None` where it does.
+pub fn excluded(entrant: &Entrant, faults: &[Fault]) -> Option<Excluded> {
+    let uses = entrant.brokers();
+    faults.iter().enumerate().find_map(|(place, fault)| match fault.to.broker() {
+        Some(kind) => {
+            let used =
+                uses.is_none_or(|uses| if kind == ComponentKind::Kafka { uses.kafka } else { uses.redis });
+            (!used).then_some(Excluded::NoBroker(kind))
+        }
+        None if !entrant.is_floor() => None,
+        // Its clients come back to the same node, once that is there again.
+        None => {
+            let ends = |later: &Fault| {
+                let mends = matches!(later.deed, Deed::Continue | Deed::Restart | Deed::Relieve);
+                mends && later.to == fault.to
+            };
+            (fault.deed == Deed::Add || !faults[place..].iter().any(ends) && fault.deed != Deed::Roll)
+                .then_some(Excluded::OneNode)
+        }
+    })
+}
+
 /// A seed for a purpose and a block.
 pub fn mix(seed: u64, purpose: &str, block: u32) -> u64 {
     let hash = Sha256::digest(format!("{seed}/{purpose}/{block}"));
@@ -214,14 +232,17 @@ pub fn mix(seed: u64, purpose: &str, block: u32) -> u64 {
     u64::from_le_bytes(bytes) >> 11
 }
 
-/// Longest wait for stragglers in a campaign. A run that lost nothing waits for nothing, so only losers pay for it.
+/// Longest wait for stragglers where nothing was broken. A run that lost nothing waits for nothing, so only losers pay for it; after
+/// a fault stragglers are waited for as long as the scenario says.
 const DRAIN_S_MAX: f64 = 5.0;
 
 /// Fits a scenario into the time that a campaign has for a run. A scenario with a timeline keeps its shape: all of its
 /// times shrink by the same factor.
 pub fn pace(mut scenario: Scenario, window_s: f64, warm_up_s: f64, timeline_s: f64) -> Scenario {
     scenario.warm_up_s = scenario.warm_up_s.min(warm_up_s);
-    scenario.drain_s = scenario.drain_s.min(DRAIN_S_MAX);
+    if scenario.faults.is_empty() && scenario.clients.is_empty() {
+        scenario.drain_s = scenario.drain_s.min(DRAIN_S_MAX);
+    }
     let timed =
         !scenario.faults.is_empty() || !scenario.clients.is_empty() || !scenario.traffic.surges.is_empty();
     let factor = if timed { timeline_s } else { window_s } / scenario.duration_s;
@@ -279,7 +300,8 @@ mod tests {
             }
         }
         let crash = cells.iter().filter(|cell| cell.scenario.name == "node-crash");
-        assert!(crash.clone().all(|cell| cell.block == 1 && !cell.entrant.is_floor()));
+        assert!(crash.clone().all(|cell| cell.block == 1));
+        assert!(crash.clone().any(|cell| cell.entrant.is_floor()), "its one node comes back");
         let redis = cells.iter().filter(|cell| cell.scenario.name == "redis-restart");
         assert!(redis.clone().all(|cell| cell.entrant.brokers().unwrap().redis) && redis.count() == 6);
     }
@@ -317,7 +339,8 @@ mod tests {
         let fast = pace(slow.clone(), 4.0, 1.0, 10.0);
         assert!((fast.duration_s - 10.0).abs() < 1e-9);
         assert!((fast.faults[0].at_s / slow.faults[0].at_s - 10.0 / slow.duration_s).abs() < 1e-9);
-        let drain_s = slow.drain_s.min(DRAIN_S_MAX);
-        assert_eq!(pace(slow.clone(), 1e3, 1e3, 1e3), Scenario { drain_s, ..slow });
+        assert_eq!(pace(slow.clone(), 1e3, 1e3, 1e3), slow, "stragglers of a fault are waited for");
+        let quiet = Scenario { faults: vec![], drain_s: 60.0, ..slow };
+        assert!((pace(quiet, 1e3, 1e3, 1e3).drain_s - DRAIN_S_MAX).abs() < 1e-9);
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use manifold_compose::{NodeSpec, Nodes};
 
 use super::brokers::Brokers;
+use super::gates::{self, Aftermath};
 use super::plan::{Cell, digest};
 use super::progress::Progress;
 use super::stage::{Stage, Watched};
@@ -23,7 +24,7 @@ use crate::scenario::Scenario;
 use crate::surroundings::Surroundings;
 
 /// How long nodes may take to drain; their clients are gone by then.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What all runs of a campaign share.
 #[derive(Debug)]
@@ -98,13 +99,16 @@ impl Runner {
             .map(|(process, kind)| Watched { name: process.name().to_owned(), kind, process: Some(process) })
             .collect();
         watched.push(Watched::generator());
-        let (measured, nodes, cost) = self.measure(cell, urls, Some(brokers), Some(nodes), &watched)?;
+        let (measured, nodes, cost, mut aftermath) =
+            self.measure(cell, urls, Some(brokers), Some(nodes), &watched)?;
         if let Some(nodes) = nodes {
             // A node that a fault killed is gone already; what doesn't drain in time is killed.
-            let _ = nodes.terminate(GRACE);
+            aftermath.undrained = nodes.terminate(GRACE)?;
         }
         brokers.carried(&cell.entrant, measured.audit.acknowledged);
-        Ok(self.record(frame, measured, cost))
+        let mut record = self.record(frame, measured, cost);
+        gates::hold(&mut record, &aftermath);
+        Ok(record)
     }
 
     /// Runs a cell against a server that only echoes, in this process.
@@ -117,7 +121,7 @@ impl Runner {
         let contender = Contender { summary: "echoes; no backplane".to_owned(), ..contender };
         let (started_at, hardware, steal) = (now_rfc3339(), hardware(), Steal::now());
         let watched = [Watched::generator()];
-        let (measured, _, cost) = self.measure(cell, vec![server.url()], None, None, &watched)?;
+        let (measured, _, cost, _) = self.measure(cell, vec![server.url()], None, None, &watched)?;
         let frame = Frame { cell: cell.clone(), contender, brokers: Vec::new(), started_at, hardware, steal };
         Ok(self.record(frame, measured, cost))
     }
@@ -129,7 +133,7 @@ impl Runner {
         brokers: Option<&Brokers>,
         nodes: Option<Nodes>,
         watched: &[Watched],
-    ) -> Result<(Measured, Option<Nodes>, Cost)> {
+    ) -> Result<(Measured, Option<Nodes>, Cost, Aftermath)> {
         let progress = Arc::clone(&self.progress);
         let stage = Stage::new(
             brokers.map(Brokers::environment),
@@ -146,9 +150,10 @@ impl Runner {
             room_prefix: String::new(),
         };
         let outcome = engine::run(&spec, &stage as &dyn Surroundings);
+        let aftermath = Aftermath { ended: stage.ended_by_themselves(), undrained: Vec::new() };
         let (nodes, cost) = stage.finish();
         let measured = outcome.map_err(|error| explain(error, nodes.as_ref()))?;
-        Ok((measured, nodes, cost))
+        Ok((measured, nodes, cost, aftermath))
     }
 
     /// Puts everything together and judges it.
@@ -157,7 +162,8 @@ impl Runner {
         let hardware = Hardware { steal_share: steal.share_since(), ..hardware };
         let scenario = scenario_record(&cell.scenario);
         let target_us = scenario.delivery_us_p99_target;
-        let (validity, verdict) = judge(&measured, &contender.guarantees, target_us, Rules::default());
+        let (mut validity, verdict) = judge(&measured, &contender.guarantees, target_us, Rules::default());
+        gates::hold_late_faults(&mut validity, &measured);
         // Somebody else started the servers of a single run: nobody knows from what.
         let build = if cell.role == Role::Single { String::new() } else { self.build.clone() };
         RunRecord {

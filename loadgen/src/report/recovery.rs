@@ -1,6 +1,6 @@
 //! How a run took a fault: read off its series.
 
-use crate::record::{Deed, FaultMark, RunRecord, Target};
+use crate::record::{Deed, FaultMark, Point, RunRecord, Target};
 use crate::report::text::percent;
 use crate::stats::median;
 
@@ -12,6 +12,12 @@ pub(super) const RATE_SHARE_MIN: f64 = 0.8;
 
 /// …at no more than this multiple of their p99 (or within the target, if that is larger).
 pub(super) const LATENCY_FACTOR_MAX: f64 = 2.0;
+
+/// Back for good: how long the end of the load must be as before, seconds…
+const BACK_S: f64 = 1.5;
+
+/// …with at least this share of the deliveries per publish: one room of twenty that stays silent shows.
+const BACK_SHARE_MIN: f64 = 0.96;
 
 /// Something that was done to the system under test, or to its clients.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,20 +32,53 @@ pub struct Blow {
 pub fn blows(run: &RunRecord) -> Vec<Blow> {
     let struck = run.measured.faults.iter().filter(|mark| !mark.whom.is_empty());
     let struck = struck.map(|mark| Blow { began_s: mark.began_s, text: describe(mark) });
-    let cut = cuts(run).map(|(at_s, share)| Blow {
+    let cut = cuts(run).map(|(at_s, deed, share)| Blow {
         began_s: run.measured.warm_up_s + at_s,
-        text: format!("cut off {} of the clients", percent(share)),
+        text: format!("{deed} {} of the clients", percent(share)),
     });
     let mut blows: Vec<Blow> = struck.chain(cut).collect();
     blows.sort_by(|a, b| a.began_s.total_cmp(&b.began_s));
     blows
 }
 
-/// When the scenario cut clients off, in seconds of the counted window, and how large a share of them.
-fn cuts(run: &RunRecord) -> impl Iterator<Item = (f64, f64)> {
+/// When the scenario ended clients' connections, in seconds of the counted window, how, and of how large a share of them.
+fn cuts(run: &RunRecord) -> impl Iterator<Item = (f64, &'static str, f64)> {
     let steps = run.scenario.parameters["clients"].as_array().into_iter().flatten();
-    let cuts = steps.filter(|step| step["do"] == "disconnect");
-    cuts.filter_map(|step| Some((step["at_s"].as_f64()?, step["share"].as_f64()?)))
+    steps.filter_map(|step| {
+        let deed = match step["do"].as_str()? {
+            "disconnect" => "cut off",
+            "half-open" => "leave without a goodbye",
+            "garbage" => "send garbage from",
+            _ => return None,
+        };
+        Some((step["at_s"].as_f64()?, deed, step["share"].as_f64()?))
+    })
+}
+
+/// Whether the load ended as it was before the first blow: nothing refused, as many deliveries per publish, as fast. A run that
+/// does not, has not recovered, however long its last silence looks.
+pub fn is_back(run: &RunRecord) -> bool {
+    let measured = &run.measured;
+    let interval_s = measured.series.interval_ms as f64 / 1e3;
+    let index = |at_s: f64| (at_s / interval_s).floor().max(0.0) as usize;
+    let Some(first) = blows(run).into_iter().next() else { return true };
+    let points = &measured.series.points;
+    // The last interval of the window is cut short and says nothing.
+    let end = index(measured.warm_up_s + measured.window_s).saturating_sub(1).min(points.len());
+    let before = points.get(index(measured.warm_up_s)..index(first.began_s).min(end)).unwrap_or_default();
+    let last = &points[end.saturating_sub(index(BACK_S))..end];
+    let per_publish = |points: &[Point]| {
+        let sum = |pick: fn(&Point) -> u64| points.iter().map(pick).sum::<u64>() as f64;
+        sum(|point| point.delivered) / sum(|point| point.scheduled).max(1.0)
+    };
+    let p99_us = |points: &[Point]| {
+        median(&points.iter().filter_map(|point| Some(point.delivery_us_p99? as f64)).collect::<Vec<_>>())
+    };
+    let p99_max =
+        (p99_us(before).unwrap_or(0.0) * LATENCY_FACTOR_MAX).max(run.scenario.delivery_us_p99_target as f64);
+    last.iter().all(|point| point.failed == 0)
+        && per_publish(last) >= per_publish(before) * BACK_SHARE_MIN
+        && p99_us(last).is_some_and(|us| us <= p99_max)
 }
 
 /// Time from each blow until things were as before, in seconds; `None` if they never were within the run. The state before is

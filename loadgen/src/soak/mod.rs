@@ -5,6 +5,7 @@
 //! and its page. What does not: load and audit (`engine`, `audit`), promises (`record`), processes (`campaign`).
 
 mod flat;
+mod health;
 mod outcome;
 mod page;
 mod timeline;
@@ -23,7 +24,7 @@ pub use flat::{Look, Thirds};
 pub use outcome::{SOAK_VERSION, Soak, Soaked};
 pub use page::page;
 pub use timeline::scenario;
-pub use watch::Life;
+pub use watch::{Life, Rest};
 
 use crate::campaign::{Brokers, Entrant, Stage, Watched, mix, namespace};
 use crate::engine::{self, RunError, RunSpec};
@@ -40,7 +41,12 @@ const LOOKS_MIN: f64 = 40.0;
 /// How often the watching thread wakes.
 const TURN: Duration = Duration::from_millis(200);
 /// How long nodes may take to drain at the end.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(15);
+/// How long clients' descriptors may take to be closed after them.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Processes that ended by themselves, with how their logs end.
+type Ended = Vec<(String, String)>;
 
 /// Brokers and nodes come up one strategy after the other: five JVMs that start at once time out.
 static STARTING: Mutex<()> = Mutex::new(());
@@ -88,19 +94,28 @@ impl Bath {
         let server = format!("chat-server {} (commit {})", about.version, about.commit);
         let logs: Vec<Process> =
             nodes.processes().iter().chain(brokers.environment().processes()).cloned().collect();
-        let (outcome, nodes) = self.measure(brokers.environment(), nodes, on_progress, lives);
-        let soaked = outcome.map(|measured| {
+        let (outcome, nodes, ended) = self.measure(brokers.environment(), nodes, on_progress, lives);
+        let mut soaked = outcome.map(|measured| {
             let target_us = self.scenario.target_ms * 1_000;
             let judged = judge(&measured, &about.guarantees, target_us, Rules::default());
             let steps = self.scenario.clients.len() as u64;
-            Soaked::finished((label, server), measured, judged, steps, std::mem::take(lives))
+            Soaked::finished((label.clone(), server), measured, judged, steps, std::mem::take(lives))
         });
+        let undrained = match &nodes {
+            Some(nodes) => nodes.terminate(GRACE).unwrap_or_else(|error| vec![error.to_string()]),
+            None => Vec::new(),
+        };
+        let ended =
+            ended.into_iter().map(|(name, log)| format!("{name} ended by itself; its log ends with: {log}"));
+        let problems: Vec<String> = ended.chain(undrained).collect();
+        match &mut soaked {
+            Ok(soaked) => soaked.problems.extend(problems),
+            // What ended it says more than that it could not go on.
+            Err(RunError::Cancelled) => {}
+            Err(_) => problems.iter().for_each(|problem| eprintln!("{label}: {problem}")),
+        }
         if !soaked.as_ref().is_ok_and(Soaked::passed) {
             self.keep_logs(nodes.iter().flat_map(Nodes::processes).chain(&logs));
-        }
-        if let Some(nodes) = nodes {
-            // What doesn't drain in time is killed.
-            let _ = nodes.terminate(GRACE);
         }
         Ok(soaked?)
     }
@@ -127,7 +142,7 @@ impl Bath {
         nodes: Nodes,
         on_progress: Box<dyn Fn(&Live) + Send + Sync>,
         lives: &mut Vec<Life>,
-    ) -> (Result<Measured, RunError>, Option<Nodes>) {
+    ) -> (Result<Measured, RunError>, Option<Nodes>, Ended) {
         let spec = RunSpec {
             scenario: self.scenario.clone(),
             urls: nodes.urls(),
@@ -139,18 +154,21 @@ impl Bath {
         let stage =
             Stage::new(Some(environment), Some(nodes), &watched, Arc::clone(&self.cancel), on_progress);
         let outcome = std::thread::scope(|scope| {
-            let run = scope.spawn(|| engine::run(&spec, &stage as &dyn Surroundings));
             let soak_s = self.scenario.duration_s;
             let every = LOOK_EVERY_MAX.min(Duration::from_secs_f64(soak_s / LOOKS_MIN));
             let mut watch = Watch::new(every);
+            watch.before(&stage.node_processes());
+            let run = scope.spawn(|| engine::run(&spec, &stage as &dyn Surroundings));
             while !run.is_finished() {
                 watch.look(stage.node_processes().into_iter().chain(environment.processes().iter().cloned()));
                 std::thread::sleep(TURN);
             }
+            watch.after(SETTLE);
             *lives = watch.finish(soak_s);
             run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        (outcome, stage.finish().0)
+        let ended = stage.ended_by_themselves();
+        (outcome, stage.finish().0, ended)
     }
 
     /// Logs are removed with their processes; those of a soak that failed are evidence.

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::flat::{FILES_SLACK, GROWTH_MAX, LIFE_SHARE_MIN, RSS_SLACK_BYTES, SAMPLES_MIN};
+use super::flat::{
+    FILES_GROWTH_MAX, FILES_SLACK, LIFE_SHARE_MIN, REST_SLACK, RSS_GROWTH_MAX, RSS_SLACK_BYTES, SAMPLES_MIN,
+};
+use super::health;
 use super::watch::Life;
 use crate::record::{Audit, FaultMark, Gate, Hardware, Load, Measured, Recoveries, Tool, Validity, Verdict};
 use crate::report::text::{bytes, count};
@@ -139,13 +142,14 @@ fn problems(measured: &Measured, validity: &Validity, verdict: &Verdict) -> Vec<
     if let Some(never) = measured.recoveries.map(|recoveries| recoveries.never).filter(|never| *never > 0) {
         problems.push(format!("{} members were not back by the end", count(never)));
     }
+    problems.extend(health::problems(measured));
     problems
 }
 
 /// Nodes whose memory or descriptors grow, or that ended by themselves.
 fn unsteady(lives: &[Life], faults: &[FaultMark]) -> Vec<String> {
     let mut problems = Vec::new();
-    let is_node = |life: &&Life| life.name.strip_prefix('n').is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let is_node = |life: &&Life| crate::campaign::is_node(&life.name);
     for life in lives.iter().filter(is_node) {
         if let Some(memory) = life.memory.filter(|memory| !memory.flat) {
             let [middle, last] = [memory.middle, memory.last].map(|value| bytes(value as u64));
@@ -155,6 +159,12 @@ fn unsteady(lives: &[Life], faults: &[FaultMark]) -> Vec<String> {
             problems.push(format!(
                 "open descriptors of {} (pid {}) grew from {:.0} to {:.0}",
                 life.name, life.pid, files.middle, files.last
+            ));
+        }
+        if let Some(rest) = life.rest.filter(|rest| rest.after > rest.before + REST_SLACK) {
+            problems.push(format!(
+                "{} (pid {}) has {} descriptors open without clients, and had {} before the load",
+                life.name, life.pid, rest.after, rest.before
             ));
         }
         let earlier = lives.iter().filter(|other| other.name == life.name && other.pid != life.pid);
@@ -172,8 +182,8 @@ fn unsteady(lives: &[Life], faults: &[FaultMark]) -> Vec<String> {
 /// The rule of flatness, in words.
 pub(super) fn rule() -> String {
     format!(
-        "of the samples of an incarnation the median of the last third is at most {GROWTH_MAX} times that of the middle third, plus {} of memory or {FILES_SLACK} \
-         descriptors; judged are nodes that lived for at least {:.0} % of the soak and were seen {SAMPLES_MIN} times",
+        "of the samples of an incarnation the median of the last third is at most {RSS_GROWTH_MAX} times that of the middle third plus {} for memory, {FILES_GROWTH_MAX} times \
+         plus {FILES_SLACK} for descriptors, of which there are moreover at most {REST_SLACK} more without clients after the load than before it; judged are nodes that lived for at least {:.0} % of the soak and were seen {SAMPLES_MIN} times",
         bytes(RSS_SLACK_BYTES),
         LIFE_SHARE_MIN * 100.0
     )
@@ -189,7 +199,7 @@ mod tests {
     fn life(name: &str, pid: u32, flat: bool) -> Life {
         let thirds = Some(Thirds { middle: 1e7, last: 9e7, flat });
         let looks = vec![Look { at_s: 0.0, rss_bytes: 1, files: 1 }];
-        Life { name: name.to_owned(), pid, looks, memory: thirds, files: thirds }
+        Life { name: name.to_owned(), pid, looks, memory: thirds, files: thirds, rest: None }
     }
 
     fn soaked(lives: Vec<Life>, change: impl Fn(&mut Measured)) -> Soaked {

@@ -9,11 +9,15 @@ use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::markdown::markdown;
 use crate::report::text::{bytes, count, percent};
 
+/// What the generator's own life is called.
+const GENERATOR: &str = "loadgen";
+
 /// The page.
 pub fn page(soak: &Soak) -> String {
     let verdict = match soak.passed() {
         true => {
-            "**Passed.** No strategy lost a message in silence or delivered one twice; every promise was kept; memory and descriptors stayed flat."
+            "**Passed.** No strategy lost a message in silence or delivered one twice; every promise was kept, which allows for what is told to be lost (*Told* and *Recovered* below); each was as before at the end; \
+             memory and descriptors stayed flat."
         }
         false => "**Failed.** What stands against a strategy is listed with it.",
     };
@@ -79,7 +83,11 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
         |value: u64| Entry::number(count(value)).toned(if value == 0 { Tone::Good } else { Tone::Bad });
     let recovered = soaked.recoveries.map_or_else(
         || "–".to_owned(),
-        |sum| format!("{} of {}", count(sum.complete), count(sum.answered() + sum.never)),
+        |sum| {
+            let asked = sum.answered() + sum.never;
+            let share = percent(sum.incomplete as f64 / asked.max(1) as f64);
+            format!("{} of {} ({share} told that it could not be)", count(sum.complete), count(asked))
+        },
     );
     row.extend([
         Entry::number(count(audit.acknowledged)),
@@ -100,9 +108,13 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
 
 fn memory(soak: &Soak) -> Table {
     let judged = soak.strategies.iter().flat_map(|soaked| {
-        let lives = soaked.lives.iter().filter(|life| life.memory.is_some());
+        let lives = soaked.lives.iter().filter(|life| life.memory.is_some() && life.name != GENERATOR);
         lives.map(move |life| memory_row(&soaked.label, life))
     });
+    // One process for all of them.
+    let generator = soak.strategies.iter().flat_map(|soaked| &soaked.lives);
+    let generator = generator.filter(|life| life.memory.is_some() && life.name == GENERATOR).take(1);
+    let judged = judged.chain(generator.map(|life| memory_row("all", life)));
     Table {
         caption: "Memory and descriptors of what lived long enough: median of the middle and of the last third of its life. Nodes are judged; brokers and the \
                   generator (which all strategies share) are shown."

@@ -10,9 +10,11 @@ use crate::schedule::Random;
 const BASE: &str = include_str!("soak.toml");
 /// Nothing goes wrong before.
 const FIRST_AT_S: f64 = 10.0;
-/// The last trouble is over this long before the end, so that what it left behind has time to show. A broker that is
-/// started again needs some of it.
-const LAST_BEFORE_END_S: f64 = 25.0;
+/// The end of the load, in which all must be as before.
+pub(super) const HEALTHY_S: f64 = 25.0;
+/// The last trouble is over this long before the end: what it left behind has time to heal, and then to show that it has. A
+/// broker that is started again needs some of it.
+const LAST_BEFORE_END_S: f64 = HEALTHY_S + 15.0;
 /// From the end of one trouble to the next.
 const PAUSE_S: (f64, f64) = (8.0, 20.0);
 /// From one of the clients' own troubles to the next.

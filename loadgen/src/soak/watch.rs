@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::flat::{self, Look, Thirds};
 
+/// How often descriptors that settle are looked at.
+const SETTLE_TURN: Duration = Duration::from_millis(100);
+
 /// One incarnation of a process: from a start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,18 @@ pub struct Life {
     pub memory: Option<Thirds>,
     /// Its descriptors, likewise.
     pub files: Option<Thirds>,
+    /// Its descriptors without clients, before the load and after it, if it lived through the whole of it.
+    pub rest: Option<Rest>,
+}
+
+/// Open descriptors of a process that has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// Before the load.
+    pub before: u64,
+    /// After it.
+    pub after: u64,
 }
 
 /// All lives of the processes around a soak.
@@ -38,6 +53,29 @@ impl Watch {
     pub(super) fn new(every: Duration) -> Self {
         let began = Instant::now();
         Self { began, every, due: began, lives: Vec::new() }
+    }
+
+    /// The load has not begun: what there is, is at rest.
+    pub(super) fn before(&mut self, processes: &[Process]) {
+        self.look(processes.iter().cloned());
+        for life in &mut self.lives {
+            life.rest = life.looks.last().map(|look| Rest { before: look.files, after: 0 });
+        }
+    }
+
+    /// The load is over and its clients are gone: within `patience` descriptors come down to what they were, or they do not.
+    pub(super) fn after(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for life in &mut self.lives {
+            let Some(before) = life.rest.take().map(|rest| rest.before) else { continue };
+            while let Some(after) = look(life.pid, 0.0).map(|look| look.files) {
+                life.rest = Some(Rest { before, after });
+                if after <= before + flat::REST_SLACK || Instant::now() >= deadline {
+                    break;
+                }
+                std::thread::sleep(SETTLE_TURN);
+            }
+        }
     }
 
     /// Looks, if it is time to.
@@ -61,7 +99,14 @@ impl Watch {
             Some(life) => life.looks.push(look),
             None => {
                 let looks = vec![look];
-                self.lives.push(Life { name: name.to_owned(), pid, looks, memory: None, files: None });
+                self.lives.push(Life {
+                    name: name.to_owned(),
+                    pid,
+                    looks,
+                    memory: None,
+                    files: None,
+                    rest: None,
+                });
             }
         }
     }
@@ -93,13 +138,14 @@ mod tests {
     #[test]
     fn sees_itself_and_nobody_who_is_gone() {
         let mut watch = Watch::new(Duration::from_secs(3_600));
+        watch.before(&[]);
         watch.look([]);
-        watch.look([]);
+        watch.after(Duration::ZERO);
         assert!(look(u32::MAX, 0.0).is_none());
         let lives = watch.finish(1.0);
         assert_eq!(lives.len(), 1);
         assert_eq!((lives[0].name.as_str(), lives[0].looks.len()), ("loadgen", 1));
         assert!(lives[0].looks[0].rss_bytes > 1 << 20 && lives[0].looks[0].files > 2);
-        assert!(lives[0].memory.is_none());
+        assert!(lives[0].memory.is_none() && lives[0].rest.is_some_and(|rest| rest.before > 2));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::record::{ComponentKind, Deed, FaultMark, RunRecord, Target};
 use crate::report::gather::{all_silence_ms, silence_ms};
+use crate::report::recovery::is_back;
 
 /// Sentinels wait this long before they call a master down, and promote its replica within the rest.
 const SENTINEL_MS: f64 = 1_000.0 + 1_500.0;
@@ -13,6 +14,8 @@ const KAFKA_ONE_MS: f64 = 5_000.0;
 const KAFKA_OF_THREE_MS: f64 = 6_000.0;
 /// What a crashed node owned, on a strategy that hands work from node to node.
 const OWNED_MS: f64 = 6_000.0;
+/// Members of a node that crashed are on another one, with what they missed.
+const MEMBERS_BACK_MS: f64 = 5_000.0;
 /// A broker that hangs is noticed, and whoever publishes or waits is told.
 const FROZEN_TOLD_MS: f64 = 2_000.0;
 /// The strategy whose partitions belong to nodes.
@@ -21,7 +24,7 @@ const OWNING: &str = "kafka-broadcast";
 /// A target and what a run reached.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Aim {
-    /// What is measured: `gap`, `room`, `told`.
+    /// What is measured: `room`, `told after`, `members back after`.
     pub(super) what: &'static str,
     /// The most that is aimed at.
     pub(super) limit_ms: f64,
@@ -35,8 +38,12 @@ impl Aim {
     }
 }
 
-/// The longest silence of all together, or of any one room, after a fault that struck.
+/// The longest silence of all together, or of any one room, after a fault that struck. `None` where things were never as before: a
+/// silence that lasts until the load ends has no length.
 pub(super) fn gap_ms(run: &RunRecord, room: bool) -> Option<f64> {
+    if !is_back(run) {
+        return None;
+    }
     if room { silence_ms(run) } else { all_silence_ms(run) }
 }
 
@@ -45,17 +52,23 @@ pub(super) fn gap_ms(run: &RunRecord, room: bool) -> Option<f64> {
 pub(super) fn aim(scenario: &str, run: &RunRecord) -> Option<Aim> {
     let marks = &run.measured.faults;
     let first = marks.iter().find(|mark| !mark.whom.is_empty())?;
-    let gap = |what, limit_ms, room| Some(Aim { what, limit_ms, reached_ms: gap_ms(run, room) });
+    // The last room counts: of all together one room that is back would be enough.
+    let room = |limit_ms| Some(Aim { what: "room", limit_ms, reached_ms: gap_ms(run, true) });
     // Cells with a further fault beside it (a node that starts without its broker) have no target of their own.
     if marks.iter().any(|mark| mark.fault.to != first.fault.to) {
         return None;
     }
     match (first.fault.deed, first.fault.to) {
-        (Deed::Restart, Target::Kafka) => gap("gap", KAFKA_ONE_MS, false),
-        (Deed::Kill, Target::KafkaLeader) => gap("room", KAFKA_OF_THREE_MS, true),
-        (Deed::Kill, Target::Redis) => gap("gap", down_ms(first, marks)? + REDIS_BACK_MS, false),
-        (Deed::Kill, Target::RedisMaster) => gap("gap", SENTINEL_MS, false),
-        (Deed::Kill, Target::Node) if run.contender.strategy == OWNING => gap("room", OWNED_MS, true),
+        (Deed::Restart, Target::Kafka) => room(KAFKA_ONE_MS),
+        (Deed::Kill, Target::KafkaLeader) => room(KAFKA_OF_THREE_MS),
+        (Deed::Kill, Target::Redis) => room(down_ms(first, marks)? + REDIS_BACK_MS),
+        (Deed::Kill, Target::RedisMaster) => room(SENTINEL_MS),
+        (Deed::Kill, Target::Node) if run.contender.strategy == OWNING => room(OWNED_MS),
+        (Deed::Kill, Target::Node) if !run.contender.floor => Some(Aim {
+            what: "members back after",
+            limit_ms: MEMBERS_BACK_MS,
+            reached_ms: members_back_ms(run),
+        }),
         (Deed::Stop, target) if target.broker().is_some() && scenario.ends_with("frozen") => {
             Some(Aim { what: "told after", limit_ms: FROZEN_TOLD_MS, reached_ms: told_ms(run, first) })
         }
@@ -70,13 +83,21 @@ fn down_ms(killed: &FaultMark, marks: &[FaultMark]) -> Option<f64> {
     Some((restarted.ended_s - killed.began_s) * 1e3)
 }
 
-/// Until the first publisher was refused, or the first member told of a gap; as fine as the series.
+/// Until the last member that was away had what it had missed: from the first message that it missed on. `None` where somebody
+/// never came back, or nobody was away.
+pub(super) fn members_back_ms(run: &RunRecord) -> Option<f64> {
+    let gone = run.measured.recoveries.map_or(0, |sum| sum.never) + run.measured.load.connections_failed;
+    let recovered = run.measured.latencies.recovered.as_ref().filter(|_| gone == 0)?;
+    Some(recovered.quantile_us(1.0)? as f64 / 1e3)
+}
+
+/// Until the first publisher was refused, or the first member told of a gap: the end of the interval in which that was.
 fn told_ms(run: &RunRecord, frozen: &FaultMark) -> Option<f64> {
     let series = &run.measured.series;
     let interval_s = series.interval_ms as f64 / 1e3;
     let from = (frozen.began_s / interval_s).ceil().max(0.0) as usize;
     let told = series.points.iter().skip(from).position(|point| point.failed > 0 || point.gaps > 0)?;
-    Some(((from + told) as f64 * interval_s - frozen.began_s) * 1e3)
+    Some(((from + told + 1) as f64 * interval_s - frozen.began_s) * 1e3)
 }
 
 #[cfg(test)]
@@ -119,13 +140,14 @@ mod tests {
         assert_eq!(aim("log-frozen", &run).unwrap().reached_ms, None);
         run.measured.series.points[13].failed = 4;
         let aim = aim("log-frozen", &run).unwrap();
-        assert!((aim.reached_ms.unwrap() - 1_150.0).abs() < 1e-6 && aim.is_met(), "{aim:?}");
+        assert!((aim.reached_ms.unwrap() - 1_400.0).abs() < 1e-6 && aim.is_met(), "{aim:?}");
     }
 
     #[test]
-    fn only_what_hands_over_its_rooms_has_a_target_for_a_crash() {
+    fn a_crash_has_a_target_for_rooms_where_they_are_handed_over_and_for_members_elsewhere() {
         let crash = [(Deed::Kill, Target::Node, 2.0, 2.0), (Deed::Restart, Target::Node, 4.0, 4.2)];
-        assert!(aim("node-crash", &run("hybrid", &crash)).is_none());
+        let back = aim("node-crash", &run("hybrid", &crash)).unwrap();
+        assert!(back.what == "members back after" && !back.is_met(), "nobody recovered");
         assert_eq!(aim("node-crash", &run("kafka-broadcast", &crash)).unwrap().limit_ms, 6_000.0);
         let mixed = [(Deed::Kill, Target::Kafka, 2.0, 2.0), (Deed::Kill, Target::Node, 4.0, 4.2)];
         assert!(aim("log-absent", &run("hybrid", &mixed)).is_none());

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::aims::{Aim, aim, gap_ms};
+use super::aims::{Aim, aim, gap_ms, members_back_ms};
 use super::toll::{contenders, per_run};
-use crate::record::{ComponentKind, Promise, Recoveries, RunRecord};
+use crate::campaign::{Entrant, Excluded, excluded};
+use crate::record::{ComponentKind, Gate, Promise, Recoveries, RunRecord};
 use crate::report::document::{Block, Entry, Table, Tone};
 use crate::report::gather::{Cell, ScenarioTable};
-use crate::report::text::{count, ms, with_interval};
+use crate::report::recovery::{blows, is_back};
+use crate::report::text::{count, ms, percent, with_interval};
 use crate::stats::{Interval, median_interval};
 
 /// The promises that are shown beside what was seen.
@@ -20,9 +22,9 @@ const ABOUT: [(&str, &str); 6] = [
     ("recovery", "Recovery"),
 ];
 
-/// Scenarios in which something is broken while clients recover: rows of the matrix.
+/// Scenarios in which something is broken, or clients are, while clients recover: rows of the matrix.
 fn rows<'t, 'r>(tables: &'t [ScenarioTable<'r>]) -> Vec<&'t ScenarioTable<'r>> {
-    let recovers = |run: &&RunRecord| run.measured.recoveries.is_some() && run.measured.is_disturbed();
+    let recovers = |run: &&RunRecord| run.measured.recoveries.is_some() && !blows(run).is_empty();
     tables
         .iter()
         .filter(|table| {
@@ -97,9 +99,9 @@ fn matrix(rows: &[&ScenarioTable<'_>], columns: &[&str]) -> Table {
         row
     });
     Table {
-        caption: "Each cell: the *gap*, longest time in which nobody received anything that was due (*room*: any one room), median over runs with the range, beside what is aimed \
+        caption: "Each cell: the *gap*, longest time in which nobody received anything that was due (*room*: any one room), median over runs with the range, *never over* where the load ended otherwise than it began, beside what is aimed \
                   at, if anything is; deliveries lost in silence and told, gap notices; duplicates; publishes refused, and those whose outcome the publisher does not know; members that were away and \
-                  got everything, of those that asked."
+                  got everything, of those that asked, and when the last of them had it."
             .to_owned(),
         head: std::iter::once("Fault").chain(columns.iter().copied()).map(str::to_owned).collect(),
         rows: body.collect(),
@@ -110,12 +112,18 @@ fn entry(scenario: &str, cell: &Cell<'_>) -> Entry {
     let over_runs = |figure: &dyn Fn(&RunRecord) -> Option<f64>| -> Option<Interval> {
         median_interval(&cell.runs.iter().filter_map(|run| figure(run)).collect::<Vec<_>>())
     };
-    let said = |interval: Option<Interval>| interval.map_or("–".to_owned(), |one| with_interval(&one, ms));
-    let mut lines = vec![format!(
-        "gap {}, room {}",
-        said(over_runs(&|run| gap_ms(run, false))),
-        said(over_runs(&|run| gap_ms(run, true)))
-    )];
+    let struck = cell.runs.iter().any(|run| run.measured.is_disturbed());
+    let said = |room: bool| {
+        // The median of those that came back would hide those that did not.
+        let all = cell.runs.iter().all(|run| gap_ms(run, room).is_some());
+        match over_runs(&|run| gap_ms(run, room)).filter(|_| all) {
+            Some(interval) => with_interval(&interval, ms),
+            None => if struck { "**never over**" } else { "–" }.to_owned(),
+        }
+    };
+    let mut lines = vec![format!("gap {}, room {}", said(false), said(true))];
+    let stranded = stranded(cell);
+    lines.extend(stranded.clone());
     let aim = aimed(scenario, cell);
     lines.extend(aim.as_ref().map(|(said, _)| said.clone()));
     lines.push(format!(
@@ -136,10 +144,43 @@ fn entry(scenario: &str, cell: &Cell<'_>) -> Entry {
     if broken {
         lines.push("promise broken".to_owned());
     }
-    Entry::text(lines.join("\n")).toned(match (broken, aim.is_none_or(|(_, met)| met)) {
+    let purposeless = purposeless(cell);
+    lines.extend(purposeless.clone());
+    let doubtful = purposeless.is_some() || aim.is_some_and(|(_, met)| !met) || loses_what_it_keeps(cell);
+    Entry::text(lines.join("\n")).toned(match (broken || stranded.is_some(), doubtful) {
         (true, _) => Tone::Bad,
-        (false, true) => Tone::Good,
-        (false, false) => Tone::Warn,
+        (false, false) => Tone::Good,
+        (false, true) => Tone::Warn,
+    })
+}
+
+/// What had not come back when the load ended, in words.
+fn stranded(cell: &Cell<'_>) -> Option<String> {
+    let sum = |figure: fn(&RunRecord) -> u64| cell.runs.iter().map(|run| figure(run)).sum::<u64>();
+    let members = sum(|run| run.measured.recoveries.map_or(0, |recoveries| recoveries.never));
+    let clients = sum(|run| run.measured.load.connections_failed);
+    let mut said = Vec::new();
+    if cell.runs.iter().any(|run| !is_back(run)) {
+        said.push("**never as before**".to_owned());
+    }
+    if members + clients > 0 {
+        said.push(format!("**never back: {} members, {} connections**", count(members), count(clients)));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// Why a run does not show what its scenario is for.
+fn purposeless(cell: &Cell<'_>) -> Option<String> {
+    let objections = cell.runs.iter().flat_map(|run| &run.validity.objections);
+    let found = objections.filter(|one| one.gate == Gate::Purpose).map(|one| one.found.as_str()).next()?;
+    Some(format!("not as meant: {found}"))
+}
+
+/// A strategy with a log that cannot tell returning members what they missed keeps its word, and is no good all the same.
+fn loses_what_it_keeps(cell: &Cell<'_>) -> bool {
+    cell.runs.iter().any(|run| {
+        run.contender.guarantees["delivery"] == "at-least-once"
+            && run.measured.recoveries.is_some_and(|recoveries| recoveries.incomplete > 0)
     })
 }
 
@@ -160,7 +201,18 @@ fn recovered(cell: &Cell<'_>) -> String {
     cell.runs.iter().filter_map(|run| run.measured.recoveries.as_ref()).for_each(|one| sum.add(one));
     match sum.answered() + sum.never {
         0 => "nobody was away".to_owned(),
-        asked => format!("recovered {} of {}", count(sum.complete), count(asked)),
+        asked => {
+            let mut said = format!("recovered {} of {}", count(sum.complete), count(asked));
+            if sum.incomplete > 0 {
+                let share = percent(sum.incomplete as f64 / asked as f64);
+                said.push_str(&format!(", {share} told that it could not be"));
+            }
+            let back: Vec<f64> = cell.runs.iter().filter_map(|run| members_back_ms(run)).collect();
+            if let Some(interval) = median_interval(&back) {
+                said.push_str(&format!("; the last after {}", with_interval(&interval, ms)));
+            }
+            said
+        }
     }
 }
 
@@ -168,12 +220,17 @@ fn not_applicable(table: &ScenarioTable<'_>, label: &str) -> String {
     if table.absent.iter().any(|one| one == label) {
         return "not measured".to_owned();
     }
-    let mut marks = table.cells.iter().flat_map(|cell| &cell.runs).flat_map(|run| &run.measured.faults);
-    match marks.find_map(|mark| mark.fault.to.broker()) {
-        Some(ComponentKind::Kafka) => "n/a: uses no Kafka".to_owned(),
-        Some(_) => "n/a: uses no Redis".to_owned(),
-        None => "n/a: one node, no other to go to".to_owned(),
+    let mut words = label.split_whitespace().map(str::to_owned);
+    let entrant = Entrant { strategy: words.next().unwrap_or_default(), options: words.collect() };
+    let run = table.cells.iter().flat_map(|cell| &cell.runs).next();
+    let faults = run.into_iter().flat_map(|run| &run.measured.faults).map(|mark| mark.fault.clone());
+    match excluded(&entrant, &faults.collect::<Vec<_>>()) {
+        Some(Excluded::NoBroker(ComponentKind::Kafka)) => "n/a: uses no Kafka",
+        Some(Excluded::NoBroker(_)) => "n/a: uses no Redis",
+        Some(Excluded::OneNode) => "n/a: one node, and the fault needs another",
+        None => "not measured",
     }
+    .to_owned()
 }
 
 /// One line per strategy and fault: every promise beside what was seen.
