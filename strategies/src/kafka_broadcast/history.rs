@@ -113,8 +113,8 @@ impl RoomHistory {
         let (partition, now) = self.places.current().ok_or_else(moved)?;
         let (mark, end) = (self.copies.mark(), self.log.end(partition).await?);
         let delivered = i64::try_from(now.offset).unwrap_or(i64::MAX);
-        let is_same = self.incarnations.now().await? == mark;
-        if !is_same {
+        let is_same = self.incarnations.now_within(self.log.limits().time).await? == mark;
+        if !is_same && self.copies.mark() == mark {
             // The topic was created anew, and the reader has not come across it.
             self.standstill.raise();
         }

@@ -32,7 +32,7 @@ pub(super) struct Logs {
 impl Logs {
     pub(super) async fn look_at(cluster: &Cluster, topic: &str, settings: &Settings) -> Result<Self> {
         let incarnations = Incarnations::new(cluster, topic)?;
-        let mark = incarnations.now().await?;
+        let mark = incarnations.made().await?;
         if mark.is_none() && settings.has_positions() {
             tracing::warn!(
                 topic,

@@ -39,9 +39,27 @@ impl Places {
     /// The reader delivered what lies before `next`.
     pub(super) fn pass(&self, partition: i32, next: i64) {
         if let Some(place) = self.partitions.lock().get_mut(&partition) {
+            // Left over from before it was started where it is.
+            if next < place.start {
+                return;
+            }
             place.next = next;
         }
         self.passed.notify_waiters();
+    }
+
+    /// What comes next in these partitions, as far as they are read.
+    pub(super) fn nexts(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
+        let places = self.partitions.lock();
+        partitions.iter().filter_map(|of| Some((*of, places.get(of)?.next))).collect()
+    }
+
+    /// The reader goes on there: what lies before is no longer in the log. Returns the numbering.
+    pub(super) fn skip_to(&self, partition: i32, next: i64) -> u64 {
+        let mut places = self.partitions.lock();
+        let Some(place) = places.get_mut(&partition) else { return 0 };
+        (place.start, place.next) = (next, next);
+        place.epoch
     }
 
     /// The position of the message at an offset.

@@ -12,6 +12,8 @@
 //! of its old partition) until that long *after* this node is effective again. Where that cannot be had (the other leaves
 //! meanwhile, the log is trimmed, nobody was there for so long), a loss cannot be excluded, and is declared.
 
+mod standing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -184,11 +186,15 @@ impl Reading {
         self.copies.show(view);
         self.stale |= self.standstill.take();
         if self.stale {
-            self.detour = None;
-            self.places.repair_until(i64::MIN);
             // The topic may be gone: whoever is here needs one.
             let made = tokio::time::timeout(STEP_TIMEOUT, self.topics.ensure(&self.cluster));
             made.await.unwrap_or_else(|_| Err(late()))?;
+            if let Some(turn) = self.read_on().await? {
+                self.stale = false;
+                return Ok(turn);
+            }
+            self.detour = None;
+            self.places.repair_until(i64::MIN);
         }
         if let Some(mut detour) = self.detour.take() {
             let turn = self.advance(&mut detour, view, member, effective).await;

@@ -81,8 +81,8 @@ impl RoomHistory {
         let follows = self.follows_all || self.rooms.wants(room);
         let before = if follows { self.rooms.delivered(partition) } else { 0 };
         let end = self.log.end(partition).await?;
-        let is_same = self.incarnations.now().await? == mark;
-        if !is_same {
+        let is_same = self.incarnations.now_within(self.log.limits().time).await? == mark;
+        if !is_same && self.rooms.mark(partition) == mark {
             // The topic was created anew, and the reader has not come across it.
             self.keeper.repair();
         }

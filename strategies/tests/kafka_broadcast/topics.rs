@@ -69,6 +69,7 @@ fn the_data_topic_deleted_while_it_is_used() {
             let history = node.backplane.history().expect("history");
             let resumed = history.resume(&RoomId::new(ROOM), since, 300).await.expect("an answer");
             assert!(matches!(resumed, Resumed::Incomplete { .. }), "{resumed:?}");
+            assert_eq!(node.backplane.stats().gaps.get(), 1, "it is lost once");
         }
         first.shutdown().await;
         other.shutdown().await;

@@ -1,5 +1,7 @@
 //! librdkafka's errors as ours: kind, whether a retry can help, and what to do about it.
 
+use std::error::Error as _;
+
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -78,6 +80,37 @@ fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
     }
 }
 
+/// Whether a broker said that there is no such topic. Any other refusal proves nothing of the kind.
+pub fn says_gone(error: &Error) -> bool {
+    let code = match cause(error) {
+        Some(KafkaError::AdminOp(code)) => Some(*code),
+        cause => cause.and_then(KafkaError::rdkafka_error_code),
+    };
+    matches!(
+        code,
+        Some(
+            Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicId
+        )
+    )
+}
+
+/// The same error for one more caller.
+pub fn again(error: &Error) -> Error {
+    let copy =
+        Error::new(error.kind(), error.operation(), error.to_string()).with_temporary(error.is_temporary());
+    match cause(error) {
+        Some(cause) => copy.with_source(cause.clone()),
+        None => copy,
+    }
+}
+
+fn cause(error: &Error) -> Option<&KafkaError> {
+    error.source()?.downcast_ref()
+}
+
 /// An error for a deadline of our own that passed.
 pub fn timed_out(operation: &'static str, about: impl Into<String>) -> Error {
     Error::new(ErrorKind::Timeout, operation, about)
@@ -116,5 +149,20 @@ mod tests {
             assert_eq!((error.kind(), error.is_temporary()), (kind, temporary), "{code:?}");
             assert!(error.to_string().contains("topic t"), "{error}");
         }
+    }
+
+    #[test]
+    fn only_a_broker_that_says_so_proves_that_a_topic_is_gone() {
+        let gone = |code| {
+            let error = from_kafka("describe topic", "t", KafkaError::AdminOp(code));
+            assert_eq!(says_gone(&again(&error)), says_gone(&error), "{code:?}");
+            says_gone(&error)
+        };
+        assert!(gone(Code::UnknownTopicOrPartition));
+        assert!(gone(Code::UnknownTopicId));
+        for code in [Code::TopicAuthorizationFailed, Code::NotController, Code::NotCoordinator] {
+            assert!(!gone(code), "{code:?}");
+        }
+        assert!(!says_gone(&Error::new(ErrorKind::Broker, "describe topic", "the broker's answer is empty")));
     }
 }

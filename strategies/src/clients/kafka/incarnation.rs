@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::Mutex;
 
 use super::cluster::Cluster;
-use super::fault::from_kafka;
+use super::fault::{again, closed, from_kafka, says_gone, timed_out};
 use super::health::Quiet;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -31,6 +31,9 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(1_500);
 const ASKED_MAX: u32 = 3;
 /// An answer of the broker is used for this long.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long a broker may take to learn of a topic that another one made, and how often is asked meanwhile.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
+const KNOWN_POLL: Duration = Duration::from_millis(50);
 
 /// A line of topic settings that marks a topic which is created now. The mark carries `number`, below 2²⁰.
 ///
@@ -55,10 +58,22 @@ pub fn number_of(mark: u64) -> u32 {
 
 /// Reads the mark of one topic.
 pub struct Incarnations {
+    broker: Arc<Broker>,
+    /// The newest answer. Held while the broker is asked, so that one question serves all.
+    answer: Arc<Mutex<Option<Answer>>>,
+}
+
+/// Whom to ask about the topic.
+struct Broker {
     topic: String,
-    admin: Arc<AdminClient<Quiet>>,
-    /// The newest answer and when it was asked for. Held while the broker is asked, so that one question serves all.
-    known: Mutex<Option<(Instant, Known)>>,
+    admin: AdminClient<Quiet>,
+}
+
+/// What became of a question.
+struct Answer {
+    asked: Instant,
+    ended: Instant,
+    found: Result<Known>,
 }
 
 /// What the broker says of the topic.
@@ -71,7 +86,7 @@ struct Known {
 
 impl std::fmt::Debug for Incarnations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incarnations").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("Incarnations").field("topic", &self.broker.topic).finish_non_exhaustive()
     }
 }
 
@@ -81,7 +96,8 @@ impl Incarnations {
     /// # Errors
     /// [`ErrorKind::Config`] when the client library refuses the settings.
     pub fn new(cluster: &Cluster, topic: &str) -> Result<Self> {
-        Ok(Self { topic: topic.to_owned(), admin: Arc::new(cluster.admin()?), known: Mutex::new(None) })
+        let broker = Broker { topic: topic.to_owned(), admin: cluster.admin()? };
+        Ok(Self { broker: Arc::new(broker), answer: Arc::default() })
     }
 
     /// The topic's mark as it was at most a second ago; `None` where the topic was not created with one.
@@ -89,7 +105,23 @@ impl Incarnations {
     /// # Errors
     /// When the broker does not answer, or there is no such topic.
     pub async fn now(&self) -> Result<Option<u64>> {
-        Ok(self.known().await?.mark)
+        Ok(self.known(FRESH).await?.mark)
+    }
+
+    /// The mark of a topic that may have been made a moment ago: not every broker has to know it yet.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub async fn made(&self) -> Result<Option<u64>> {
+        let begun = Instant::now();
+        loop {
+            match self.refreshed().await {
+                Err(error) if says_gone(&error) && begun.elapsed() < KNOWN_TIMEOUT => {
+                    tokio::time::sleep(KNOWN_POLL).await;
+                }
+                known => return known,
+            }
+        }
     }
 
     /// How long records are kept for sure; `None` where that depends on how many there are.
@@ -97,17 +129,33 @@ impl Incarnations {
     /// # Errors
     /// As [`now`](Self::now).
     pub async fn kept(&self) -> Result<Option<Duration>> {
-        Ok(self.known().await?.kept)
+        Ok(self.known(FRESH).await?.kept)
     }
 
-    async fn known(&self) -> Result<Known> {
-        let mut known = self.known.lock().await;
-        if let Some((_, known)) = known.filter(|(asked, _)| asked.elapsed() < FRESH) {
-            return Ok(known);
+    /// An answer that was asked for at most `age` before this call. A failure is one for all who called before it was known: it
+    /// takes seconds, and whoever waits would only ask the same.
+    async fn known(&self, age: Duration) -> Result<Known> {
+        let called = Instant::now();
+        let mut answer = Arc::clone(&self.answer).lock_owned().await;
+        if let Some(Answer { asked, ended, found }) = &*answer {
+            let serves = match found {
+                Ok(_) => called.saturating_duration_since(*asked) <= age,
+                Err(_) => *ended >= called,
+            };
+            if serves {
+                return found.as_ref().copied().map_err(again);
+            }
         }
-        let (asked, answer) = (Instant::now(), self.ask().await?);
-        *known = Some((asked, answer));
-        Ok(answer)
+        let broker = Arc::clone(&self.broker);
+        // Apart from the caller, who may not wait that long: what comes of it is there for the next one.
+        let asking = tokio::spawn(async move {
+            let asked = Instant::now();
+            let found = broker.ask().await;
+            let told = found.as_ref().copied().map_err(again);
+            *answer = Some(Answer { asked, ended: Instant::now(), found });
+            told
+        });
+        asking.await.unwrap_or_else(|_| Err(closed("describe topic")))
     }
 
     /// The topic's mark as of this call.
@@ -115,21 +163,43 @@ impl Incarnations {
     /// # Errors
     /// As [`now`](Self::now).
     pub async fn refreshed(&self) -> Result<Option<u64>> {
-        *self.known.lock().await = None;
-        self.now().await
+        Ok(self.known(Duration::ZERO).await?.mark)
     }
 
+    /// The topic's mark as [`now`](Self::now), if the broker says it within `time_max`.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub async fn now_within(&self, time_max: Duration) -> Result<Option<u64>> {
+        let late = || timed_out("describe topic", "the broker does not say which topic it is");
+        tokio::time::timeout(time_max, self.now()).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Whether it is the topic with this mark, as of this call. It is not where there is none any more.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses for another reason: that proves nothing.
+    pub async fn is_still(&self, mark: Option<u64>) -> Result<bool> {
+        match self.refreshed().await {
+            Err(error) if says_gone(&error) => Ok(false),
+            now => Ok(now? == mark),
+        }
+    }
+}
+
+impl Broker {
     /// Asks, and where nobody answers looks who is there and asks again: the client goes on asking the broker that it chose,
     /// also when that one is gone.
-    async fn ask(&self) -> Result<Known> {
+    async fn ask(self: &Arc<Self>) -> Result<Known> {
         let mut asked = 1;
         loop {
             match self.ask_once().await {
                 Err(error) if error.kind() != ErrorKind::Broker && asked < ASKED_MAX => {
                     tracing::debug!(%error, topic = self.topic, "asking another broker");
-                    let admin = Arc::clone(&self.admin);
-                    let look =
-                        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ASK_TIMEOUT));
+                    let broker = Arc::clone(self);
+                    let look = tokio::task::spawn_blocking(move || {
+                        broker.admin.inner().fetch_metadata(None, ASK_TIMEOUT)
+                    });
                     // If it fails, so does what is asked next.
                     drop(look.await);
                     asked += 1;

@@ -8,47 +8,47 @@ use tokio::task::JoinHandle;
 
 use super::Keeper;
 use crate::clients::kafka::Incarnations;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// How often.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Topics that are not the ones that are read.
+/// Topics that are not the ones that were read when the look began.
 #[derive(Debug)]
 pub(super) struct Changed {
-    control: bool,
-    data: bool,
+    /// The control log.
+    control: Option<u64>,
+    /// The data topic's mark.
+    data: Option<Option<u64>>,
 }
 
 impl Keeper {
     pub(super) fn look(&self) -> JoinHandle<Option<Changed>> {
         let (control, data) =
             (Arc::clone(&self.parts.control_log), Arc::clone(&self.parts.reading.incarnations));
-        let read = (self.view.log(), self.parts.reading.copies.mark());
+        let (log, mark) = (self.view.log(), self.parts.reading.copies.mark());
         tokio::spawn(async move {
-            let control = is_another(control.refreshed().await.map(|mark| mark.unwrap_or(0) == read.0));
-            let data = is_another(data.refreshed().await.map(|mark| mark == read.1));
-            (control || data).then_some(Changed { control, data })
+            // What cannot be reached, or refuses, proves nothing.
+            let control = !control.is_still((log != 0).then_some(log)).await.unwrap_or(true);
+            let data = !data.is_still(mark).await.unwrap_or(true);
+            let changed = Changed { control: control.then_some(log), data: data.then_some(mark) };
+            (control || data).then_some(changed)
         })
     }
 
     pub(super) fn looked(&self, changed: Option<Changed>) {
         let Some(Changed { control, data }) = changed else { return };
-        if control {
+        // What was found to have changed meanwhile is read anew already.
+        if control == Some(self.view.log()) {
             self.tail.standstill.raise();
         }
-        if data {
+        if data == Some(self.parts.reading.copies.mark()) {
             self.parts.reading.standstill.raise();
         }
     }
 }
 
-/// A topic that the broker refuses to describe is gone. One that cannot be reached proves nothing.
-fn is_another(is_same: Result<bool>) -> bool {
-    is_same.map_or_else(|error| error.kind() == ErrorKind::Broker, |same| !same)
-}
-
 /// Which log it is that is read; 0 where that cannot be told.
 pub(super) async fn log_of(incarnations: &Incarnations) -> Result<u64> {
-    Ok(incarnations.refreshed().await?.unwrap_or(0))
+    Ok(incarnations.made().await?.unwrap_or(0))
 }
