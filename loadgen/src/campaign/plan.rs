@@ -168,7 +168,7 @@ impl Plan {
     /// fail over to, but may wait for its own. A broker's fault concerns only those who use that broker.
     fn takes_part(&self, entrant: &Entrant, scenario: &Scenario) -> bool {
         if entrant.is_counter_example() {
-            let healthy = self.scenarios.iter().find(|one| one.faults.is_empty());
+            let healthy = self.scenarios.iter().find(|one| one.faults.is_empty() && one.clients.is_empty());
             // Under faults a loss may be within what it declares: alone it runs wherever it is sent, beside others not.
             return healthy.map_or(self.entrants.len() == 1, |first| first.name == scenario.name);
         }
