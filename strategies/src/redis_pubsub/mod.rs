@@ -25,12 +25,17 @@
 //! rooms are refused for the time being, and joins wait. The rooms in other slots, of the same master too, notice nothing.
 //!
 //! # What Redis has to allow
-//! A user that may not do everything needs the keys and the channels that begin with the namespace, and the commands `HELLO`,
-//! `AUTH`, `CLIENT SETNAME`, `SELECT`, `PING`, `INFO`, `SCRIPT LOAD`, `EVALSHA`, those that the `scripts` call, `MGET`, `EXISTS`, `DEL`,
-//! `SUBSCRIBE` and `UNSUBSCRIBE` (`SSUBSCRIBE`, `SUNSUBSCRIBE` and `CLUSTER SLOTS` in a cluster, `ROLE` where masters change), and
-//! `CLIENT KILL`. By the last a node ends a connection of its own that it gave up, before it publishes over the next one: what
-//! a server that froze still finds in its socket would else come behind what was sent later. It is tried when a node
-//! starts, which fails if it is not allowed.
+//! A user that may not do everything needs, for a namespace `ns`:
+//!
+//! ```text
+//! ~ns* &ns:* +hello +auth +select +ping +info +script|load +evalsha +client|kill +get +mget +set +setrange +exists
+//! +expire +del +xadd +xrange +xrevrange +publish +subscribe +unsubscribe
+//! ```
+//!
+//! and besides `+role` behind Sentinels (whose own user needs `+sentinel`), or `+role +cluster|slots +spublish +ssubscribe
+//! +sunsubscribe` in a cluster. With `CLIENT KILL` a node ends a connection of its own that it gave up, before it publishes over the next
+//! one: what a server that froze still finds in its socket would else be carried out behind what was sent later. Whether it is
+//! allowed is tried when a node starts, which fails otherwise.
 //!
 //! # What can be resumed
 //! The last `history_messages` of a room, until `history_minutes` after the last one. An answer is complete only if

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use manifold_compose::RedisTopology;
+use manifold_strategies::RoomId;
+use manifold_strategies::clients::redis::resp::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -135,6 +137,37 @@ async fn a_user_who_may_not_end_connections_is_refused_at_the_start() -> Result<
     let error = Node::start("a", &address, "").await.err().context("it started")?;
     ensure!(format!("{error:#}").contains("allow its user CLIENT KILL"), "it says what helps: {error:#}");
     Ok(())
+}
+
+/// What the strategy's documentation lists.
+const ALLOWED: &str = "~faults* &faults:* -@all +hello +auth +select +ping +info +script|load +evalsha +client|kill +get +mget \
+                       +set +setrange +exists +expire +del +xadd +xrange +xrevrange +publish +subscribe +unsubscribe";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_needs_no_more_than_is_documented() -> Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().unwrap_or_default();
+    let mut admin = admin(redis).await?;
+    let user: Vec<&str> =
+        ["ACL", "SETUSER", "narrow", "on", ">secret"].into_iter().chain(ALLOWED.split_whitespace()).collect();
+    ask(&mut admin, &user).await?;
+    let address = redis.replace("redis://", "redis://narrow:secret@");
+    let (a, b) = Node::pair(&address).await?;
+    let first = b.join(ROOM).await?;
+    for kind in ["normal", "pubsub"] {
+        a.publish(ROOM, "0").await?;
+        ask(&mut admin, &["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await?;
+    }
+    let last = a.publish(ROOM, "1").await?;
+    let arrived = || b.inbox.of(ROOM).last().is_some_and(|message| message.position == last);
+    b.inbox.wait_until("the last message", arrived).await?;
+    ensure!(b.resume(ROOM, first, 300).await.is_ok(), "history is read");
+    let history = b.backplane.history().context("it keeps history")?;
+    history.remove(&RoomId::new(ROOM)).context("it can be removed")?.await?;
+    let Value::Array(denied) = ask(&mut admin, &["ACL", "LOG"]).await? else { anyhow::bail!("no log") };
+    ensure!(denied.is_empty(), "{denied:?}");
+    b.backplane.shutdown().await?;
+    Ok(a.backplane.shutdown().await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
