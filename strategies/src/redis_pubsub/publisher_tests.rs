@@ -13,6 +13,7 @@ use super::*;
 use crate::backplane::{BoxFuture, Envelope};
 use crate::clients::redis::Address;
 use crate::clients::redis::connection::{Connection, Opening};
+use crate::clients::redis::topology::{discover, slot};
 use crate::envelope::{self, View};
 use crate::redis_pubsub::live::{Live, Setup};
 use crate::redis_pubsub::settings::Settings;
@@ -77,21 +78,19 @@ fn publish(told: &Arc<Mutex<Vec<Told>>>, deadline: Duration) -> (Publish, onesho
     (Publish { envelope, operation: Operation::Publish, until, done: Box::new(done_with) }, done)
 }
 
-/// Memory becomes full and free again, time after time, with many publishes on their way.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_overtakes_what_was_refused_before_that_is_settled() -> anyhow::Result<()> {
+fn servers(topology: RedisTopology) -> anyhow::Result<Environment> {
     let request = Request {
         kafka: None,
-        redis: Some(RedisTopology::Single),
+        redis: Some(topology),
         purpose: Purpose::Tests,
         kafka_given: None,
         redis_given: None,
     };
-    let servers = Environment::start(&request)?;
-    let redis = servers.redis().context("it runs")?;
-    let strategy = Strategy::default();
-    let told = Arc::clone(&strategy.0);
-    let live = Live::start(Setup {
+    Ok(Environment::start(&request)?)
+}
+
+async fn start(redis: &str, strategy: Strategy) -> Result<Live> {
+    Live::start(Setup {
         address: Address::parse(redis)?,
         namespace: "full".to_owned(),
         node: "a".to_owned(),
@@ -100,8 +99,18 @@ async fn nothing_overtakes_what_was_refused_before_that_is_settled() -> anyhow::
         connect_retry: None,
         wire: Arc::new(strategy),
         stats: Arc::new(Stats::default()),
-    });
-    let live = live.await?;
+    })
+    .await
+}
+
+/// Memory becomes full and free again, time after time, with many publishes on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_what_was_refused_before_that_is_settled() -> anyhow::Result<()> {
+    let servers = servers(RedisTopology::Single)?;
+    let redis = servers.redis().context("it runs")?;
+    let strategy = Strategy::default();
+    let told = Arc::clone(&strategy.0);
+    let live = start(redis, strategy).await?;
     let limit = Duration::from_secs(20);
     let opening = Opening { login: Default::default(), database: 0, name: "admin".into(), timeout: limit };
     let mut admin = Connection::open(redis.trim_start_matches("redis://"), &opening).await?;
@@ -138,5 +147,53 @@ async fn nothing_overtakes_what_was_refused_before_that_is_settled() -> anyhow::
     ensure!(taken > 0 && refused > 0 && settled >= 14, "{taken} taken, {refused} refused, {settled}");
     let overtaken = told.windows(2).filter(|pair| *pair == [Told::Refused, Told::Taken]).count();
     ensure!(overtaken == 0, "{overtaken} times of {settled}");
+    Ok(live.shutdown().await?)
+}
+
+/// A slot of a cluster is set on its way, and stays there for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_on_its_way_is_left_alone_until_it_has_arrived() -> anyhow::Result<()> {
+    let servers = servers(RedisTopology::Cluster)?;
+    let redis = servers.redis().context("it runs")?;
+    let strategy = Strategy::default();
+    let told = Arc::clone(&strategy.0);
+    let live = start(redis, strategy).await?;
+    let limit = Duration::from_secs(20);
+    let opening = Opening { login: Default::default(), database: 0, name: "admin".into(), timeout: limit };
+    let moves = slot(b"full:room");
+    let (number, mut masters) = (moves.to_string(), Vec::new());
+    for shard in discover(&Address::parse(redis)?, &[], &opening).await? {
+        let owns = shard.slots.iter().any(|(first, last)| (*first..=*last).contains(&moves));
+        let mut admin = Connection::open(&shard.host, &opening).await?;
+        let id = admin.call(&[b"CLUSTER", b"MYID"], limit).await?.text().context("an id")?.clone();
+        masters.push((!owns, admin, id));
+    }
+    masters.sort_by_key(|(elsewhere, ..)| *elsewhere);
+    let [(_, from, from_id), (_, to, to_id), ..] = &mut masters[..] else { anyhow::bail!("few masters") };
+    let (first, done) = publish(&told, limit);
+    live.publish(first)?;
+    done.await?;
+    to.call(&[b"CLUSTER", b"SETSLOT", number.as_bytes(), b"IMPORTING", from_id], limit).await?;
+    from.call(&[b"CLUSTER", b"SETSLOT", number.as_bytes(), b"MIGRATING", to_id], limit).await?;
+    let (mut pace, until) = (interval(Duration::from_millis(2)), Instant::now() + limit);
+    let mut arrived = false;
+    while !arrived || told.lock().last() != Some(&Told::Taken) {
+        ensure!(Instant::now() < until, "it never goes on");
+        pace.tick().await;
+        let (next, done) = publish(&told, limit);
+        live.publish(next)?;
+        done.await?;
+        if !arrived && told.lock().len() > 300 {
+            arrived = true;
+            for master in [&mut *to, &mut *from] {
+                master.call(&[b"CLUSTER", b"SETSLOT", number.as_bytes(), b"STABLE"], limit).await?;
+            }
+        }
+    }
+    let told = std::mem::take(&mut *told.lock());
+    let settled: Vec<usize> = (0..told.len()).filter(|at| told[*at] == Told::Settled).collect();
+    ensure!(settled.len() == 1 && settled[0] >= 300, "goes on at {settled:?} of {}", told.len());
+    ensure!(told[1..settled[0]].iter().all(|told| *told == Told::Refused), "overtaken");
+    ensure!(told[settled[0] + 1..].iter().all(|told| *told == Told::Taken), "refused again");
     Ok(live.shutdown().await?)
 }
