@@ -14,7 +14,7 @@ use super::kept::{LAG_MAX, now_us};
 use super::order::{Order, Told};
 use super::paths::Paths;
 use super::settings::Settings;
-use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, Resumed, RoomId};
+use crate::backplane::{BoxFuture, History, Message, MessageId, Page, PageQuery, Position, Resumed, RoomId};
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 use crate::kafka_history::log::{Keep, Log, Wanted};
@@ -49,6 +49,8 @@ struct Asked {
     limit: usize,
     /// Where the partition ended at the call: what was acknowledged before lies before.
     end: i64,
+    /// What this node had delivered behind `since` without having read its record; `None` if it does not remember all of that.
+    unlogged: Option<Vec<MessageId>>,
     /// Where the room stood then.
     stands: Option<Stands>,
 }
@@ -115,12 +117,12 @@ impl RoomHistory {
         if let Some(resumed) = self.paths.recall(|kept, now| kept.after(&room, since, limit, now)) {
             return Ok(resumed);
         }
-        let delivered = self.paths.stands(&room);
+        let (delivered, unlogged) = (self.paths.stands(&room), self.paths.unlogged(&room, since));
         if let Some(resumed) = self.streamed(&room, partition, since, limit, delivered).await {
             return Ok(resumed);
         }
         let stands = self.stands(&room, delivered).await;
-        let asked = Asked { room, partition, since, limit, end, stands };
+        let asked = Asked { room, partition, since, limit, end, unlogged, stands };
         let (until, mut end) = (Instant::now() + self.heal_timeout, end);
         loop {
             match self.logged(&asked, end).await? {

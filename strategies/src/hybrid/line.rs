@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
+use super::unlogged::Unlogged;
 use crate::backplane::{Envelope, Position, RoomId};
 
 /// Epochs that a room remembers after they ended: late records of theirs are still delivered.
@@ -79,7 +80,11 @@ pub(super) struct Room {
     pub(super) parked: VecDeque<Parked>,
     /// The last place that the log made good: line and offset.
     pub(super) repaired: (u32, u64),
-    past: VecDeque<u64>,
+    /// Bytes of what is held and parked.
+    pub(super) held_bytes: usize,
+    pub(super) unlogged: Unlogged,
+    /// Ended lines: generation and epoch.
+    past: VecDeque<(u32, u64)>,
     generations: u32,
     log_only: u32,
 }
@@ -95,6 +100,8 @@ impl Room {
             held: BTreeMap::new(),
             parked: VecDeque::new(),
             repaired: (0, 0),
+            held_bytes: 0,
+            unlogged: Unlogged::default(),
             past: VecDeque::new(),
             generations: 0,
             log_only: 0,
@@ -108,7 +115,14 @@ impl Room {
 
     /// Whether an epoch was current once.
     pub(super) fn is_past(&self, epoch: u64) -> bool {
-        self.past.contains(&epoch)
+        self.past.iter().any(|(_, past)| *past == epoch)
+    }
+
+    /// The latest line of an epoch, ended or not, by its generation.
+    pub(super) fn generation_of(&self, epoch: u64) -> Option<u32> {
+        let past =
+            || self.past.iter().rev().find(|(_, past)| *past == epoch).map(|(generation, _)| *generation);
+        self.line_of(epoch).map(|line| line.generation).or_else(past)
     }
 
     /// Starts a line behind all others.
@@ -130,7 +144,7 @@ impl Room {
         while self.lines.len() > 1
             && let Some(line) = self.lines.pop_front_if(|line| line.generation < generation)
         {
-            self.past.push_back(line.epoch);
+            self.past.push_back((line.generation, line.epoch));
             if self.past.len() > PAST_EPOCHS_MAX {
                 self.past.pop_front();
             }

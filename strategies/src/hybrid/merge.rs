@@ -4,6 +4,7 @@
 //! it, or until patience ends and it is declared as a gap. See the strategy's documentation for why this is enough.
 
 mod asked;
+mod bounds;
 mod parked;
 #[cfg(test)]
 mod tests;
@@ -14,14 +15,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::bounds::weight;
 use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
 use crate::stats::Stats;
 
-/// Most that one room holds; beyond, the oldest hole is given up.
-const HELD_MAX: usize = 8192;
 /// How much longer holes are held while the log cannot be read.
 const PATIENCE_WITHOUT_LOG: u32 = 5;
 
@@ -39,6 +39,10 @@ pub(super) struct Merge {
     rooms: HashMap<RoomId, Room>,
     /// Rooms that hold something.
     holding: HashSet<RoomId>,
+    /// Bytes of what all rooms hold.
+    held_bytes: usize,
+    /// Live messages of all rooms whose records were not read yet.
+    unlogged: usize,
     seen: DedupWindow,
     /// The offset to be read next, per partition.
     tail: Vec<i64>,
@@ -67,6 +71,8 @@ impl Merge {
         Self {
             rooms: HashMap::new(),
             holding: HashSet::new(),
+            held_bytes: 0,
+            unlogged: 0,
             seen: DedupWindow::new(remembered),
             newest_ms: vec![None; tail.len()],
             tail,
@@ -88,6 +94,7 @@ impl Merge {
     pub(super) fn join(&mut self, room: &RoomId, partition: usize) {
         let since = self.tail.get(partition).copied().unwrap_or_default();
         let blind = self.interrupted > 0;
+        self.forget_room(room);
         self.rooms.insert(room.clone(), Room::new(room.clone(), partition, since, blind));
     }
 
@@ -101,8 +108,7 @@ impl Merge {
 
     /// The node does not want the room any more.
     pub(super) fn leave(&mut self, room: &RoomId) {
-        self.rooms.remove(room);
-        self.holding.remove(room);
+        self.forget_room(room);
     }
 
     /// A live link broke.
@@ -183,6 +189,7 @@ impl Merge {
         if let Some(newest) = self.newest_ms.get_mut(place.partition) {
             *newest = place.time_ms.or(*newest);
         }
+        self.logged(view.room, view.id);
         let listening = self.interrupted == 0;
         let Some(room) = self.rooms.get_mut(view.room) else { return };
         if place.offset < room.since {
@@ -216,8 +223,8 @@ impl Merge {
         match room.behind_logged() {
             Some(key) => {
                 let what = What::LogOnly { envelope };
-                room.held.insert(key, Held { what, since: now });
-                self.drain(id);
+                self.hold(id, key, Held { what, since: now });
+                self.relieve(id);
             }
             None => self.deliver(envelope, id, Position::default()),
         }
@@ -236,7 +243,11 @@ impl Merge {
         let Some(room) = self.rooms.get_mut(id) else { return };
         if offset <= line.reached {
             if offset < line.floor {
-                return self.deliver(envelope(), id, Position::default());
+                let envelope = envelope();
+                if fence.is_some() {
+                    self.show(id, envelope.id, (line.generation, offset));
+                }
+                return self.deliver(envelope, id, Position::default());
             }
             return self.stats.duplicates_removed.add(1);
         }
@@ -249,7 +260,11 @@ impl Merge {
             && offset == current.reached + 1
         {
             current.reached = offset;
-            return self.deliver(envelope(), id, position(line, offset));
+            let envelope = envelope();
+            if live {
+                self.show(id, envelope.id, (line.generation, offset));
+            }
+            return self.deliver(envelope, id, position(line, offset));
         }
         match room.held.get_mut(&(line.generation, offset, SEQUENCED)) {
             Some(Held { what: What::Sequenced { logged: in_log, live: came_live, .. }, .. }) => {
@@ -258,13 +273,10 @@ impl Merge {
             }
             _ => {
                 let what = What::Sequenced { envelope: envelope(), fence, logged, live };
-                room.held.insert((line.generation, offset, SEQUENCED), Held { what, since: now });
+                self.hold(id, (line.generation, offset, SEQUENCED), Held { what, since: now });
             }
         }
-        if room.held.len() > HELD_MAX {
-            self.give_up(id);
-        }
-        self.drain(id);
+        self.relieve(id);
     }
 
     /// Delivers a message unless another copy of it was. The default position is for what has no place among the others.
@@ -313,7 +325,10 @@ impl Merge {
     fn take_first(&mut self, id: &RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         let Some(((_, offset, _), held)) = room.held.pop_first() else { return };
-        let Some(line) = room.lines.front_mut() else { return };
+        if let What::Sequenced { envelope, .. } | What::LogOnly { envelope } = &held.what {
+            self.remove_weight(id, weight(envelope));
+        }
+        let Some(line) = self.rooms.get_mut(id).and_then(|room| room.lines.front_mut()) else { return };
         let complete_to = match &held.what {
             What::Sequenced { .. } => offset - 1,
             What::Pause => line.reached,
@@ -331,8 +346,11 @@ impl Merge {
             self.out.push(Event::Gap { room: id.clone(), from, to });
         }
         match held.what {
-            What::Sequenced { envelope, live, .. } if offset > line_now.reached => {
+            What::Sequenced { envelope, live, logged, .. } if offset > line_now.reached => {
                 line.reached = offset;
+                if live && !logged {
+                    self.show(id, envelope.id, (line_now.generation, offset));
+                }
                 if !live && offset <= line_now.heard {
                     self.count_repaired(id, line_now.generation, offset);
                 }

@@ -99,6 +99,10 @@
 //! behind the member's position: a message that lies in the log without its position, or one that was shown and that the log did
 //! not take. With Redis restarted, or the stream cut off before there, nothing is claimed.
 //!
+//! What the log refuses leaves no record, though members saw it; and if Redis came back empty no stream tells of it either: then the
+//! log looks whole across the change of epoch. So a node remembers what it delivered live until it has read the record. An answer
+//! from the log must have all of that; if it is not there in time, nothing is claimed.
+//!
 //! Everything else is unsure, and then the answer is incomplete: above all for members whose last position was the last one
 //! before an outage, and who may or may not have heard what went by the log alone. For the same reason a ring begins 10 s after
 //! the node joined the room, or after the last message without a position, or after the log could be read again, and ends with the
@@ -131,6 +135,7 @@ mod order;
 mod paths;
 pub mod settings;
 mod under_way;
+mod unlogged;
 
 use tokio::sync::oneshot;
 

@@ -97,6 +97,11 @@ impl Order {
         early.map(|record| (record.envelope.id, record.appended_ms)).collect()
     }
 
+    /// Whether a message is among them.
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.messages.values().any(|record| record.envelope.id == id)
+    }
+
     /// Leaves a message out.
     pub(super) fn take_out(&mut self, id: MessageId) {
         self.messages.retain(|_, record| record.envelope.id != id);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::kept::Kept;
 use super::log::Log;
 use super::merge::{Merge, Place};
-use crate::backplane::{BoxFuture, Entrance, Envelope, Position, RoomId};
+use crate::backplane::{BoxFuture, Entrance, Envelope, MessageId, Position, RoomId};
 use crate::clients::kafka::{Consumer, Link, Record, RecordSink};
 use crate::envelope::{self, View};
 use crate::error::Result;
@@ -99,6 +99,11 @@ impl Paths {
     /// Where a room with local members stands, once that is known. Everything up to there was delivered.
     pub(super) fn stands(&self, room: &RoomId) -> Option<Position> {
         self.step(|merge| merge.stands(room))
+    }
+
+    /// What this node delivered of a room behind `since` before it had read its record; `None` if that is too much to remember.
+    pub(super) fn unlogged(&self, room: &RoomId, since: Position) -> Option<Vec<MessageId>> {
+        self.step(|merge| merge.unlogged(room, since))
     }
 
     /// Asks what is kept, between two steps: nothing is remembered that is not delivered yet.

@@ -57,6 +57,11 @@ impl RoomHistory {
         if lacks && !self.fill(asked, &mut order, &found.ids).await {
             return Ok(Verdict::NotYet);
         }
+        let Some(unlogged) = &asked.unlogged else { return Ok(Verdict::Never) };
+        if !unlogged.iter().all(|id| found.ids.contains(id) || order.holds(*id)) {
+            // It was shown, and must not be missing; whether the log takes it will show.
+            return Ok(Verdict::NotYet);
+        }
         Ok(asked.verdict(order, other))
     }
 

@@ -30,7 +30,15 @@ fn order(since: Position, positions: &[(u64, u64)]) -> Order {
 
 fn asked(since: Position, end: i64, stands: Option<(Position, bool)>) -> Asked {
     let stands = stands.map(|(at, delivered)| Stands { at, delivered });
-    Asked { room: RoomId::new("room"), partition: 0, since, limit: 9, end, stands }
+    Asked {
+        room: RoomId::new("room"),
+        partition: 0,
+        since,
+        limit: 9,
+        end,
+        unlogged: Some(Vec::new()),
+        stands,
+    }
 }
 
 /// How many messages, and the top; or whether it is worth looking again.

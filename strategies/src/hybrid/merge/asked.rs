@@ -1,7 +1,7 @@
 //! What others ask of the merge, and what they tell it of the log.
 
 use super::Merge;
-use crate::backplane::{Event, Position, RoomId};
+use crate::backplane::{Event, MessageId, Position, RoomId};
 use crate::clients::kafka::{ReadTo, Resume};
 use crate::hybrid::line::position;
 
@@ -38,6 +38,12 @@ impl Merge {
     pub(in crate::hybrid) fn stands(&self, id: &RoomId) -> Option<Position> {
         let line = self.rooms.get(id)?.lines.front()?;
         Some(position(*line, line.reached))
+    }
+
+    /// What a room was shown behind `since` before the log had it; `None` if that is too much to remember.
+    pub(in crate::hybrid) fn unlogged(&self, id: &RoomId, since: Position) -> Option<Vec<MessageId>> {
+        let Some(room) = self.rooms.get(id) else { return Some(Vec::new()) };
+        room.unlogged.behind(room.generation_of(since.epoch).map(|generation| (generation, since.offset)))
     }
 
     /// How far each partition was read.

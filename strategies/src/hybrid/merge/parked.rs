@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::{HELD_MAX, Merge};
+use super::Merge;
+use super::bounds::{HELD_MAX, weight};
 use crate::backplane::{Position, RoomId};
 use crate::envelope::View;
 use crate::hybrid::line::Parked;
@@ -19,9 +20,13 @@ impl Merge {
     /// Lets a record wait.
     pub(super) fn park(&mut self, id: &RoomId, view: &View<'_>, now: Instant) {
         let Some(room) = self.rooms.get_mut(id) else { return };
-        room.parked.push_back(Parked { at: view.position, envelope: view.to_envelope(), since: now });
+        let envelope = view.to_envelope();
+        let bytes = weight(&envelope);
+        room.parked.push_back(Parked { at: view.position, envelope, since: now });
+        let full = room.parked.len() > HELD_MAX;
         self.holding.insert(id.clone());
-        if room.parked.len() > HELD_MAX {
+        self.add_weight(id, bytes);
+        if full || self.is_over() {
             self.unpark(id, now);
         }
     }
@@ -34,6 +39,7 @@ impl Merge {
             return;
         }
         let parked = std::mem::take(&mut room.parked);
+        self.remove_weight(id, parked.iter().map(|parked| weight(&parked.envelope)).sum());
         let first = |parked: &Parked| parked.at.filter(|at| at.offset == 1).map(|at| at.epoch);
         let whole: HashSet<u64> = parked.iter().filter_map(first).collect();
         for Parked { at, envelope, .. } in parked {

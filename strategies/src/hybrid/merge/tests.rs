@@ -1,5 +1,6 @@
 //! The merge against everything that two unreliable paths can do to a room.
 
+mod bounds;
 mod parked;
 
 use std::sync::Arc;
@@ -299,12 +300,12 @@ fn a_room_joined_without_redis_follows_the_log() {
 #[test]
 fn what_a_room_holds_is_bounded() {
     let mut fixture = Fixture::new();
-    for offset in 2..=super::HELD_MAX as u64 + 3 {
+    for offset in 2..=super::bounds::HELD_MAX as u64 + 3 {
         fixture.live(u128::from(offset), at(offset), 0);
     }
     let out = fixture.out();
     assert_eq!(out[..2], [-1, 2]);
-    assert_eq!(out.len(), super::HELD_MAX + 3);
+    assert_eq!(out.len(), super::bounds::HELD_MAX + 3);
 }
 
 /// What becomes of a message.
