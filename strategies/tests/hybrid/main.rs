@@ -14,5 +14,6 @@ mod both;
 mod deleted;
 mod failover;
 mod log;
+mod memory;
 mod outages;
 mod resume;
