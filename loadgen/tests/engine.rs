@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot start must fail")]
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use manifold_loadgen::engine::{self, RunError, RunSpec};
 use manifold_loadgen::null_server::{Misbehaviour, NullServer, NullSettings};
@@ -70,6 +71,18 @@ fn rooms_spread_over_clients_and_services_that_write_are_audited_too() {
     assert!(measured.audit.is_clean(), "{:#?}", measured.audit);
     assert_eq!(measured.audit.expected, measured.audit.acknowledged * 6);
     assert_eq!((measured.load.connections, measured.load.memberships), (22, 60));
+}
+
+#[test]
+fn who_leaves_while_the_server_is_frozen_has_lost_nothing() {
+    let frozen = Misbehaviour::Stall { after: 600, lasting: Duration::from_millis(2_500) };
+    let churn = ["churn={ share_per_min = 60.0, away_s = 0.3 }", "duration_s=4.0", "drain_s=4.0"];
+    let audit = run_against(Some(frozen), &churn).audit;
+    assert_eq!((audit.lost(), audit.duplicates, audit.leaked), (0, 0, 0), "{audit:#?}");
+    assert!(audit.delivered > 1_000 && audit.indeterminate > 0, "{audit:#?}");
+    // Coming and going is no excuse for what is really lost.
+    let audit = run_against(Some(Misbehaviour::Drop { every: 50 }), &churn).audit;
+    assert!(audit.lost_silent > audit.expected / 200, "{audit:#?}");
 }
 
 #[test]

@@ -119,6 +119,42 @@ fn a_recovery_out_of_order_is_caught_and_named() {
 }
 
 #[test]
+fn what_was_claimed_stays_forgotten_though_a_later_recovery_fails_openly() {
+    // A service writes on while members are away, for so long that what is forgotten cannot have been under way.
+    let overrides = [
+        "clients=[{ at_s = 0.2, do = \"disconnect\", share = 0.9 }, { at_s = 3.8, do = \"disconnect\", share = 0.9 }]",
+        "reconnect={ min_ms = 3000, max_ms = 3100 }",
+        "duration_s=7.5",
+        "traffic={ rate_per_s = 500.0, senders_per_room = 0, services = 1, payload = [{ bytes = 120 }] }",
+    ];
+    // The seed strikes 57 members, then 59, and never the service.
+    let (measured, recoveries) = run(1_000, Some(Misbehaviour::Cover { after: 57 }), &overrides);
+    let audit = &measured.audit;
+    assert_eq!((recoveries.complete, recoveries.incomplete), (57, 59), "{recoveries:?}");
+    assert_eq!((recoveries.forgotten, audit.lost_silent), (57, 57), "{audit:#?}");
+    assert!(audit.lost_declared > 1_000, "{audit:#?}");
+    assert!(!promise(&measured).0);
+}
+
+#[test]
+fn what_comes_again_with_or_behind_a_failed_recovery_is_a_duplicate() {
+    let (measured, recoveries) = run(300, Some(Misbehaviour::Rerun { count: 40 }), &[]);
+    let audit = &measured.audit;
+    assert!(recoveries.incomplete > 20, "{recoveries:?}");
+    assert!(recoveries.repeated > 100, "with the reply: {recoveries:?}");
+    assert!(audit.duplicates > recoveries.repeated + 100, "and behind it: {audit:#?}");
+    assert!(!promise(&measured).0);
+}
+
+#[test]
+fn who_is_not_told_that_a_recovery_was_not_made_has_lost_in_silence() {
+    let (measured, recoveries) = run(300, Some(Misbehaviour::Ignore { every: 1 }), &[]);
+    let audit = &measured.audit;
+    assert!(audit.lost_silent > 100, "{audit:#?}");
+    assert_eq!((audit.lost_declared, recoveries.incomplete), (0, 0), "{audit:#?}");
+}
+
+#[test]
 fn whoever_never_comes_back_was_a_member_until_it_was_cut_off() {
     let overrides = ["clients=[]", "drain_s=0.5"];
     let (measured, recoveries) = run(300, Some(Misbehaviour::Die { after: 600 }), &overrides);

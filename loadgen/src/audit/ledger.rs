@@ -20,8 +20,12 @@ pub enum Closing {
         /// When.
         at_us: u64,
     },
-    /// The server told the client that it had missed messages: whatever is missing is a declared loss.
-    Told,
+    /// The server told the client that it had missed messages: what is missing and could not have been noticed before is a
+    /// declared loss. Older losses were kept from it all the while, and being told later is no excuse for them.
+    Told {
+        /// When the member was told, or was cut off if it was told as it came back.
+        at_us: u64,
+    },
     /// However it ended, for a client that the scenario made too slow to keep up: what it had waiting is not owed.
     Shed,
 }
@@ -33,8 +37,16 @@ pub(super) struct Missing {
     pub(super) from: u32,
     pub(super) to: u32,
     pub(super) closing: Closing,
-    /// The server had said that it was among what it recovered.
-    pub(super) claimed: bool,
+    /// When a server last said that it was among what it recovered, if one did.
+    pub(super) claimed_us: Option<u64>,
+}
+
+/// A server said `at_us` that nothing was missing of `from..to`.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    from: u32,
+    to: u32,
+    at_us: u64,
 }
 
 /// One thread's account. Owned by that thread until the end of the run, then handed to [`super::settle`].
@@ -45,8 +57,10 @@ pub struct Ledger {
     missing: HashMap<u32, Ranges>,
     missing_ranges: usize,
     overflowed: bool,
-    /// By window: what a server said that it had recovered. Empty unless clients recover.
-    claimed: HashMap<u32, Ranges>,
+    /// By window: what a server said that it had recovered, in order and disjoint. Empty unless clients recover.
+    claims: HashMap<u32, Vec<Claim>>,
+    /// By window: what its member got in earlier memberships and at their edges. It must not come again.
+    had: HashMap<u32, Ranges>,
     /// Windows that ended: (stream, first owed, end) → how many members.
     pub(super) covered: HashMap<(u32, u32, u32), u64>,
     pub(super) lost: Vec<Missing>,
@@ -128,18 +142,38 @@ impl Ledger {
                 self.tally.reordered += 1;
             }
             Arrived::Duplicate => self.tally.duplicates += 1,
-            Arrived::Edge => self.tally.edge += 1,
+            Arrived::Edge => return self.early(window, sequence),
         }
         arrived
     }
 
-    /// A member that was away is back, and the server said that nothing is missing of what was sent below `end`: the
-    /// window goes on, and what is still missing of that in the end was claimed in vain. Call it before the recovered
+    /// A message came that this membership is not owed, or not yet: neither right nor wrong, unless the member had it
+    /// already.
+    #[cold]
+    pub fn early(&mut self, window: u32, sequence: u32) -> Arrived {
+        let had = self.had.entry(window).or_default();
+        if had.overlap(sequence, sequence + 1) > 0 {
+            self.tally.duplicates += 1;
+            return Arrived::Duplicate;
+        }
+        had.insert(sequence);
+        self.tally.edge += 1;
+        Arrived::Edge
+    }
+
+    /// A member that was away is back, and the server said `at_us` that nothing is missing of what was sent below `end`:
+    /// the window goes on, and what is still missing of that in the end was claimed in vain. Call it before the recovered
     /// messages are observed.
-    pub fn resume(&mut self, window: u32, end: u32) {
+    pub fn resume(&mut self, window: u32, end: u32, at_us: u64) {
         let (reached, _) = self.windows[window as usize].reach();
         if reached < end {
-            self.claimed.entry(window).or_default().push(reached, end);
+            let claims = self.claims.entry(window).or_default();
+            // Nothing came since: the later word replaces the earlier one.
+            claims.retain(|claim| claim.from < reached);
+            if let Some(last) = claims.last_mut() {
+                last.to = last.to.min(reached);
+            }
+            claims.push(Claim { from: reached, to: end, at_us });
         }
     }
 
@@ -150,14 +184,32 @@ impl Ledger {
         let opened = state.opened();
         let end = end.max(opened);
         state.close(end, |from, to| missing.push(from, to));
-        let claimed = self.claimed.remove(&window).unwrap_or_default();
+        let claims = self.claims.remove(&window).unwrap_or_default();
         for (from, to) in missing.iter() {
-            let lost =
-                |claimed: bool| move |(from, to): (u32, u32)| Missing { stream, from, to, closing, claimed };
-            self.lost.extend(claimed.without(from, to).map(lost(false)));
-            self.lost.extend(claimed.within(from, to).map(lost(true)));
+            let pieces = split(&claims, from, to);
+            self.lost.extend(pieces.map(|(from, to, claimed_us)| Missing {
+                stream,
+                from,
+                to,
+                closing,
+                claimed_us,
+            }));
+        }
+        if closing != Closing::Drained && opened < end {
+            self.remember(window, missing.without(opened, end));
         }
         *self.covered.entry((stream, opened, end)).or_default() += 1;
+    }
+
+    /// Keeps what a member got, for as long as it may come back.
+    fn remember(&mut self, window: u32, got: impl Iterator<Item = (u32, u32)>) {
+        let had = self.had.entry(window).or_default();
+        let before = had.len();
+        for (from, to) in got {
+            had.append(from, to);
+        }
+        self.missing_ranges += had.len().saturating_sub(before);
+        self.overflowed |= self.missing_ranges > MISSING_RANGES_MAX;
     }
 
     /// What an open window lacks of the messages below `end`: whether the last one has not come, and how many before
@@ -186,4 +238,22 @@ impl Ledger {
     pub fn has_overflowed(&self) -> bool {
         self.overflowed
     }
+}
+
+/// The pieces of `from..to` that were claimed, and when, and those that were not.
+fn split(claims: &[Claim], from: u32, to: u32) -> impl Iterator<Item = (u32, u32, Option<u64>)> {
+    let mut at = from;
+    let mut claims = claims.iter().filter(move |claim| claim.to > from && claim.from < to).peekable();
+    std::iter::from_fn(move || {
+        if at >= to {
+            return None;
+        }
+        let start = at;
+        let claimed = claims.next_if(|claim| claim.from <= start);
+        at = match claimed {
+            Some(claim) => claim.to.min(to),
+            None => claims.peek().map_or(to, |claim| claim.from),
+        };
+        Some((start, at, claimed.map(|claim| claim.at_us)))
+    })
 }

@@ -1,6 +1,6 @@
 //! Closing the books: the threads' ledgers against what was sent and acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::ledger::{Closing, Ledger, Missing, Tally};
 use super::ranges::Ranges;
@@ -17,6 +17,20 @@ pub struct Sent {
     pub unknown: Ranges,
     /// (interval index, first sequence sent in it), rising; intervals without sends are left out.
     pub marks: Vec<(u32, u32)>,
+    /// Sequence → when it was acknowledged, on the run's clock: only those that had to wait for it. What a frozen node
+    /// has not read yet has not come into being.
+    pub late_acks: BTreeMap<u32, u64>,
+}
+
+/// How long things may take before they count.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Length of the intervals in [`Sent::marks`].
+    pub interval_us: u64,
+    /// A message younger than this when a member left or its connection broke may have been under way.
+    pub edge_us: u64,
+    /// A server must have noticed a loss that is older than this.
+    pub notice_us: u64,
 }
 
 impl Sent {
@@ -24,6 +38,19 @@ impl Sent {
     fn first_since(&self, interval: u32) -> u32 {
         let at = self.marks.partition_point(|mark| mark.0 < interval);
         self.marks.get(at).map_or(self.count, |mark| mark.1)
+    }
+
+    /// Those of `from..to` that were there before `at_us`: sent (in an earlier interval), and acknowledged.
+    fn before(&self, at_us: u64, interval_us: u64, (from, to): (u32, u32)) -> Ranges {
+        let end = self.first_since((at_us / interval_us.max(1)) as u32).clamp(from, to);
+        let mut before = Ranges::default();
+        let mut start = from;
+        for (&late, _) in self.late_acks.range(from..end).filter(|(_, ack_us)| **ack_us >= at_us) {
+            before.push(start, late);
+            start = late + 1;
+        }
+        before.push(start, end);
+        before
     }
 }
 
@@ -40,13 +67,13 @@ pub struct Settled {
 
 /// Settles all ledgers against all streams.
 ///
-/// `interval_us` is the length of the intervals in [`Sent::marks`]; a message that a member misses counts as lost only
-/// if it was sent more than `edge_us` before that member's connection broke or left (rounded up to a whole interval);
-/// younger ones may have been under way and are indeterminate.
-pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: u64) -> Settled {
+/// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before that
+/// member's connection broke or left (sent: rounded up to a whole interval); younger ones may have been under way and are
+/// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later.
+pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     let mut tally = Tally::default();
     ledgers.iter().for_each(|ledger| tally.add(&ledger.tally));
-    let mut books = Books { streams, interval_us, edge_us, settled: Settled::default() };
+    let mut books = Books { streams, terms, settled: Settled::default() };
     let mut unacked: HashMap<u32, Ranges> = HashMap::new();
     for (stream, sent) in streams.iter().enumerate() {
         let audit = &mut books.settled.audit;
@@ -101,39 +128,62 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], interval_us: u64, edge_us: 
 
 struct Books<'a> {
     streams: &'a [Sent],
-    interval_us: u64,
-    edge_us: u64,
+    terms: Terms,
     settled: Settled,
 }
 
 impl Books<'_> {
     fn take(&mut self, missing: &Missing) {
-        let count = u64::from(missing.to - missing.from);
-        match missing.closing {
-            Closing::Told => {
-                self.settled.audit.lost_declared += count;
-                self.spread(missing.stream, missing.from, missing.to);
-            }
-            Closing::Shed => self.settled.audit.indeterminate += count,
-            Closing::Drained => self.silent(missing, missing.to),
-            Closing::Cut { at_us } => {
-                let edge_interval = at_us.saturating_sub(self.edge_us) / self.interval_us.max(1);
-                let edge = match self.streams.get(missing.stream as usize) {
-                    Some(sent) => sent.first_since(edge_interval as u32).clamp(missing.from, missing.to),
-                    None => missing.to,
-                };
-                self.silent(missing, edge);
-                self.settled.audit.indeterminate += u64::from(missing.to - edge);
+        let Missing { stream, from, to, closing, claimed_us } = *missing;
+        if closing == Closing::Shed {
+            self.settled.audit.indeterminate += u64::from(to - from);
+            return;
+        }
+        // What was young when it was claimed may have been under way, and is judged like everything else.
+        let firm = claimed_us.map_or_else(Ranges::default, |claimed_us| {
+            self.before(stream, claimed_us.saturating_sub(self.terms.edge_us), (from, to))
+        });
+        self.silent(stream, &firm, true);
+        for (from, to) in firm.without(from, to) {
+            let at_us = match closing {
+                Closing::Told { at_us } => at_us.saturating_sub(self.terms.notice_us),
+                Closing::Cut { at_us } => at_us.saturating_sub(self.terms.edge_us),
+                Closing::Drained | Closing::Shed => u64::MAX,
+            };
+            let owed = self.before(stream, at_us, (from, to));
+            self.silent(stream, &owed, claimed_us.is_some());
+            for (from, to) in owed.without(from, to) {
+                let count = u64::from(to - from);
+                if matches!(closing, Closing::Told { .. }) {
+                    self.settled.audit.lost_declared += count;
+                    self.spread(stream, from, to);
+                } else {
+                    self.settled.audit.indeterminate += count;
+                }
             }
         }
     }
 
-    /// What is missing below `end` is lost, and nobody said so.
-    fn silent(&mut self, missing: &Missing, end: u32) {
-        let count = u64::from(end - missing.from);
+    /// Those of a range that were there before `at_us`.
+    fn before(&self, stream: u32, at_us: u64, range: (u32, u32)) -> Ranges {
+        if at_us < u64::MAX
+            && let Some(sent) = self.streams.get(stream as usize)
+        {
+            return sent.before(at_us, self.terms.interval_us, range);
+        }
+        let mut all = Ranges::default();
+        all.push(range.0, range.1);
+        all
+    }
+
+    /// What is missing is lost, and nobody said so.
+    fn silent(&mut self, stream: u32, lost: &Ranges, claimed: bool) {
+        let count = lost.count();
         self.settled.audit.lost_silent += count;
-        self.settled.forgotten += if missing.claimed { count } else { 0 };
-        self.spread(missing.stream, missing.from, end);
+        self.settled.forgotten += if claimed { count } else { 0 };
+        for (from, to) in lost.iter() {
+            self.spread(stream, from, to);
+        }
     }
 
     /// Puts lost messages into the intervals in which they were sent.

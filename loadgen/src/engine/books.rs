@@ -16,7 +16,12 @@ pub(super) struct Pending {
     pub(super) stream: u32,
     pub(super) sequence: u32,
     pub(super) intended_us: u64,
+    /// When it was given to the connection.
+    pub(super) sent_us: u64,
 }
+
+/// An acknowledgement that takes longer is noted: until it came, the message may have waited in front of a node.
+const LATE_ACK_US: u64 = 250_000;
 
 /// How a publish that was not acknowledged ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +170,10 @@ impl<'a> Books<'a> {
         if !slow && self.is_counted(pending.intended_us) {
             self.latencies.ack.record_us(now_us.saturating_sub(pending.intended_us));
         }
+        if now_us > pending.sent_us + LATE_ACK_US {
+            let local = self.shared.plan.streams[pending.stream as usize].local;
+            self.sent[local as usize].late_acks.insert(pending.sequence, now_us);
+        }
     }
 
     pub(super) fn not_acknowledged(&mut self, pending: &Pending, how: Unacknowledged) {
@@ -207,8 +216,10 @@ impl<'a> Books<'a> {
         slow: bool,
         now_us: u64,
     ) {
-        let arrived = self.arrived(stamp, windows, order, now_us);
+        let arrived = self.arrived(stamp, windows, order);
         let Some((stream, Arrived::First | Arrived::Reordered)) = arrived else { return };
+        // Live, and for the first time: history and copies do not end a silence.
+        self.lulls.extend(self.shared.heard(stamp.room, now_us));
         let latency_us = now_us.saturating_sub(stamp.intended_us);
         let counted = self.is_counted(stamp.intended_us);
         if slow {
@@ -236,20 +247,13 @@ impl<'a> Books<'a> {
 
     /// Enters a copy into the audit: its stream, and what it was. `None`: its stamp is wrong.
     #[inline]
-    fn arrived(
-        &mut self,
-        stamp: &Stamp,
-        windows: u32,
-        order: &mut OrderTrack,
-        now_us: u64,
-    ) -> Option<(u32, Arrived)> {
+    fn arrived(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack) -> Option<(u32, Arrived)> {
         self.interval.delivered += 1;
         let room = &self.shared.plan.rooms[stamp.room as usize];
         if stamp.sender >= room.streams {
             self.ledger.tally_mut().corrupt += 1;
             return None;
         }
-        self.lulls.extend(self.shared.heard(stamp.room, now_us));
         let stream = room.first_stream + stamp.sender;
         let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
         if matches!(arrived, Arrived::First | Arrived::Reordered) {
@@ -264,7 +268,7 @@ impl<'a> Books<'a> {
     /// A message came with a member's recovery: a delivery like others, but how late it is says how long the member was
     /// away.
     pub(super) fn recovered(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack, now_us: u64) {
-        let Some((_, arrived)) = self.arrived(stamp, windows, order, now_us) else { return };
+        let Some((_, arrived)) = self.arrived(stamp, windows, order) else { return };
         let counted = self.is_counted(stamp.intended_us);
         let recoveries = &mut self.sums.recoveries;
         match arrived {
@@ -299,39 +303,48 @@ impl<'a> Books<'a> {
         self.readers[room as usize] -= u32::from(!slow);
     }
 
-    /// A member is cut off and means to come back: what each sender has sent by now.
-    pub(super) fn suspended(&mut self, room: u32) -> Box<[u32]> {
-        self.readers[room as usize] -= 1;
+    /// A member is cut off and means to come back, or asks to leave: what each sender has sent by now.
+    pub(super) fn suspended(&mut self, room: u32, slow: bool) -> Box<[u32]> {
+        self.readers[room as usize] -= u32::from(!slow);
         let place = &self.shared.plan.rooms[room as usize];
         (0..place.streams).map(|sender| self.shared.sent_of(place.first_stream + sender)).collect()
     }
 
     /// It is back, and is said to have missed nothing.
-    pub(super) fn resumed(&mut self, room: u32, windows: u32, slow: bool) {
+    pub(super) fn resumed(&mut self, room: u32, windows: u32, now_us: u64) {
         self.sums.recoveries.complete += 1;
         let place = &self.shared.plan.rooms[room as usize];
         for sender in 0..place.streams {
-            self.ledger.resume(windows + sender, self.shared.sent_of(place.first_stream + sender));
+            let end = self.shared.sent_of(place.first_stream + sender);
+            self.ledger.resume(windows + sender, end, now_us);
         }
-        self.readers[room as usize] += u32::from(!slow);
     }
 
-    /// It is back, and is told that what it missed is lost.
-    pub(super) fn unrecovered(&mut self, room: u32, windows: u32) {
+    /// It is back, and is told that what it missed since `at_us` is lost.
+    pub(super) fn unrecovered(&mut self, room: u32, windows: u32, at_us: u64) {
         self.sums.recoveries.incomplete += 1;
         let place = &self.shared.plan.rooms[room as usize];
         for sender in 0..place.streams {
             let stream = place.first_stream + sender;
-            self.ledger.close(windows + sender, stream, self.shared.sent_of(stream), Closing::Told);
+            let end = self.shared.sent_of(stream);
+            self.ledger.close(windows + sender, stream, end, Closing::Told { at_us });
         }
     }
 
-    /// It never came back: it was a member until it was cut off, when its senders had sent what `ends` says.
-    pub(super) fn expired(&mut self, room: u32, windows: u32, ends: &[u32], closing: Closing) {
-        self.sums.recoveries.never += 1;
+    /// It left, or never came back: it was a member until its senders had sent what `ends` says.
+    pub(super) fn ended(&mut self, room: u32, windows: u32, ends: &[u32], closing: Closing) {
         let place = &self.shared.plan.rooms[room as usize];
         for (sender, &end) in (0..).zip(ends) {
             self.ledger.close(windows + sender, place.first_stream + sender, end, closing);
+        }
+    }
+
+    /// A message that the member is not owed: between asking and being told, either may be true.
+    pub(super) fn early(&mut self, stamp: &Stamp, windows: u32) {
+        if stamp.sender < self.shared.plan.rooms[stamp.room as usize].streams {
+            self.ledger.early(windows + stamp.sender, stamp.sequence);
+        } else {
+            self.ledger.tally_mut().corrupt += 1;
         }
     }
 

@@ -1,6 +1,7 @@
 //! One client: what it is a member of, what it has said and waits for. No sockets: bytes to send go into a buffer.
 
 mod hearing;
+mod leaving;
 mod position;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use super::payload::Stamp;
 use super::wire;
 use crate::audit::{Closing, OrderTrack};
 use crate::schedule::Intent;
+use leaving::Leaving;
 use position::Position;
 
 /// Where a client stands with a room.
@@ -37,6 +39,8 @@ struct Membership {
     order: OrderTrack,
     /// Where it is in the room's history, for clients that recover.
     position: Option<Box<Position>>,
+    /// What it is still owed while it leaves.
+    leaving: Option<Box<Leaving>>,
 }
 
 /// A client across all of its connections.
@@ -51,6 +55,8 @@ pub(super) struct Client {
     connect_id: u32,
     connected: bool,
     pongs: bool,
+    /// When its connection last brought something, on the run's clock.
+    heard_us: u64,
     /// Has left its rooms for a while (churn).
     pub(super) away: bool,
     /// The scenario makes it read slowly or not at all.
@@ -83,6 +89,7 @@ impl Client {
                 id: 0,
                 order: OrderTrack::new(0),
                 position: None,
+                leaving: None,
             })
             .collect();
         Self {
@@ -94,6 +101,7 @@ impl Client {
             connect_id: 0,
             connected: false,
             pongs: false,
+            heard_us: 0,
             away: false,
             slow: false,
         }
@@ -153,15 +161,13 @@ impl Client {
     /// Leaves all rooms, on purpose.
     pub(super) fn leave(&mut self, books: &mut Books<'_>, now_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
         self.away = true;
-        let Self { memberships, next_id, slow, .. } = self;
+        let Self { memberships, next_id, slow, heard_us, .. } = self;
         if !memberships.iter().any(|one| one.standing == Standing::In) {
             return;
         }
         wire::append_frame(out, key, |out| {
             for membership in memberships.iter_mut().filter(|one| one.standing == Standing::In) {
-                books.closed(membership.room, membership.windows, *slow, Closing::Cut { at_us: now_us });
-                membership.standing = Standing::Leaving;
-                membership.position = None;
+                membership.start_to_leave(*slow, now_us, *heard_us, books);
                 membership.id = *next_id;
                 *next_id = next_id.wrapping_add(1).max(1);
                 separate(out);
@@ -196,18 +202,19 @@ impl Client {
             lag_us: now_us.saturating_sub(intent.at_us),
         };
         wire::append_frame(out, key, |out| wire::append_publish(out, id, &room.channel, &stamp, bytes));
-        self.pending.push_back(Pending { id, stream: intent.stream, sequence, intended_us: intent.at_us });
+        let (stream, intended_us) = (intent.stream, intent.at_us);
+        self.pending.push_back(Pending { id, stream, sequence, intended_us, sent_us: now_us });
     }
 
     /// The connection is gone.
-    pub(super) fn lost(&mut self, closing: Closing, books: &mut Books<'_>) {
+    pub(super) fn lost(&mut self, closing: Closing, now_us: u64, books: &mut Books<'_>) {
         self.connected = false;
         let slow = self.slow;
         // Whether it was told, or cut off because it did not read the goodbye either, or the run ended first: what waited
         // for a client that was made slow is not owed to it.
         let closing = if slow { Closing::Shed } else { closing };
         for one in &mut self.memberships {
-            one.interrupt(closing, slow, books);
+            one.interrupt(closing, slow, now_us, books);
         }
         let unanswered = if slow { Unacknowledged::Abandoned } else { Unacknowledged::Unknown };
         self.forget_pending(unanswered, books);
@@ -262,7 +269,7 @@ impl Client {
             }
             one.expire(books);
         }
-        self.lost(Closing::Drained, books);
+        self.lost(Closing::Drained, now_us, books);
     }
 }
 

@@ -13,7 +13,7 @@ use super::recorder::Recorder;
 use super::shared::{Node, Shared};
 use super::worker::{Harvest, Worker};
 use super::{RunError, RunSpec};
-use crate::audit::{self, Sent};
+use crate::audit::{self, Sent, Terms};
 use crate::latency::{self, Activity, Lull};
 use crate::record::{Fault, FaultMark, Generator, Latencies, Live, Load, Measured, Phase, Recoveries};
 use crate::scenario::ClientDeed;
@@ -31,7 +31,9 @@ const JOIN_US: u64 = 20_000_000;
 /// Clients per second that any server should manage to take.
 const JOINS_PER_S: u64 = 200;
 /// Messages sent this long before a connection broke have had their time; younger ones are indeterminate.
-const EDGE_US: u64 = 1_000_000;
+pub(super) const EDGE_US: u64 = 1_000_000;
+/// Losses must be noticed within this time: servers look every few seconds, and may be without their broker for a while.
+const NOTICE_US: u64 = 30_000_000;
 /// While draining, when nothing has come for so long and only messages in between are missing, they won't come.
 const QUIET_US: u64 = 1_500_000;
 /// While draining, when nothing has come for so long and nothing is missing, no second copies come either.
@@ -134,7 +136,9 @@ impl<'a> Conductor<'a> {
         let streams: Vec<Sent> = (shared.plan.streams.iter())
             .map(|one| harvest[shared.plan.thread_of(one.client)].sent[one.local as usize].clone())
             .collect();
-        let mut settled = audit::settle(&ledgers, &streams, shared.interval_us, EDGE_US);
+        let interval_us = shared.interval_us;
+        let terms = Terms { interval_us, edge_us: EDGE_US, notice_us: NOTICE_US };
+        let mut settled = audit::settle(&ledgers, &streams, terms);
         settled.audit.compared_rooms = recorder.order.compared_rooms();
         settled.audit.divergent_rooms = recorder.order.divergent_rooms();
         let sending_us = seconds_us(scenario.warm_up_s + scenario.duration_s);

@@ -114,7 +114,7 @@ impl Worker<'_> {
     }
 
     fn connected(&mut self, local: u32) {
-        let random = [self.random.next_u64().to_ne_bytes(), self.random.next_u64().to_ne_bytes()];
+        let random = [self.keys.next_u64().to_ne_bytes(), self.keys.next_u64().to_ne_bytes()];
         let mut key = [0; 16];
         key.as_chunks_mut::<8>().0.copy_from_slice(&random);
         let connection = &mut self.connections[local as usize];

@@ -11,7 +11,7 @@ use super::link::{Reading, Stage};
 use super::worker::Worker;
 use crate::audit::Closing;
 use crate::scenario::ClientDeed;
-use crate::schedule::mix;
+use crate::schedule::{Random, mix};
 
 /// Clients that a balancer moves come over this long, spread evenly.
 const MOVE_SPREAD_US: u64 = 1_000_000;
@@ -45,10 +45,11 @@ impl Worker<'_> {
             self.books.ledger.tally_mut().gaps += 1;
             self.books.interval.gaps += 1;
         }
-        let closing = if told { Closing::Told } else { Closing::Cut { at_us: run_us } };
-        let wait_us = if again { self.backoff_us(local) } else { 0 };
+        let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: run_us } };
+        let mut chance = self.chance(local);
+        let wait_us = if again { self.backoff_us(local, &mut chance) } else { 0 };
         let nodes = self.shared.node_count();
-        let node = self.random.below(nodes as u64) as usize;
+        let node = chance.below(nodes as u64) as usize;
         let connection = &mut self.connections[local as usize];
         if again {
             // The closing frame's answer is worth one try; what it came to doesn't matter any more.
@@ -57,7 +58,7 @@ impl Worker<'_> {
         if code.is_some_and(|code| DisconnectCode(u32::from(code)) == DisconnectCode::STATE_INVALIDATED) {
             connection.client.forget_positions(&mut self.books);
         }
-        connection.client.lost(closing, &mut self.books);
+        connection.client.lost(closing, run_us, &mut self.books);
         connection.link.close(if again { Stage::Down } else { Stage::Gone });
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.attempt += 1;
@@ -77,22 +78,30 @@ impl Worker<'_> {
         self.timers.push(Timer { at_us, local, generation, what: What::Reconnect });
     }
 
+    /// What a client's connection decides by chance. From the seed alone, whatever other clients do meanwhile.
+    fn chance(&self, local: u32) -> Random {
+        let connection = &self.connections[local as usize];
+        let which = u64::from(self.client_of(local)) << 32 | u64::from(connection.link.generation);
+        Random::new(self.shared.seed, mix(which))
+    }
+
     /// Exponential backoff with full jitter, as the official SDKs do it.
-    fn backoff_us(&mut self, local: u32) -> u64 {
+    fn backoff_us(&self, local: u32, chance: &mut Random) -> u64 {
         let reconnect = &self.shared.scenario.reconnect;
         let attempt = self.connections[local as usize].attempt.min(20);
         let bound_ms = (reconnect.min_ms << attempt).min(reconnect.max_ms);
-        let wait_ms = reconnect.min_ms + self.random.below(bound_ms.max(1));
+        let wait_ms = reconnect.min_ms + chance.below(bound_ms.max(1));
         // Before the load starts nobody gains from waiting long.
         let limit_ms = if self.agenda.start_us.is_some() { reconnect.max_ms } else { 1_000 };
         wait_ms.min(limit_ms) * 1_000
     }
 
     pub(super) fn join_later(&mut self, local: u32) {
+        let mut chance = self.chance(local);
         let connection = &mut self.connections[local as usize];
         connection.attempt += 1;
         let generation = connection.link.generation;
-        let at_us = self.shared.now_us() + self.backoff_us(local);
+        let at_us = self.shared.now_us() + self.backoff_us(local, &mut chance);
         self.timers.push(Timer { at_us, local, generation, what: What::Join });
     }
 
@@ -185,7 +194,7 @@ impl Worker<'_> {
     /// Sends what no client would, and waits to be thrown out. Whatever the server says then, it comes back: it stands for
     /// one that never meant to.
     fn send_garbage(&mut self, local: u32) {
-        let (kind, key) = (self.random.below(garbage::KINDS), self.key());
+        let (kind, key) = (self.chance(local).below(garbage::KINDS), self.key());
         let connection = &mut self.connections[local as usize];
         if !connection.link.is_open() || std::mem::replace(&mut connection.garbled, true) {
             return;
@@ -201,12 +210,12 @@ impl Worker<'_> {
             return;
         }
         let run_us = self.run_us(self.shared.now_us());
-        let wait_us = self.random.below(MOVE_SPREAD_US);
+        let wait_us = self.chance(local).below(MOVE_SPREAD_US);
         let nodes = self.shared.node_count();
         let grown = nodes > self.shared.nodes_at_start;
         let connection = &mut self.connections[local as usize];
         connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
-        connection.client.lost(Closing::Cut { at_us: run_us }, &mut self.books);
+        connection.client.lost(Closing::Cut { at_us: run_us }, run_us, &mut self.books);
         connection.link.close(Stage::Down);
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.link.node = if grown { nodes - 1 } else { connection.link.node + 1 };
@@ -221,11 +230,11 @@ impl Worker<'_> {
             return;
         }
         if self.agenda.churn_us == 0.0 {
-            self.agenda.churn_us = gap_us * self.random.exponential();
+            self.agenda.churn_us = gap_us * self.churn.exponential();
         }
         while self.agenda.churn_us <= run_us as f64 && run_us < self.agenda.window_us.1 {
-            self.agenda.churn_us += gap_us * self.random.exponential();
-            let pick = self.random.below(self.agenda.churners.len() as u64) as usize;
+            self.agenda.churn_us += gap_us * self.churn.exponential();
+            let pick = self.churn.below(self.agenda.churners.len() as u64) as usize;
             let local = self.agenda.churners[pick];
             let key = self.key();
             let connection = &mut self.connections[local as usize];

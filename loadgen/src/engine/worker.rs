@@ -36,6 +36,8 @@ const SPIN_US: u64 = 15;
 const CONNECTING_MAX: u32 = 64;
 /// Events taken from epoll at once.
 const EVENTS_MAX: usize = 256;
+/// Random streams of thread 0: keys and churn.
+const STREAMS: (u64, u64) = (100, 200);
 /// How often a draining thread looks at what is lacking.
 const LACKING_US: u64 = 50_000;
 
@@ -48,7 +50,7 @@ pub(super) struct Connection {
     pub(super) attempt: u32,
     /// Whether it has been live before.
     pub(super) was_live: bool,
-    /// Whether this connection, not an earlier one, has been live.
+    /// Whether this connection has been live.
     pub(super) is_joined: bool,
     pub(super) is_touched: bool,
     /// It sent garbage and waits to be thrown out.
@@ -90,7 +92,10 @@ pub(super) struct Worker<'a> {
     pub(super) buffer: Box<[u8]>,
     /// Answers that come up while a frame is being read.
     pub(super) answers: Vec<u8>,
-    pub(super) random: Random,
+    /// The keys of frames and handshakes alone: how many are drawn depends on timing.
+    pub(super) keys: Random,
+    /// Who leaves its rooms for a while, and when.
+    pub(super) churn: Random,
     /// Sockets that nobody reads any more.
     abandoned: Vec<TcpStream>,
     reports: Sender<Box<Interval>>,
@@ -135,7 +140,8 @@ impl<'a> Worker<'a> {
             unflushed: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             answers: Vec::new(),
-            random: Random::new(shared.seed ^ u64::from(plan.run), 100 + thread as u64),
+            keys: Random::new(shared.seed, STREAMS.0 + thread as u64),
+            churn: Random::new(shared.seed, STREAMS.1 + thread as u64),
             abandoned: Vec::new(),
             reports,
             connecting: 0,
@@ -158,7 +164,7 @@ impl<'a> Worker<'a> {
     }
 
     pub(super) fn key(&mut self) -> [u8; 4] {
-        (self.random.next_u64() as u32).to_ne_bytes()
+        (self.keys.next_u64() as u32).to_ne_bytes()
     }
 
     /// Runs until told to stop.

@@ -36,6 +36,11 @@ impl History {
         Some(self.messages.range(first..).cloned().collect())
     }
 
+    /// The newest messages, `count` at most.
+    pub(super) fn newest(&self, count: usize) -> Vec<(u64, Box<str>)> {
+        self.messages.range(self.messages.len().saturating_sub(count)..).cloned().collect()
+    }
+
     /// What a member gets that joins or comes back.
     pub(super) fn welcome(&self, request: &SubscribeRequest<'_>) -> Welcome {
         let known = request.epoch.is_empty() || request.epoch == EPOCH;
@@ -46,6 +51,7 @@ impl History {
             recovered: missed.is_some(),
             offset: if missed.is_some() { request.offset } else { self.top },
             missed: missed.unwrap_or_default(),
+            again: Vec::new(),
         }
     }
 }
@@ -59,6 +65,8 @@ pub(super) struct Welcome {
     recovered: bool,
     offset: u64,
     missed: Vec<(u64, Box<str>)>,
+    /// What comes right behind it, though it should not.
+    again: Vec<(u64, Box<str>)>,
 }
 
 impl Welcome {
@@ -71,13 +79,35 @@ impl Welcome {
     pub(super) fn spoil(&mut self, misbehaviour: Misbehaviour) {
         let middle = self.missed.len() / 2;
         match misbehaviour {
-            Misbehaviour::Forget { .. } => {
+            Misbehaviour::Forget { .. } | Misbehaviour::Cover { .. } => {
                 self.missed.remove(middle);
             }
             Misbehaviour::Recur { .. } => self.missed.insert(middle, self.missed[middle].clone()),
             Misbehaviour::Shuffle { .. } => self.missed.swap(middle - 1, middle),
+            Misbehaviour::Ignore { .. } => {
+                self.refuse();
+                self.was_recovering = false;
+            }
             _ => {}
         }
+    }
+
+    /// Says that what was missed is lost.
+    pub(super) fn refuse(&mut self) {
+        self.recovered = false;
+        self.offset = self.missed.last().map_or(self.offset, |newest| newest.0);
+        self.missed.clear();
+    }
+
+    /// Says so, and gives messages all the same: with the answer, or behind it.
+    pub(super) fn rerun(&mut self, newest: Vec<(u64, Box<str>)>, behind: bool) {
+        self.refuse();
+        *(if behind { &mut self.again } else { &mut self.missed }) = newest;
+    }
+
+    /// What comes right behind the answer.
+    pub(super) fn again(&self) -> &[(u64, Box<str>)] {
+        &self.again
     }
 
     pub(super) fn result(&self) -> SubscribeResult<'_> {

@@ -66,6 +66,23 @@ pub enum Misbehaviour {
         /// n.
         every: u64,
     },
+    /// Answers every nth of those as if nobody had asked for what was missed: neither given nor said to be lost.
+    Ignore {
+        /// n.
+        every: u64,
+    },
+    /// Forgets one message in each of the first n of those, and says of all later ones that it could not recover them, as
+    /// if that covered it.
+    Cover {
+        /// n.
+        after: u64,
+    },
+    /// Says in each of those that it could not recover, and gives the newest n messages of the room once more: with the
+    /// reply and right behind it by turns.
+    Rerun {
+        /// n.
+        count: u64,
+    },
     /// Answers every nth publish with an error, and delivers nothing.
     Refuse {
         /// n.
@@ -89,13 +106,13 @@ impl FromStr for Misbehaviour {
     type Err = String;
 
     /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `forget:10`,
-    /// `recur:10`, `shuffle:10`, `late:100:900` and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes,
+    /// `recur:10`, `shuffle:10`, `ignore:10`, `cover:10` and `rerun:10` (recoveries, messages), `late:100:900` and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes,
     /// for milliseconds), `die:5000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse, forget, recur, shuffle or die \
-                 with a count (drop:100), or late, echo or stall with a count and milliseconds (stall:5000:1000)"
+                "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse, forget, recur, shuffle, ignore, \
+                 cover, rerun or die with a count (drop:100), or late, echo or stall with a count and milliseconds (stall:5000:1000)"
             )
         };
         let mut parts = text.split(':');
@@ -114,6 +131,9 @@ impl FromStr for Misbehaviour {
             ("forget", None) => Ok(Self::Forget { every }),
             ("recur", None) => Ok(Self::Recur { every }),
             ("shuffle", None) => Ok(Self::Shuffle { every }),
+            ("ignore", None) => Ok(Self::Ignore { every }),
+            ("cover", None) => Ok(Self::Cover { after: every }),
+            ("rerun", None) => Ok(Self::Rerun { count: every }),
             ("die", None) => Ok(Self::Die { after: every }),
             ("late", Some(Some(ms))) => Ok(Self::Late { nth: every, by: Duration::from_millis(ms) }),
             ("echo", Some(Some(ms))) => Ok(Self::Echo { nth: every, by: Duration::from_millis(ms) }),
@@ -131,6 +151,9 @@ mod tests {
     fn texts_are_parsed_or_refused() {
         assert_eq!("drop:7".parse(), Ok(Misbehaviour::Drop { every: 7 }));
         assert_eq!("shuffle:3".parse(), Ok(Misbehaviour::Shuffle { every: 3 }));
+        assert_eq!("ignore:3".parse(), Ok(Misbehaviour::Ignore { every: 3 }));
+        assert_eq!("cover:3".parse(), Ok(Misbehaviour::Cover { after: 3 }));
+        assert_eq!("rerun:3".parse(), Ok(Misbehaviour::Rerun { count: 3 }));
         let lasting = Duration::from_secs(1);
         assert_eq!("stall:50:1000".parse(), Ok(Misbehaviour::Stall { after: 50, lasting }));
         let by = Duration::from_millis(5);

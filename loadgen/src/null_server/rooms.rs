@@ -64,12 +64,23 @@ impl Rooms {
         let mut welcome = self.all[room as usize].history.welcome(request);
         if welcome.is_spoilable() {
             self.recoveries += 1;
+            let history = &self.all[room as usize].history;
             let every = match misbehaviour {
                 Some(
                     Misbehaviour::Forget { every }
                     | Misbehaviour::Recur { every }
-                    | Misbehaviour::Shuffle { every },
+                    | Misbehaviour::Shuffle { every }
+                    | Misbehaviour::Ignore { every },
                 ) => every,
+                Some(Misbehaviour::Cover { after }) if self.recoveries <= after => 1,
+                Some(Misbehaviour::Cover { .. }) => {
+                    welcome.refuse();
+                    return welcome;
+                }
+                Some(Misbehaviour::Rerun { count }) => {
+                    welcome.rerun(history.newest(count as usize), self.recoveries.is_multiple_of(2));
+                    return welcome;
+                }
                 _ => return welcome,
             };
             if self.recoveries.is_multiple_of(every) {
@@ -77,6 +88,14 @@ impl Rooms {
             }
         }
         welcome
+    }
+
+    /// Appends what a faulty server sends right behind its answer to a member.
+    pub(super) fn append_again(&self, room: u32, welcome: &Welcome, out: &mut Vec<u8>) {
+        for (offset, data) in welcome.again() {
+            out.push(b'\n');
+            self.all[room as usize].prefix.append(out, data.as_bytes(), b"", *offset, "");
+        }
     }
 
     pub(super) fn find(&self, channel: &[u8]) -> Option<u32> {

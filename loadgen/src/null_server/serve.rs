@@ -220,6 +220,7 @@ impl Server {
                 }
                 let welcome = self.rooms.welcome(room, subscribe, self.settings.misbehaviour);
                 self.answer(&Reply { id: command, body: ReplyBody::Subscribe(welcome.result()) });
+                self.rooms.append_again(room, &welcome, &mut self.replies);
                 return Ok(());
             }
             Request::Unsubscribe { channel } => {

@@ -23,6 +23,7 @@ impl Client {
         key: [u8; 4],
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
+        self.heard_us = now_us;
         let mut rest = text;
         while !rest.is_empty() {
             let (text, after) = match memchr::memchr(b'\n', rest.as_bytes()) {
@@ -81,8 +82,15 @@ impl Client {
                 }
                 books.delivered(stamp, one.windows, &mut one.order, slow, now_us);
             }
-            // Between asking and being told, either may be true.
-            Some(one) if belongs && one.standing != Standing::Out => books.ledger.tally_mut().edge += 1,
+            Some(one) if belongs && one.standing != Standing::Out => {
+                let owed = one.leaving.as_ref().is_some_and(|one| one.is_owed(stamp.sender, stamp.sequence));
+                if owed {
+                    // Audited, but not waited for: its latency says nothing any more.
+                    books.delivered(stamp, one.windows, &mut one.order, true, now_us);
+                } else {
+                    books.early(stamp, one.windows);
+                }
+            }
             _ => books.ledger.tally_mut().leaked += 1,
         }
     }
@@ -116,10 +124,11 @@ impl Client {
                 }
                 ReplyBody::Subscribe(result) => self.joined(id, &result, now_us, books, effects),
                 ReplyBody::Unsubscribe => {
-                    self.memberships.iter_mut().filter(|one| one.id == id).for_each(Membership::end);
+                    let left = self.memberships.iter_mut().filter(|one| one.id == id);
+                    left.for_each(|one| one.left(now_us, books));
                     self.join(books, out, key);
                 }
-                ReplyBody::Error(error) => self.refused(id, &error, books, effects)?,
+                ReplyBody::Error(error) => self.refused(id, &error, now_us, books, effects)?,
                 ReplyBody::Publish => {
                     if let Some(pending) = self.answered(id) {
                         books.acknowledged(&pending, self.slow, now_us);
@@ -171,6 +180,7 @@ impl Client {
             if one.resume(result, slow, now_us, books) {
                 return;
             }
+            one.take_missed(result, now_us, books);
             one.give_up(books);
             one.order = OrderTrack::new(since);
             one.position =
@@ -183,6 +193,7 @@ impl Client {
         &mut self,
         id: u32,
         error: &Error<'_>,
+        now_us: u64,
         books: &mut Books<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
@@ -196,7 +207,7 @@ impl Client {
             if error.code == ErrorCode::UNRECOVERABLE_POSITION {
                 one.give_up(books);
             }
-            one.end();
+            one.left(now_us, books);
             effects.join_later = true;
             return Ok(());
         }
@@ -215,13 +226,13 @@ impl Client {
         };
         let closing = match told {
             true if slow => Closing::Shed,
-            true => Closing::Told,
+            true => Closing::Told { at_us: now_us },
             false => Closing::Cut { at_us: now_us },
         };
         if !told || code == UnsubscribeCode::STATE_INVALIDATED {
             one.give_up(books);
         }
-        one.interrupt(closing, slow, books);
+        one.interrupt(closing, slow, now_us, books);
         if told {
             books.ledger.tally_mut().gaps += 1;
             books.interval.gaps += 1;

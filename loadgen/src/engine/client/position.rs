@@ -21,6 +21,8 @@ pub(super) struct Position {
 struct Away {
     /// By sender: what had been sent by then.
     ends: Box<[u32]>,
+    /// Since when.
+    at_us: u64,
     /// How its windows end if it never comes back.
     closing: Closing,
 }
@@ -34,12 +36,13 @@ impl Position {
 
 impl Membership {
     /// The member is cut off. Whoever has a position keeps its windows and may come back; else they end here.
-    pub(super) fn interrupt(&mut self, closing: Closing, slow: bool, books: &mut Books<'_>) {
+    pub(super) fn interrupt(&mut self, closing: Closing, slow: bool, now_us: u64, books: &mut Books<'_>) {
         if self.standing == Standing::In {
             match &mut self.position {
                 // A slow client's backlog is not owed to it: it starts anew.
                 Some(position) if !slow && closing != Closing::Drained => {
-                    position.away = Some(Away { ends: books.suspended(self.room), closing });
+                    let ends = books.suspended(self.room, slow);
+                    position.away = Some(Away { ends, at_us: now_us, closing });
                 }
                 _ => {
                     books.closed(self.room, self.windows, slow, closing);
@@ -47,7 +50,7 @@ impl Membership {
                 }
             }
         }
-        self.end();
+        self.left(now_us, books);
     }
 
     /// Whether it is cut off and means to come back.
@@ -68,8 +71,9 @@ impl Membership {
         }
     }
 
-    /// The server let the member in and says that it missed nothing but what comes with the reply: its windows go on.
-    /// `false`: it was not away, or the server doesn't say so.
+    /// The server let the member in, and its windows go on: it says that the member missed nothing but what comes with the
+    /// reply; or it says nothing, as if it had not been asked, and then whatever is missing is lost in silence.
+    /// `false`: the member was not away, or the server says that something is lost.
     pub(super) fn resume(
         &mut self,
         result: &SubscribeResult<'_>,
@@ -77,37 +81,53 @@ impl Membership {
         now_us: u64,
         books: &mut Books<'_>,
     ) -> bool {
-        if !self.is_away() || !result.recovered {
+        let Some(away) = self.position.as_ref().and_then(|position| position.away.as_ref()) else {
+            return false;
+        };
+        let told = result.was_recovering || matches!(away.closing, Closing::Told { .. });
+        if !result.recovered && told {
             return false;
         }
-        books.resumed(self.room, self.windows, slow);
-        let mut position = Position::new(result);
-        for publication in &result.publications {
-            position.offset = if publication.offset > 0 { publication.offset } else { position.offset };
-            let data = publication.data.map_or("", manifold_protocol::json::Json::as_str);
-            match Stamp::read(data.as_bytes()) {
-                Some(stamp) if stamp.run != books.shared.plan.run => books.ledger.tally_mut().corrupt += 1,
-                Some(stamp) if stamp.room != self.room => books.ledger.tally_mut().leaked += 1,
-                Some(stamp) => books.recovered(&stamp, self.windows, &mut self.order, now_us),
-                None => books.ledger.tally_mut().corrupt += 1,
-            }
+        if result.recovered {
+            books.resumed(self.room, self.windows, now_us);
         }
+        books.readers[self.room as usize] += u32::from(!slow);
+        self.take_missed(result, now_us, books);
+        let mut position = Position::new(result);
+        let mut offsets = result.publications.iter().map(|publication| publication.offset);
+        position.offset = offsets.rfind(|offset| *offset > 0).unwrap_or(position.offset);
         self.position = result.recoverable.then_some(position);
         true
     }
 
+    /// The publications of a reply, whatever else it says: even a member that is told of a loss must get none twice.
+    pub(super) fn take_missed(&mut self, result: &SubscribeResult<'_>, now_us: u64, books: &mut Books<'_>) {
+        for publication in &result.publications {
+            let data = publication.data.map_or("", manifold_protocol::json::Json::as_str);
+            match Stamp::read(data.as_bytes()) {
+                Some(stamp) if stamp.run != books.shared.plan.run => books.ledger.tally_mut().corrupt += 1,
+                Some(stamp) if stamp.room != self.room => books.ledger.tally_mut().leaked += 1,
+                Some(stamp) if self.is_away() => {
+                    books.recovered(&stamp, self.windows, &mut self.order, now_us);
+                }
+                Some(stamp) => books.early(&stamp, self.windows),
+                None => books.ledger.tally_mut().corrupt += 1,
+            }
+        }
+    }
+
     /// What was missed is lost, and the member was told.
     pub(super) fn give_up(&mut self, books: &mut Books<'_>) {
-        if self.is_away() {
-            books.unrecovered(self.room, self.windows);
+        if let Some(away) = self.position.take().and_then(|position| position.away) {
+            books.unrecovered(self.room, self.windows, away.at_us);
         }
-        self.position = None;
     }
 
     /// The run is over and the member never came back.
     pub(super) fn expire(&mut self, books: &mut Books<'_>) {
         if let Some(away) = self.position.as_mut().and_then(|position| position.away.take()) {
-            books.expired(self.room, self.windows, &away.ends, away.closing);
+            books.sums.recoveries.never += 1;
+            books.ended(self.room, self.windows, &away.ends, away.closing);
         }
     }
 }

@@ -1,0 +1,351 @@
+//! A naive audit that remembers everything, side by side with the real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::record::Audit;
+use proptest::prelude::*;
+
+pub(super) const TERMS: Terms = Terms { interval_us: 1_000, edge_us: 5_000, notice_us: 40_000 };
+
+/// What happens to one member, in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// Every sender sends `1` message in `stream`.
+    Send { stream: u8, outcome: Outcome },
+    /// A queued delivery arrives: the one at this place of the queue (0 = oldest).
+    Deliver { member: u8, place: u8 },
+    /// As `Deliver`, but the message stays queued: it will come again.
+    Repeat { member: u8, place: u8 },
+    /// A queued delivery is dropped.
+    Drop { member: u8, place: u8 },
+    /// Member asks to leave: what was sent by then may still come, and is owed if it was acknowledged in good time.
+    Ask { member: u8 },
+    /// Member goes, in one of three ways; queued deliveries are dropped.
+    Leave { member: u8, how: u8 },
+    /// Member comes. The server gives it the last messages from before, too: had, or not owed.
+    Join { member: u8, again: u8 },
+    /// Member's connection breaks, and it means to come back; what is queued meanwhile is the room's history.
+    Lose { member: u8 },
+    /// Member is back, and is said to have missed nothing. It gets its history: whole, or less one message, or one
+    /// twice, or the last two swapped; less the newest ones, which come live.
+    Recover { member: u8, how: u8, live: u8 },
+    /// Member is back, and is told that what it missed is lost. It gets some of it all the same, and some of what was
+    /// before once more.
+    Restart { member: u8, given: u8, again: u8 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Outcome {
+    Acknowledged,
+    /// Acknowledged so many milliseconds later.
+    Late(u8),
+    Refused,
+    Unknown,
+}
+
+const MEMBERS: usize = 3;
+const STREAMS: usize = 2;
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let place = prop_oneof![8 => Just(0_u8), 1 => 0_u8..100];
+    let outcome = prop_oneof![
+        20 => Just(Outcome::Acknowledged), 3 => (0_u8..60).prop_map(Outcome::Late),
+        1 => Just(Outcome::Refused), 1 => Just(Outcome::Unknown)
+    ];
+    let member = 0..MEMBERS as u8;
+    let step = prop_oneof![
+        40 => (0..STREAMS as u8, outcome).prop_map(|(stream, outcome)| Step::Send { stream, outcome }),
+        90 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Deliver { member, place }),
+        3 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Repeat { member, place }),
+        10 => (member.clone(), place).prop_map(|(member, place)| Step::Drop { member, place }),
+        1 => (member.clone(), 0_u8..3).prop_map(|(member, how)| Step::Leave { member, how }),
+        1 => member.clone().prop_map(|member| Step::Ask { member }),
+        1 => (member.clone(), 0_u8..9).prop_map(|(member, again)| Step::Join { member, again }),
+        2 => member.clone().prop_map(|member| Step::Lose { member }),
+        2 => (member.clone(), 0_u8..6, 0_u8..3)
+            .prop_map(|(member, how, live)| Step::Recover { member, how, live }),
+        1 => (member, 0_u8..4, 0_u8..9)
+            .prop_map(|(member, given, again)| Step::Restart { member, given, again }),
+    ];
+    prop::collection::vec(step, 0..3_000)
+}
+
+/// One membership, remembered in full.
+#[derive(Debug, Default, Clone)]
+struct Membership {
+    opened: [u32; STREAMS],
+    got: [BTreeSet<u32>; STREAMS],
+    queue: Vec<(usize, u32)>,
+    /// What a server said that it had recovered, and when it last did.
+    claimed: BTreeMap<(usize, u32), u64>,
+    /// It lost its connection.
+    away: Option<Away>,
+    /// It asked to leave.
+    leaving: Option<Away>,
+}
+
+/// A member that lost its connection or asked to leave: when, and what had been sent by then.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    at_us: u64,
+    ends: [u32; STREAMS],
+}
+
+/// The oracle and the audit side by side.
+pub(super) struct Bench {
+    now_us: u64,
+    ledger: Ledger,
+    windows: [u32; MEMBERS],
+    sent: Vec<Sent>,
+    sent_at_us: BTreeMap<(usize, u32), u64>,
+    late_acks: BTreeMap<(usize, u32), u64>,
+    unacked: BTreeSet<(usize, u32)>,
+    /// What each member got before its membership.
+    had: [BTreeSet<(usize, u32)>; MEMBERS],
+    members: [Option<Membership>; MEMBERS],
+    oracle: Audit,
+    forgotten: u64,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let mut ledger = Ledger::default();
+        let windows = std::array::from_fn(|_| ledger.allocate(STREAMS as u32));
+        Self {
+            now_us: 0,
+            ledger,
+            windows,
+            sent: vec![Sent::default(); STREAMS],
+            sent_at_us: BTreeMap::new(),
+            late_acks: BTreeMap::new(),
+            unacked: BTreeSet::new(),
+            had: Default::default(),
+            members: std::array::from_fn(|_| Some(Membership::default())),
+            oracle: Audit::default(),
+            forgotten: 0,
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        self.now_us += 100;
+        match step {
+            Step::Send { stream, outcome } => self.send(usize::from(stream), outcome),
+            Step::Deliver { member, .. } | Step::Repeat { member, .. } if self.is_away(member) => {}
+            Step::Deliver { member, place } => self.deliver(usize::from(member), place, true),
+            Step::Repeat { member, place } => self.deliver(usize::from(member), place, false),
+            Step::Drop { member, place } => {
+                if let Some(membership) = &mut self.members[usize::from(member)] {
+                    let place = usize::from(place);
+                    if place < membership.queue.len() {
+                        membership.queue.remove(place);
+                    }
+                }
+            }
+            Step::Leave { member, how } => {
+                let closing = match how {
+                    0 => Closing::Told { at_us: self.now_us },
+                    1 => Closing::Shed,
+                    _ => Closing::Cut { at_us: self.now_us },
+                };
+                self.leave(usize::from(member), closing);
+            }
+            Step::Join { member, again } => self.join(usize::from(member), again),
+            Step::Ask { member } | Step::Lose { member } if self.is_away(member) => {}
+            Step::Ask { member } => {
+                let asked = self.from_now();
+                if let Some(membership) = &mut self.members[usize::from(member)] {
+                    membership.leaving.get_or_insert(asked);
+                }
+            }
+            Step::Lose { member } => {
+                let away = self.from_now();
+                match &mut self.members[usize::from(member)] {
+                    Some(Membership { leaving: Some(_), .. }) => {
+                        self.leave(usize::from(member), Closing::Cut { at_us: self.now_us });
+                    }
+                    Some(membership) => membership.away = Some(away),
+                    None => {}
+                }
+            }
+            Step::Recover { member, how, live } if self.is_away(member) => {
+                self.recover(usize::from(member), how, live);
+            }
+            Step::Restart { member, given, again } if self.is_away(member) => {
+                let away = self.members[usize::from(member)].as_mut().and_then(|one| one.away.take());
+                (0..given).for_each(|_| self.deliver(usize::from(member), 0, true));
+                let at_us = away.map_or(0, |away| away.at_us);
+                self.leave(usize::from(member), Closing::Told { at_us });
+                self.join(usize::from(member), again);
+            }
+            Step::Recover { .. } | Step::Restart { .. } => {}
+        }
+    }
+
+    fn from_now(&self) -> Away {
+        Away { at_us: self.now_us, ends: std::array::from_fn(|stream| self.sent[stream].count) }
+    }
+
+    fn is_away(&self, member: u8) -> bool {
+        self.members[usize::from(member)].as_ref().is_some_and(|membership| membership.away.is_some())
+    }
+
+    fn recover(&mut self, member: usize, how: u8, live: u8) {
+        let Some(membership) = &mut self.members[member] else { return };
+        membership.away = None;
+        for stream in 0..STREAMS {
+            let end = self.sent[stream].count;
+            self.ledger.resume(self.windows[member] + stream as u32, end, self.now_us);
+            let reached = membership.got[stream].last().map_or(membership.opened[stream], |last| last + 1);
+            membership.claimed.extend((reached..end).map(|sequence| ((stream, sequence), self.now_us)));
+        }
+        let missed = membership.queue.len().saturating_sub(usize::from(live));
+        match how {
+            0 if missed > 0 => drop(membership.queue.remove(missed / 2)),
+            1 if missed > 0 => membership.queue.insert(missed / 2, membership.queue[missed / 2]),
+            2 if missed > 1 => membership.queue.swap(missed - 2, missed - 1),
+            _ => {}
+        }
+        let history = membership.queue.len().saturating_sub(usize::from(live));
+        (0..history).for_each(|_| self.deliver(member, 0, true));
+    }
+
+    fn send(&mut self, stream: usize, outcome: Outcome) {
+        let interval = (self.now_us / TERMS.interval_us) as u32;
+        let sent = &mut self.sent[stream];
+        let sequence = sent.count;
+        sent.count += 1;
+        if sent.marks.last().is_none_or(|mark| mark.0 < interval) {
+            sent.marks.push((interval, sequence));
+        }
+        match outcome {
+            Outcome::Acknowledged => self.oracle.acknowledged += 1,
+            Outcome::Late(ms) => {
+                let ack_us = self.now_us + u64::from(ms) * 1_000;
+                sent.late_acks.insert(sequence, ack_us);
+                self.late_acks.insert((stream, sequence), ack_us);
+                self.oracle.acknowledged += 1;
+            }
+            Outcome::Refused => {
+                sent.refused.insert(sequence);
+                self.oracle.refused += 1;
+            }
+            Outcome::Unknown => {
+                sent.unknown.insert(sequence);
+                self.oracle.unknown += 1;
+            }
+        }
+        if matches!(outcome, Outcome::Refused | Outcome::Unknown) {
+            self.unacked.insert((stream, sequence));
+        }
+        self.sent_at_us.insert((stream, sequence), self.now_us);
+        self.members.iter_mut().flatten().for_each(|member| member.queue.push((stream, sequence)));
+    }
+
+    fn deliver(&mut self, member: usize, place: u8, take: bool) {
+        let Some(membership) = &mut self.members[member] else { return };
+        let place = usize::from(place);
+        let Some(&(stream, sequence)) = membership.queue.get(place) else { return };
+        if take {
+            membership.queue.remove(place);
+        }
+        let window = self.windows[member] + stream as u32;
+        let is_owed = membership.leaving.is_none_or(|asked| sequence < asked.ends[stream]);
+        if sequence < membership.opened[stream] || !is_owed {
+            let expected = if self.had[member].insert((stream, sequence)) {
+                self.oracle.indeterminate += 1;
+                self.oracle.expected += 1;
+                Arrived::Edge
+            } else {
+                self.oracle.duplicates += 1;
+                Arrived::Duplicate
+            };
+            let arrived = match is_owed {
+                true => self.ledger.observe(window, sequence),
+                false => self.ledger.early(window, sequence),
+            };
+            return assert_eq!(arrived, expected);
+        }
+        let got = &mut membership.got[stream];
+        let expected = if got.contains(&sequence) {
+            self.oracle.duplicates += 1;
+            Arrived::Duplicate
+        } else if got.last().is_some_and(|&last| last > sequence) {
+            self.oracle.reordered += 1;
+            Arrived::Reordered
+        } else {
+            Arrived::First
+        };
+        got.insert(sequence);
+        assert_eq!(self.ledger.observe(window, sequence), expected);
+    }
+
+    /// Whether a message was sent and acknowledged before then.
+    fn is_before(&self, message: (usize, u32), at_us: u64) -> bool {
+        self.sent_at_us[&message] / TERMS.interval_us < at_us / TERMS.interval_us
+            && self.late_acks.get(&message).is_none_or(|ack_us| *ack_us < at_us)
+    }
+
+    fn leave(&mut self, member: usize, closing: Closing) {
+        let Some(membership) = self.members[member].take() else { return };
+        // Whoever never came back was a member until its connection broke; whoever asked to leave, until it did.
+        let left = membership.away.or(membership.leaving);
+        let closing = left.map_or(closing, |left| Closing::Cut { at_us: left.at_us });
+        for stream in 0..STREAMS {
+            let end = left.map_or(self.sent[stream].count, |left| left.ends[stream]);
+            self.ledger.close(self.windows[member] + stream as u32, stream as u32, end, closing);
+            for sequence in membership.opened[stream]..end {
+                let message = (stream, sequence);
+                let got = membership.got[stream].contains(&sequence);
+                if self.unacked.contains(&message) {
+                    self.oracle.recovered += u64::from(got);
+                    continue;
+                }
+                self.oracle.expected += 1;
+                let claimed = membership.claimed.get(&message);
+                let firm = claimed.is_some_and(|claimed_us| {
+                    self.is_before(message, claimed_us.saturating_sub(TERMS.edge_us))
+                });
+                let before = |at_us: u64, by_us: u64| self.is_before(message, at_us.saturating_sub(by_us));
+                match closing {
+                    _ if got => self.oracle.delivered += 1,
+                    Closing::Shed => self.oracle.indeterminate += 1,
+                    Closing::Told { at_us } if !firm && !before(at_us, TERMS.notice_us) => {
+                        self.oracle.lost_declared += 1;
+                    }
+                    Closing::Cut { at_us } if !firm && !before(at_us, TERMS.edge_us) => {
+                        self.oracle.indeterminate += 1;
+                    }
+                    _ => {
+                        self.oracle.lost_silent += 1;
+                        self.forgotten += u64::from(claimed.is_some());
+                    }
+                }
+            }
+            self.had[member].extend(membership.got[stream].iter().map(|sequence| (stream, *sequence)));
+        }
+    }
+
+    fn join(&mut self, member: usize, again: u8) {
+        if self.members[member].is_some() {
+            return;
+        }
+        let opened = std::array::from_fn(|stream| self.sent[stream].count);
+        for (stream, &from) in opened.iter().enumerate() {
+            self.ledger.open(self.windows[member] + stream as u32, from);
+        }
+        let queue = (0..STREAMS)
+            .flat_map(|stream| {
+                let last = opened[stream];
+                (last.saturating_sub(u32::from(again))..last).map(move |sequence| (stream, sequence))
+            })
+            .collect();
+        self.members[member] = Some(Membership { opened, queue, ..Membership::default() });
+    }
+
+    pub(super) fn finish(mut self) -> (Audit, u64, Settled) {
+        (0..MEMBERS).for_each(|member| self.leave(member, Closing::Drained));
+        self.oracle.conserved = true;
+        (self.oracle, self.forgotten, settle(&[&self.ledger], &self.sent, TERMS))
+    }
+}
