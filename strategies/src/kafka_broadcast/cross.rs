@@ -78,12 +78,20 @@ impl Rules {
         }
     }
 
-    /// Whether something that the member has may still come to the own copy.
+    /// Whether something that the member has may still come to the own copy, or to the old one something that the own one has
+    /// and nobody could tell whether the member missed.
     pub(super) fn is_early(&self, Parts { old, own, .. }: &Parts) -> bool {
-        old.before.iter().any(|&(id, appended_ms)| {
-            let is_recent = appended_ms + self.slack_ms >= self.now_ms;
-            is_recent && !own.ids.contains(&id) && self.written(appended_ms, self.own) != Written::Never
-        })
+        let to_old = own.messages.iter().any(|message| {
+            let is_recent = message.appended_ms + self.slack_ms >= self.now_ms;
+            is_recent
+                && !old.ids.contains(&message.envelope.id)
+                && self.written(message.appended_ms, self.old) == Written::Unknown
+        });
+        to_old
+            || old.before.iter().any(|&(id, appended_ms)| {
+                let is_recent = appended_ms + self.slack_ms >= self.now_ms;
+                is_recent && !own.ids.contains(&id) && self.written(appended_ms, self.own) != Written::Never
+            })
     }
 
     /// Whether to answer with a message that the own copy lacks; `None` if nobody knows.
@@ -209,6 +217,11 @@ mod tests {
         let just_started = Rules { own: (99_500, 99_800), ..RULES };
         assert!(!is_early(just_started, old(99_000), Found::default()), "nobody wrote it there");
         assert!(is_early(just_started, old(99_600), Found::default()), "nobody knows");
+        let just_started = Rules { old: (99_500, 99_800), ..RULES };
+        assert!(
+            is_early(just_started, Found::default(), found(&[(1, 99_900)], &[])),
+            "it may come to the old one"
+        );
     }
 
     #[test]
