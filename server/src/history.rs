@@ -69,6 +69,18 @@ async fn top(history: &dyn History, room: &RoomId) -> BackplaneResult<Position> 
     history.page(room, query).await.map(|page| page.top)
 }
 
+/// Where a room stands, if the backplane knows.
+pub(crate) async fn position(node: &Node, room: &RoomId) -> Option<Position> {
+    match top(node.backplane().history()?, room).await {
+        Ok(position) => Some(position).filter(|position| *position != Position::default()),
+        Err(error) => {
+            node.metrics().count_backplane_error(error.kind());
+            tracing::debug!(%room, %error, "nobody knows where the room stands");
+            None
+        }
+    }
+}
+
 /// Reads a page of a room's history.
 ///
 /// # Errors

@@ -96,6 +96,11 @@ impl Outbox {
         true
     }
 
+    /// Whether a frame that was added like this has not been written yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.extra > 0
+    }
+
     /// Adds the last frame. What waits before it will be sent first.
     pub(crate) fn append_close(&mut self, frame: &[u8]) {
         if self.standing == Standing::Open {

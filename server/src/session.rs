@@ -174,6 +174,11 @@ impl Session {
         self.outbox.lock().append_answer(frame)
     }
 
+    /// Whether a large answer is still being written.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.outbox.lock().has_answer()
+    }
+
     /// Asks the task to close with `code`. The first wish counts.
     pub(crate) fn request_close(&self, code: DisconnectCode) {
         if self.close_wanted.compare_exchange(0, code.0, AcqRel, Relaxed).is_ok() {

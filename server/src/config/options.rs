@@ -126,7 +126,7 @@ options! {
         "MANIFOLD_INBOUND_RATE_MAX" inbound_rate_max: u32 = 10_000;
         /// Commands at once, before the rate counts.
         "MANIFOLD_INBOUND_BURST_MAX" inbound_burst_max: u32 = 20_000;
-        /// Publishes of one connection that wait for the backplane at most.
+        /// Commands of one connection that wait for the backplane or behind a join at most; joins and recoveries count, but `rooms_per_connection_max` bounds them.
         "MANIFOLD_PENDING_COMMANDS_MAX" pending_commands_max: u32 = 1024;
         /// Rooms with this many members are served by a task of their own, in turns.
         "MANIFOLD_GIANT_MEMBERS_MIN" giant_members_min: u64 = 512;

@@ -51,7 +51,8 @@ impl Client {
 
     /// The frame of a reply that the outbox has space for.
     fn history_reply(&self, id: u32, page: &Page) -> Result<Vec<u8>, ErrorCode> {
-        let result = history::result(page).ok_or(ErrorCode::INTERNAL)?;
+        // Asking again would not help.
+        let result = history::result(page).ok_or(ErrorCode::NOT_AVAILABLE)?;
         let reply = Reply { id, body: ReplyBody::History(result) };
         let frame = frame::text(|out| json::append_reply(out, &reply));
         if frame.len() > self.reply_bytes_max() {

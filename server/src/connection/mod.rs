@@ -6,6 +6,7 @@
 mod commands;
 mod history;
 mod pending;
+mod position;
 mod presence;
 mod publish;
 mod rate;

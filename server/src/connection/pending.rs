@@ -9,6 +9,7 @@ use manifold_strategies::{BoxFuture, Position, Result};
 
 use super::commands::Client;
 use super::history::FinishedHistory;
+use super::position::FinishedPosition;
 use super::presence::{FinishedPresence, PresenceAnswer};
 use super::recover::FinishedRecovery;
 use super::subscribe::{Joining, Wish};
@@ -20,6 +21,7 @@ pub(super) type PendingSet = FuturesUnordered<Pending>;
 pub(super) enum Pending {
     Publish(PendingPublish),
     Join(Pin<Box<dyn Future<Output = FinishedJoin> + Send>>),
+    Position(Pin<Box<dyn Future<Output = FinishedPosition> + Send>>),
     Recovery(Pin<Box<dyn Future<Output = FinishedRecovery> + Send>>),
     History(Pin<Box<dyn Future<Output = FinishedHistory> + Send>>),
     Presence(PresenceAnswer),
@@ -44,6 +46,7 @@ pub(super) struct FinishedJoin {
 pub(super) enum Finished {
     Publish { id: u32, received_at_us: u64, outcome: Result<Position> },
     Join(FinishedJoin),
+    Position(FinishedPosition),
     Recovery(FinishedRecovery),
     History(FinishedHistory),
     Presence(FinishedPresence),
@@ -68,6 +71,7 @@ impl Future for Pending {
         match self.get_mut() {
             Self::Publish(publish) => Pin::new(publish).poll(cx),
             Self::Join(join) => join.as_mut().poll(cx).map(Finished::Join),
+            Self::Position(ask) => ask.as_mut().poll(cx).map(Finished::Position),
             Self::Recovery(recovery) => recovery.as_mut().poll(cx).map(Finished::Recovery),
             Self::History(history) => history.as_mut().poll(cx).map(Finished::History),
             Self::Presence(answer) => answer.as_mut().poll(cx).map(Finished::Presence),
@@ -117,6 +121,7 @@ impl Client {
                 self.acknowledge(id, received_at_us, outcome)
             }
             Finished::Join(join) => self.finish_join(join),
+            Finished::Position(finished) => self.finish_position(finished),
             Finished::Recovery(recovery) => self.finish_recovery(recovery),
             Finished::History(history) => self.finish_history(history),
             Finished::Presence(answer) => self.finish_presence(answer),

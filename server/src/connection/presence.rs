@@ -60,8 +60,8 @@ impl Client {
             self.reply(id, ReplyBody::PresenceStats(presence.stats(channel)));
             return;
         }
-        // A large answer takes memory while it is written: one at a time.
-        if self.is_full() || self.is_telling_presence() {
+        // A large answer takes memory and work: one at a time, and none for a client that has not read the last one.
+        if self.is_full() || self.is_telling_presence() || self.session.has_answer() {
             self.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
             return;
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use manifold_protocol::{ErrorCode, ReplyBody, SubscribeResult};
-use manifold_strategies::{Error, Position};
+use manifold_strategies::Error;
 
 use super::commands::Client;
 use super::pending::Pending;
@@ -56,17 +56,24 @@ impl Client {
     fn come_back(&mut self, id: u32, wish: &Wish, recovery: Recovery, missed: &Missed) {
         let bytes_max = self.reply_bytes_max();
         let reply = missed.reply(id).filter(|reply| reply.len() <= bytes_max);
-        let too_large = reply.is_none() && missed.is_complete();
+        let unfit = match (&reply, missed.is_complete()) {
+            (None, true) if missed.is_readable() => Some(RecoveryOutcome::TooLarge),
+            (None, true) => Some(RecoveryOutcome::Unreadable),
+            _ => None,
+        };
         // A long turn must not make its own client look slow.
         self.session.relieve(UNFLUSHED_BYTES_MAX);
         let (session, answer) = (&self.session, &missed.answer);
         let entered =
-            self.node.hub().finish_recovery(recovery, session, wish.grant, answer, too_large, |ending| {
+            self.node.hub().finish_recovery(recovery, session, wish.grant, answer, unfit, |ending| {
                 match ending {
                     Ending::Complete { held } => {
                         self.welcome_back(id, reply.as_deref().unwrap_or_default(), &held, missed.len())
                     }
-                    Ending::Incomplete { top, outcome } => self.welcome_anew(id, wish, top, outcome),
+                    Ending::Incomplete { top, grant, outcome } => {
+                        let result = SubscribeResult { was_recovering: true, ..subscribe_result(top, grant) };
+                        self.welcome_anew(id, wish, result, outcome)
+                    }
                 }
             });
         self.subscriptions.extend(entered.map(|(room, slot)| Subscription { room, slot }));
@@ -89,13 +96,18 @@ impl Client {
     }
 
     /// Tells a client that it cannot recover. False: it does not want to be here then.
-    fn welcome_anew(&self, id: u32, wish: &Wish, top: Position, outcome: RecoveryOutcome) -> bool {
+    fn welcome_anew(
+        &self,
+        id: u32,
+        wish: &Wish,
+        result: SubscribeResult<'_>,
+        outcome: RecoveryOutcome,
+    ) -> bool {
         self.node.metrics().count_recovery(outcome, 0);
         if wish.must_recover {
             self.refuse(id, ErrorCode::UNRECOVERABLE_POSITION);
             return false;
         }
-        let result = SubscribeResult { was_recovering: true, ..subscribe_result(top, wish.grant) };
         self.reply(id, ReplyBody::Subscribe(result));
         true
     }

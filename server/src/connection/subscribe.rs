@@ -172,9 +172,9 @@ impl Client {
 
     /// Makes a member of a subscriber whose room is joined, unless it comes back: then what it missed has to be read first.
     fn enter(&mut self, id: u32, ticket: Ticket, wish: Wish) {
-        let was_recovering = wish.recover.is_some();
-        match wish.recover {
+        match &wish.recover {
             Some(since) if wish.grant.recoverable => {
+                let since = since.clone();
                 self.recover(id, ticket, Wish { recover: None, ..wish }, since);
                 return;
             }
@@ -185,8 +185,18 @@ impl Client {
             }
             _ => {}
         }
-        let grant = wish.grant;
-        let (room, slot) = self.node.hub().attach(ticket, &self.session, grant, |position| {
+        if wish.grant.positioned && !self.node.hub().knows_position(&ticket.room) {
+            self.ask_position(id, ticket, wish);
+        } else {
+            self.attach(id, ticket, &wish, None);
+        }
+    }
+
+    /// Makes a member of a subscriber; `asked` is where the room stands if only the backplane knew.
+    pub(super) fn attach(&mut self, id: u32, ticket: Ticket, wish: &Wish, asked: Option<Position>) {
+        let was_recovering = wish.recover.is_some();
+        let hub = self.node.hub();
+        let (room, slot) = hub.attach(ticket, &self.session, wish.grant, asked, |position, grant| {
             let result = SubscribeResult { was_recovering, ..subscribe_result(position, grant) };
             self.reply(id, ReplyBody::Subscribe(result));
         });

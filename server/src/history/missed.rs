@@ -168,6 +168,11 @@ impl Missed {
         matches!(self.answer.resumed(), Resumed::Complete { .. })
     }
 
+    /// Whether all of it is what this server writes.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.reply.get_or_init(|| self.encode()).is_some()
+    }
+
     /// The frame of the reply to a client that missed nothing else. `None`: something is missing, or a message is not what this
     /// server writes.
     pub(crate) fn reply(&self, id: u32) -> Option<Vec<u8>> {

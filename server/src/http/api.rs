@@ -193,7 +193,7 @@ async fn room_history(node: &Arc<Node>, request: HistoryRequest<'_>) -> Result<S
     node.rooms().check_form(&request.channel)?;
     let room = RoomId::new(&*request.channel);
     let page = history::read(Arc::clone(node), room, (&request).into()).await?;
-    let result = history::result(&page).ok_or(ErrorCode::INTERNAL)?;
+    let result = history::result(&page).ok_or(ErrorCode::NOT_AVAILABLE)?;
     let mut out = Vec::new();
     append_history_result(&mut out, &result);
     String::from_utf8(out).map_err(|_| ErrorCode::INTERNAL)

@@ -323,9 +323,4 @@ impl Room {
     fn queued_bytes(&self) -> usize {
         self.lock().giant.as_ref().map_or(0, |giant| giant.queued_bytes())
     }
-
-    /// Where the room stands, for a subscriber that wants to know.
-    pub(super) fn position(state: &State) -> Position {
-        state.stands().unwrap_or_default()
-    }
 }

@@ -84,6 +84,13 @@ pub(crate) struct Grant {
     pub(crate) join_leave: bool,
 }
 
+impl Grant {
+    /// What is left of it where nobody knows the room's position.
+    fn without_position(self) -> Self {
+        Self { positioned: false, recoverable: false, ..self }
+    }
+}
+
 /// What carries the hub's messages, and what it is good for.
 struct Link {
     backplane: Arc<dyn Backplane>,
@@ -161,18 +168,32 @@ impl Hub {
         self.link.get().is_some_and(|link| link.keeps_history)
     }
 
-    /// Makes a reserved place a membership. `reply` is called under the room's lock with the room's position; it has to put
-    /// the subscriber's reply into the outbox, so that the reply comes before every push and nothing after it is missed.
+    /// Whether this node knows where a room stands, or will never need to.
+    pub(crate) fn knows_position(&self, room: &Room) -> bool {
+        !self.keeps_history() || room.lock().stands().is_some()
+    }
+
+    /// Makes a reserved place a membership. `asked` is where the room stands as the backplane says, where this node [does not
+    /// know](Self::knows_position): if nobody does, a position is not granted. `reply` is called under the room's lock with the
+    /// room's position and what is granted; it has to put the subscriber's reply into the outbox, so that the reply comes before
+    /// every push and nothing after it is missed.
     pub(crate) fn attach(
         &self,
         ticket: Ticket,
         session: &Arc<Session>,
         grant: Grant,
-        reply: impl FnOnce(Position),
+        asked: Option<Position>,
+        reply: impl FnOnce(Position, Grant),
     ) -> (Arc<Room>, u32) {
         let room = Arc::clone(&ticket.room);
         let mut state = room.lock();
-        reply(Room::position(&state));
+        if state.stands().is_none() {
+            state.missed_to = asked;
+        }
+        let stands = state.stands();
+        let unknown = stands.is_none() && self.keeps_history();
+        let grant = if unknown { grant.without_position() } else { grant };
+        reply(stands.unwrap_or_default(), grant);
         let slot = self.admit(&room, &mut state, session, grant);
         state.trail_missed(slot);
         drop(state);

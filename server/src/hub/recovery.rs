@@ -72,6 +72,8 @@ pub(crate) enum Ending {
     Incomplete {
         /// Where the room stands as the member enters it.
         top: Position,
+        /// What is granted: no position where nobody knows the room's.
+        grant: Grant,
         /// Why.
         outcome: RecoveryOutcome,
     },
@@ -99,7 +101,7 @@ impl Hub {
         Recovery { ticket, began_serial, began_top, losses }
     }
 
-    /// Ends a recovery with what history answered, or without it if that is `too_large` for the subscriber. `reply` is called
+    /// Ends a recovery with what history answered, or without it if that is `unfit` for the subscriber. `reply` is called
     /// under the room's lock; it has to put the reply, and what was held back, into the outbox, and says whether the subscriber
     /// becomes a member.
     pub(crate) fn finish_recovery(
@@ -108,23 +110,26 @@ impl Hub {
         session: &Arc<Session>,
         grant: Grant,
         answer: &Answer,
-        too_large: bool,
+        unfit: Option<RecoveryOutcome>,
         reply: impl FnOnce(Ending) -> bool,
     ) -> Option<(Arc<Room>, u32)> {
         let room = Arc::clone(recovery.room());
         let mut state = room.lock();
         let numbering = self.numbering();
         let top = answer.top();
-        let judged = match answer.resumed() {
-            Resumed::Complete { .. } if too_large => Err(RecoveryOutcome::TooLarge),
-            Resumed::Complete { .. } => state.judge(&recovery, top, numbering),
-            Resumed::Incomplete { .. } => Err(RecoveryOutcome::Incomplete),
+        let judged = match (answer.resumed(), unfit) {
+            (Resumed::Complete { .. }, Some(unfit)) => Err(unfit),
+            (Resumed::Complete { .. }, None) => state.judge(&recovery, top, numbering),
+            (Resumed::Incomplete { .. }, _) => Err(RecoveryOutcome::Incomplete),
         };
         let complete = judged.is_ok();
+        // What is known here is what the next message is measured by.
+        let stands = state.stands().unwrap_or(top);
+        let unknown = !complete && stands == Position::default();
+        let grant = if unknown { grant.without_position() } else { grant };
         let ending = match judged {
             Ok(()) => Ending::Complete { held: state.held_since(&recovery, answer) },
-            // What is known here is what the next message is measured by.
-            Err(outcome) => Ending::Incomplete { top: state.stands().unwrap_or(top), outcome },
+            Err(outcome) => Ending::Incomplete { top: stands, grant, outcome },
         };
         let slot = reply(ending).then(|| {
             let slot = self.admit(&room, &mut state, session, grant);

@@ -50,7 +50,8 @@ pub(super) struct State {
     pub(super) comebacks: Option<Box<Comebacks>>,
     /// The room's position is compared with the backplane's while it is quiet.
     pub(super) watched: bool,
-    /// The last position that such a comparison found to be missing: whoever has a position here stands there or further on.
+    /// The last position that such a comparison found to be missing, or that was asked for where nothing is known here:
+    /// whoever has a position here stands there or further on.
     pub(super) missed_to: Option<Position>,
 }
 
@@ -126,19 +127,19 @@ impl State {
     /// Where the room stands for those who enter it: ahead of what arrived, if the rest is known to be missing. What of that
     /// arrives late is not for them.
     pub(super) fn stands(&self) -> Option<Position> {
-        let top = self.top?;
+        let Some(top) = self.top else { return self.missed_to };
         let missed = self.missed_to.filter(|missed| missed.epoch == top.epoch && missed.offset > top.offset);
         Some(missed.unwrap_or(top))
     }
 
     fn compare(&self, position: Position, numbering: Numbering) -> Advance {
-        let (Some(top), Some(stands)) = (self.top, self.stands()) else { return Advance::Next };
-        if top.epoch != position.epoch {
+        let Some(stands) = self.stands() else { return Advance::Next };
+        if stands.epoch != position.epoch {
             return Advance::Jump;
         }
         // Of what is missing up to where the room stands everybody who wants to know was told.
         let hole = numbering == Numbering::Dense && position.offset > stands.offset + 1;
-        match position.offset <= top.offset {
+        match self.top.is_some_and(|top| position.offset <= top.offset) {
             true => Advance::Stale,
             false if hole => Advance::Jump,
             false => Advance::Next,
@@ -155,6 +156,10 @@ impl State {
     /// The join resolved with `position`; messages after it may have arrived already.
     pub(super) fn joined_at(&mut self, position: Position) {
         self.interest = Interest::Joined;
+        if position == Position::default() {
+            // What was known was known before the room was left.
+            self.missed_to = None;
+        }
         match &mut self.top {
             Some(top) if top.epoch == position.epoch => top.offset = top.offset.max(position.offset),
             // Where the position is not known, what arrives first is next.
@@ -232,6 +237,21 @@ mod tests {
         assert_eq!(state.stands(), Some(at(7, 6)));
         state.renumber(8);
         assert_eq!(state.stands(), Some(at(8, 0)));
+    }
+
+    #[test]
+    fn where_nothing_is_known_what_was_asked_for_is_the_measure() {
+        let mut state = State::default();
+        state.joined_at(Position::default());
+        state.missed_to = Some(at(7, 5));
+        assert_eq!(state.stands(), Some(at(7, 5)));
+        assert_eq!(state.compare(at(7, 7), Numbering::Dense), Advance::Jump);
+        assert_eq!(state.compare(at(8, 6), Numbering::Dense), Advance::Jump);
+        assert_eq!(state.compare(at(7, 6), Numbering::Dense), Advance::Next);
+        assert_eq!(state.advance(at(7, 4), Numbering::Dense), Advance::Next, "it comes late");
+        assert_eq!(state.stands(), Some(at(7, 5)));
+        state.joined_at(Position::default());
+        assert_eq!(state.stands(), None, "the room was left meanwhile");
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
     let hub = hub().await;
     let (session, _client) = session();
     let (first, second) = (ticket(&hub), ticket(&hub));
-    let (room, slot) = hub.attach(first, &session, POSITIONED, |_| {});
+    let (room, slot) = hub.attach(first, &session, POSITIONED, None, |_, _| {});
     hub.deliver(&mut gap());
     assert!(!room.holds(slot, &session), "it asked to be told");
     assert_eq!(hub.room_count(), 1, "somebody else is on the way");
@@ -86,7 +86,7 @@ async fn a_member_sent_away_before_its_ticket_is_gone_leaves_no_interest_behind(
 async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
     let hub = hub().await;
     let (session, _client) = session();
-    let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, |_| {});
+    let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, None, |_, _| {});
     let jump = |offset: u64| {
         let envelope = manifold_strategies::Envelope {
             room: RoomId::new("a"),
@@ -102,7 +102,7 @@ async fn nobody_is_sent_away_in_the_middle_of_a_turn() {
         let (slot, room) = match room.holds(slot, &session) {
             true => (slot, Arc::clone(&room)),
             false => {
-                let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, |_| {});
+                let (room, slot) = hub.attach(ticket(&hub), &session, POSITIONED, None, |_, _| {});
                 (slot, room)
             }
         };
@@ -146,9 +146,7 @@ async fn who_trails_in_a_giant_room_is_served_in_its_turn() {
         let recovery = hub.begin_recovery(ticket(&hub));
         let messages = vec![message(8, 0)];
         let answer = Answer::new(Resumed::Complete { messages, top: Position { epoch: 7, offset: 4 } });
-        assert!(
-            hub.finish_recovery(recovery, &session, Grant::default(), &answer, false, |_| true).is_some()
-        );
+        assert!(hub.finish_recovery(recovery, &session, Grant::default(), &answer, None, |_| true).is_some());
         client.set_nonblocking(true).unwrap();
         assert_eq!(client.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
         sockets.push((session, client));

@@ -19,6 +19,8 @@ pub(crate) enum RecoveryOutcome {
     Hole,
     /// What was missed does not fit the client's outbox.
     TooLarge,
+    /// A message that was missed is not what this server writes.
+    Unreadable,
     /// The client's outbox was too full at the moment: it was told to try again.
     Busy,
     /// History could not be read, or not in time: the client was told to try again.
@@ -27,7 +29,7 @@ pub(crate) enum RecoveryOutcome {
 
 impl RecoveryOutcome {
     /// Every outcome, for counters with one cell per outcome. In the order of their numbers.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Recovered,
         Self::Incomplete,
         Self::HoldOverflow,
@@ -35,6 +37,7 @@ impl RecoveryOutcome {
         Self::Renumbered,
         Self::Hole,
         Self::TooLarge,
+        Self::Unreadable,
         Self::Busy,
         Self::Failed,
     ];
@@ -49,6 +52,7 @@ impl RecoveryOutcome {
             Self::Renumbered => "renumbered",
             Self::Hole => "hole",
             Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
             Self::Busy => "busy",
             Self::Failed => "failed",
         }

@@ -26,6 +26,7 @@ mod readme;
 mod recovery;
 mod recovery_refused;
 mod slow_consumer;
+mod standing;
 mod support;
 mod test_backplane;
 mod test_history;

@@ -29,7 +29,7 @@ pub(crate) async fn publish(client: &mut Client, data: impl Into<Value>) {
 }
 
 /// Data and offset of every publication in a subscribe reply.
-fn missed(reply: &Value) -> Vec<(Value, Option<u64>)> {
+pub(crate) fn missed(reply: &Value) -> Vec<(Value, Option<u64>)> {
     let publications = reply["subscribe"]["publications"].as_array().cloned().unwrap_or_default();
     publications.iter().map(|missed| (missed["data"].clone(), missed["offset"].as_u64())).collect()
 }
@@ -49,7 +49,7 @@ pub(crate) fn placed(data: &'static str, id: u128, position: Position) -> Messag
     Message { envelope, position }
 }
 
-async fn assert_next(client: &mut Client, data: impl Into<Value>, offset: Option<u64>) {
+pub(crate) async fn assert_next(client: &mut Client, data: impl Into<Value>, offset: Option<u64>) {
     let push = client.next().await;
     let publication = &push["push"]["pub"];
     assert_eq!((&publication["data"], publication["offset"].as_u64()), (&data.into(), offset), "{push}");
@@ -205,29 +205,6 @@ async fn what_history_could_not_place_comes_once_wherever_it_arrives() {
             assert_next(&mut ann, 4, Some(4)).await;
         }
     }
-}
-
-/// The node reads under a new epoch and says so with the room's next message only; history knows it already.
-#[tokio::test]
-async fn a_quiet_room_with_a_former_epoch_is_recovered_into() {
-    let bus = Bus::with_history(Positions::Rising);
-    let server = serve(&bus, config()).await;
-    let mut plain = Client::in_room(server.address(), "a").await;
-    publish(&mut plain, 1).await;
-    assert_next(&mut plain, 1, Some(1)).await;
-    let anew = |offset| Position { epoch: 78, offset };
-    let messages = vec![placed("2", 2, anew(2)), placed("3", 3, anew(3))];
-    bus.answers.lock().unwrap().push_back(Ok(Resumed::Complete { messages, top: anew(3) }));
-    let mut ann = Client::connect(server.address()).await;
-    let reply = ann.call(recover(1)).await;
-    assert_eq!(missed(&reply), [(json!(2), None), (json!(3), Some(3))], "{reply}");
-    assert_eq!(
-        (&reply["subscribe"]["recovered"], &reply["subscribe"]["epoch"]),
-        (&json!(true), &json!("26~"))
-    );
-    // The node's copy brings what the answer had, and then what is new: the jump sends whoever has a position to recover.
-    bus.send(Event::Message(placed("4", 4, anew(4))));
-    assert_sent_away(&mut ann).await;
 }
 
 #[tokio::test]

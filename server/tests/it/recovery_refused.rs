@@ -1,6 +1,7 @@
 //! Members that come back and cannot recover: they are told so, and never guessed about.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use manifold_server::Server;
 use manifold_server::config::Config;
@@ -192,6 +193,44 @@ async fn more_than_the_outbox_takes() {
     assert_outcome(&server, "too_large", 1).await;
     let mut other = Client::connect(server.address()).await;
     assert_eq!(other.call(recover(25)).await["subscribe"]["recovered"], true);
+}
+
+#[tokio::test]
+async fn what_no_server_of_this_kind_wrote() {
+    let bus = Bus::with_history(Positions::Dense);
+    let server = serve(&bus, config()).await;
+    let mut message = placed("1", 1, Position { epoch: EPOCH, offset: 1 });
+    message.envelope.payload = bytes::Bytes::from_static(b"\xff");
+    bus.lose("a", 1);
+    let answer = Resumed::Complete { top: message.position, messages: vec![message] };
+    bus.answers.lock().unwrap().push_back(Ok(answer));
+    let mut client = Client::connect(server.address()).await;
+    assert_eq!(client.call(recover(0)).await["subscribe"], unrecovered(1));
+    assert_outcome(&server, "unreadable", 1).await;
+}
+
+#[tokio::test]
+async fn where_nobody_knows_the_position_none_is_granted() {
+    let bus = Bus::with_history(Positions::Dense);
+    let server = serve(&bus, config()).await;
+    bus.joins_unaware.store(true, SeqCst);
+    bus.history_unaware.store(true, SeqCst);
+    let mut client = Client::connect(server.address()).await;
+    let reply = client.call(json!({"subscribe": {"channel": "a", "recoverable": true}})).await;
+    assert_eq!(reply["subscribe"], json!({}));
+    bus.answers.lock().unwrap().push_back(Ok(Resumed::Incomplete { top: Position::default() }));
+    let mut other = Client::connect(server.address()).await;
+    let reply = other.call(recover(3)).await;
+    assert_eq!(reply["subscribe"], json!({"was_recovering": true}));
+    // The first message shows it.
+    publish(&mut client, 1).await;
+    assert_eq!(client.publication().await, 1);
+    let mut late = Client::connect(server.address()).await;
+    let reply = late.call(json!({"subscribe": {"channel": "a", "recoverable": true}})).await;
+    assert_eq!(
+        reply["subscribe"],
+        json!({"recoverable": true, "positioned": true, "epoch": "25", "offset": 1})
+    );
 }
 
 #[tokio::test]

@@ -45,6 +45,11 @@ pub(crate) struct Bus {
     pub(crate) acks_open: watch::Sender<bool>,
     /// While false, history does.
     pub(crate) history_open: watch::Sender<bool>,
+    /// Joins do not know where their room stands, and history does not either.
+    pub(crate) joins_unaware: AtomicBool,
+    pub(crate) history_unaware: AtomicBool,
+    /// While false, hidden rooms cannot be joined.
+    pub(crate) hidden_open: AtomicBool,
     /// So many joins (and publishes) fail from now on.
     pub(crate) joins_failing: AtomicUsize,
     pub(crate) publishes_failing: AtomicUsize,
@@ -97,6 +102,9 @@ impl Bus {
             joins_open: watch::Sender::new(true),
             acks_open: watch::Sender::new(true),
             history_open: watch::Sender::new(true),
+            joins_unaware: AtomicBool::new(false),
+            history_unaware: AtomicBool::new(false),
+            hidden_open: AtomicBool::new(true),
             joins_failing: AtomicUsize::new(0),
             publishes_failing: AtomicUsize::new(0),
             publishes_silent: AtomicUsize::new(0),
@@ -206,7 +214,9 @@ impl Backplane for TestBackplane {
 
     fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {
         if is_hidden(room) {
-            return Box::pin(ready(Ok(Position::default())));
+            let open = self.bus.hidden_open.load(SeqCst);
+            let closed = || Error::new(ErrorKind::Unreachable, "join", "as the test wants");
+            return Box::pin(ready(open.then(Position::default).ok_or_else(closed)));
         }
         let (bus, room) = (Arc::clone(&self.bus), room.clone());
         bus.note("join", &room);
@@ -217,7 +227,8 @@ impl Backplane for TestBackplane {
             if failed {
                 return Err(Error::new(ErrorKind::Unreachable, "join", "as the test wants"));
             }
-            Ok(Position { epoch: EPOCH, offset: bus.position(room.as_str()) })
+            let unaware = bus.joins_unaware.load(SeqCst);
+            Ok(if unaware { Position::default() } else { bus.top(&room) })
         })
     }
 
