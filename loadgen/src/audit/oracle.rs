@@ -153,13 +153,13 @@ impl Bench {
             Step::Join { member, again } => self.join(usize::from(member), again),
             Step::Ask { member } | Step::Lose { member } if self.is_away(member) => {}
             Step::Ask { member } => {
-                let asked = self.from_now();
+                let asked = self.departure();
                 if let Some(membership) = &mut self.members[usize::from(member)] {
                     membership.leaving.get_or_insert(asked);
                 }
             }
             Step::Lose { member } => {
-                let away = self.from_now();
+                let away = self.departure();
                 match &mut self.members[usize::from(member)] {
                     Some(Membership { leaving: Some(_), .. }) => {
                         self.leave(usize::from(member), Closing::Cut { at_us: self.now_us });
@@ -182,7 +182,7 @@ impl Bench {
         }
     }
 
-    fn from_now(&self) -> Away {
+    fn departure(&self) -> Away {
         Away { at_us: self.now_us, ends: std::array::from_fn(|stream| self.sent[stream].count) }
     }
 
