@@ -90,11 +90,9 @@ impl Life {
 
     /// Whether the topic is known to be gone, or another one.
     pub(super) async fn is_over(&self) -> bool {
-        match self.incarnations.refreshed().await {
-            Ok(mark) => mark != self.read.lock().mark,
-            // The broker refuses to describe the topic. One that cannot be reached proves nothing.
-            Err(error) => error.kind() == ErrorKind::Broker,
-        }
+        let mark = self.read.lock().mark;
+        // A broker that cannot be reached, or refuses for another reason, proves nothing.
+        !self.incarnations.is_still(mark).await.unwrap_or(true)
     }
 
     /// Creates the topic anew where it is gone: whoever is here needs one. Its mark if it is another one than is read.

@@ -255,11 +255,21 @@ impl Work {
         let read: Vec<ReadTo> = partitions.iter().map(read_to).collect();
         let resumes = self.cluster.resume_blocking(&self.topic, &read)?;
         tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
+        let mark = self.runtime.block_on(self.incarnations.refreshed())?;
+        let starts = self.cluster.starts_blocking(&self.topic, &partitions)?;
+        self.rename_others(&resumes, mark)?;
+        // All is known; from here on nothing is asked. What was read ahead of the old log must not be taken for the new one.
+        self.rooms.shut(&partitions);
+        match self.mode {
+            Mode::Group => self.consumer.reassign_blocking(&self.topic, &[])?,
+            _ => self.consumer.drop_blocking(&self.topic, &partitions)?,
+        }
         // Where offsets count anew the duplicate window removes what was delivered already.
-        let offsets = self.renumber(&resumes)?;
+        let offsets = self.renumber(&resumes, &starts, mark)?;
+        self.rooms.open(&partitions);
         match self.mode {
             Mode::Group => self.consumer.reassign_blocking(&self.topic, &offsets),
-            _ => self.consumer.read_anew_blocking(&self.topic, &offsets),
+            _ => self.consumer.assign_blocking(&self.topic, &offsets),
         }
     }
 }
@@ -290,20 +300,21 @@ impl Work {
     /// Another incarnation of the topic is another numbering, the same on all nodes. Where the log only became shorter, places
     /// beyond its end were used and will be used again, which nodes that come later cannot see: from there on the numbering is
     /// this node's own.
-    fn renumber(&self, resumes: &[Resume]) -> Result<Vec<(i32, i64)>> {
-        let mark = self.runtime.block_on(self.incarnations.refreshed())?;
+    fn renumber(
+        &self,
+        resumes: &[Resume],
+        starts: &[(i32, i64)],
+        mark: Option<u64>,
+    ) -> Result<Vec<(i32, i64)>> {
         let mut offsets = Vec::with_capacity(resumes.len());
-        self.rename_others(resumes, mark)?;
         for &Resume { partition, offset, renumbered } in resumes {
             let is_another = mark != self.rooms.mark(partition);
-            let offset = match is_another {
+            let offset = match (is_another, renumbered) {
                 // Nothing of it was read, however long it is.
-                true => self
-                    .cluster
-                    .starts_blocking(&self.topic, &[partition])?
-                    .first()
-                    .map_or(0, |start| start.1),
-                false => offset,
+                (true, _) => starts.iter().find(|(of, _)| *of == partition).map_or(0, |start| start.1),
+                (false, true) => offset,
+                // It was read on meanwhile.
+                (false, false) => offset.max(self.rooms.next(partition)),
             };
             offsets.push((partition, offset));
             if is_another || renumbered {

@@ -1,7 +1,9 @@
 //! What the node wants and how far it has read: shared by the reading thread, the keeper and the callers.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -30,6 +32,10 @@ pub(super) struct Rooms {
     restarts: Box<[AtomicU64]>,
     /// The offset after the last one whose message the node's entrance has, by partition; -1 = the partition was never read.
     delivered: Box<[AtomicI64]>,
+    /// Where the partition was placed last: what the reader says of places before that is left over from before.
+    placed: Box<[AtomicI64]>,
+    /// By partition: it is being placed anew, and no record of it counts.
+    shut: Box<[AtomicBool]>,
     progress: Notify,
     /// The last messages of every room that is read; `None` where none are kept.
     pub(super) rings: Option<Mutex<Rings>>,
@@ -68,6 +74,8 @@ impl Rooms {
             newest_ms: cells(),
             restarts: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             delivered: cells(),
+            placed: cells(),
+            shut: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
             progress: Notify::new(),
             rings: rings.map(Mutex::new),
             stats: Stats::default(),
@@ -153,7 +161,8 @@ impl Rooms {
         let wanted = self.wanted.read();
         let Some((next, newest_ms)) = self.cells(partition) else { return then(&wanted, Verdict::Stale) };
         let expected = next.load(Relaxed);
-        if offset < expected {
+        let is_shut = cell(&self.shut, partition).is_some_and(|shut| shut.load(Acquire));
+        if offset < expected || is_shut {
             return then(&wanted, Verdict::Stale);
         }
         next.store(offset + 1, Relaxed);
@@ -182,6 +191,27 @@ impl Rooms {
         self.cells(partition).map(|(_, newest)| newest.load(Relaxed)).filter(|&time| time >= 0)
     }
 
+    /// No record of these partitions counts until they are [placed](Self::place): what comes is left over from an
+    /// assignment that ends.
+    pub(super) fn shut(&self, partitions: &[i32]) {
+        // A record that is being noted still counts.
+        let _nobody_reads = self.wanted.write();
+        for &partition in partitions {
+            if let Some(shut) = cell(&self.shut, partition) {
+                shut.store(true, Release);
+            }
+        }
+    }
+
+    /// Records of these partitions count again, from where they stand.
+    pub(super) fn open(&self, partitions: &[i32]) {
+        for &partition in partitions {
+            if let Some(shut) = cell(&self.shut, partition) {
+                shut.store(false, Release);
+            }
+        }
+    }
+
     /// Places partitions before they are assigned from these offsets.
     pub(super) fn place(&self, offsets: &[(i32, i64)]) {
         for &(partition, offset) in offsets {
@@ -190,9 +220,13 @@ impl Rooms {
             else {
                 continue;
             };
+            if let Some(placed) = cell(&self.placed, partition) {
+                placed.store(offset, Release);
+            }
             next.store(offset, Relaxed);
             self.keeps_from(partition, offset);
             delivered.store(offset, Release);
+            self.open(&[partition]);
         }
         self.progress.notify_waiters();
     }
@@ -219,7 +253,9 @@ impl Rooms {
                 (cell(&self.delivered, partition), self.cells(partition))
             {
                 // The partition may have been placed elsewhere since.
-                delivered.store(next.min(read.load(Relaxed)), Release);
+                if cell(&self.placed, partition).is_none_or(|placed| next >= placed.load(Acquire)) {
+                    delivered.store(next.min(read.load(Relaxed)), Release);
+                }
             }
         }
         self.progress.notify_waiters();
@@ -307,6 +343,24 @@ mod tests {
         assert_eq!(after[1], before[1]);
         assert_eq!((rooms.restarts(1), rooms.restarts(2)), (1, 0));
         assert_eq!(rooms.note(1, 0, None, |_, verdict| verdict), Verdict::Next);
+    }
+
+    #[test]
+    fn what_is_left_over_counts_for_nothing() {
+        let rooms = rooms();
+        rooms.place(&[(1, 10)]);
+        rooms.shut(&[1]);
+        let note = |offset| rooms.note(1, offset, None, |_, verdict| verdict);
+        assert_eq!(note(10), Verdict::Stale);
+        rooms.renumber(&[(1, 0)], 7 << 16, None);
+        assert_eq!(note(0), Verdict::Next);
+        rooms.shut(&[1]);
+        assert_eq!((note(1), rooms.next(1)), (Verdict::Stale, 1));
+        rooms.open(&[1]);
+        assert_eq!(note(1), Verdict::Next);
+        rooms.place(&[(1, 10)]);
+        rooms.deliver(std::iter::once((1, 2)));
+        assert_eq!(rooms.delivered(1), 10, "the batch is from before");
     }
 
     #[tokio::test]

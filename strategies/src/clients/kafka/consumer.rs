@@ -26,7 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const BATCH_RECORDS_MAX: usize = 1024;
 /// A broker that has not answered by so long after it had to is silent. With a quarter of a second between two looks, and half a second
 /// for which an empty fetch is held, a broker that stands still is noticed within two seconds.
-const SILENT_AFTER: Duration = Duration::from_millis(700);
+const SILENT_AFTER: Duration = Duration::from_millis(500);
 
 /// A record as it lies in the fetch buffer: copy what must outlive the call.
 #[derive(Debug, Clone, Copy)]
@@ -177,18 +177,25 @@ impl Consumer {
     /// # Errors
     /// When the client is closed; trying again is safe.
     pub fn read_anew_blocking(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<()> {
+        let partitions: Vec<i32> = offsets.iter().map(|&(partition, _)| partition).collect();
+        self.drop_blocking(topic, &partitions)?;
+        self.assign_blocking(topic, offsets)
+    }
+
+    /// Removes those of these partitions that are assigned.
+    ///
+    /// # Errors
+    /// When the client is closed; trying again is safe.
+    pub fn drop_blocking(&self, topic: &str, partitions: &[i32]) -> Result<()> {
         let assignment =
             self.consumer().assignment().map_err(|source| from_kafka("assignment", topic, source))?;
         let assigned: Vec<i32> = assignment
             .elements_for_topic(topic)
             .iter()
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-            .filter(|assigned| offsets.iter().any(|(partition, _)| partition == assigned))
+            .filter(|assigned| partitions.contains(assigned))
             .collect();
-        if !assigned.is_empty() {
-            self.release_blocking(topic, &assigned)?;
-        }
-        self.assign_blocking(topic, offsets)
+        if assigned.is_empty() { Ok(()) } else { self.release_blocking(topic, &assigned) }
     }
 
     /// Subscribes through the consumer group of the settings: the group decides which partitions are read.
