@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use manifold_protocol::DisconnectCode;
 use manifold_protocol::websocket::{CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::time::Sleep;
@@ -78,6 +79,8 @@ pub(crate) struct Connection {
     first: Vec<u8>,
     /// Until when the last answers of the backplane are awaited.
     last_answers: Option<Pin<Box<Sleep>>>,
+    /// Standstills of this process that were reckoned with.
+    thaws: u32,
     client: Client,
 }
 
@@ -107,11 +110,13 @@ impl Connection {
     fn new(admission: Admission, session: Arc<Session>, first: Vec<u8>) -> Self {
         let message_bytes_max = admission.node().config().message_bytes_max;
         let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
+        let thaws = admission.node().sweep().thaws();
         Self {
             reader: Reader::server(limits),
             phase: Phase::Open,
             first,
             last_answers: None,
+            thaws,
             client: Client::new(admission, session),
         }
     }
@@ -119,6 +124,10 @@ impl Connection {
     /// One turn: everything that can be done without waiting. Ready: the connection is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_over() {
+            return Poll::Ready(());
+        }
+        // What waits behind a join, or came with the handshake, is not in the socket any more.
+        if (self.client.is_waiting() || !self.first.is_empty()) && self.was_left() {
             return Poll::Ready(());
         }
         if self.phase == Phase::Open {
@@ -168,6 +177,18 @@ impl Connection {
         }
     }
 
+    /// Whether the peer has hung up on a process that stood still. What it sent last is unanswered, and it goes on elsewhere:
+    /// carried out now, that would come behind what it has sent there since.
+    fn was_left(&mut self) -> bool {
+        let session = self.client.session();
+        let left =
+            self.client.node().sweep().may_be_old(&mut self.thaws) && has_hung_up(session.stream().get_ref());
+        if left {
+            tracing::debug!(client = %session.client_id(), "it left while this process stood still");
+        }
+        left
+    }
+
     fn read(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
         let mut full_reads = 0;
         loop {
@@ -175,6 +196,9 @@ impl Connection {
             let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else {
                 return Poll::Ready(());
             };
+            if self.was_left() {
+                return Poll::Ready(());
+            }
             match rustix::net::recv(session.stream().get_ref(), &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Poll::Ready(()),
                 Ok((count, _)) => {
@@ -291,4 +315,13 @@ fn is_one_frame(bytes: &[u8]) -> bool {
         Ok(Some((header, length))) => header.fin && header.payload_len == (bytes.len() - length) as u64,
         _ => false,
     }
+}
+
+/// Whether the peer has closed the connection, or its half of it, even where bytes that it sent before are unread.
+fn has_hung_up(stream: &TcpStream) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut looked = [PollFd::new(stream, gone)];
+    // It looks, and does not wait. Where it cannot, the read finds out.
+    rustix::event::poll(&mut looked, Some(&Timespec::default())).is_ok()
+        && looked[0].revents().intersects(gone)
 }
