@@ -206,7 +206,7 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
 
     frozen.stop().expect("it runs");
     let frozen_at = Instant::now();
-    for number in 6..=8 {
+    for number in 6_u64..=8 {
         leaves.send(json!({"publish": {"channel": "a", "data": number}})).await;
         stays.send(json!({"publish": {"channel": "b", "data": number}})).await;
     }
@@ -219,7 +219,7 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
     frozen.cont().expect("it is stopped");
 
     // Who stayed gets what it asked for, in order.
-    for number in 6..=8 {
+    for number in 6_u64..=8 {
         let reply = stays.next().await;
         assert_eq!(reply["publish"], json!({}), "{reply}");
         assert_eq!(listener.publication().await, number);
