@@ -113,9 +113,11 @@
 //!
 //! The stream by itself tells too little: while one publisher has lost its link to Redis, its messages pass the stream by, which
 //! looks whole all the same. So it is believed only where this node, which reads the whole log, knows that nothing in the
-//! partition went that way, and no link broke, in the last minute before the member's last message was published, or since. That
-//! minute must cover those 10 s and the difference between the clocks of nodes. With `first = "durable"` the stream may have holes,
-//! which it shows; then the log is asked.
+//! partition went that way, and no link to Redis broke, in the last minute before the member's last message was published, or
+//! since. That minute must cover those 10 s and the difference between the clocks of nodes. An outage of the log counts for
+//! partitions that had not been calm for a minute and 10 s when it was noticed: of the others every node had read all before, and what
+//! goes by the log alone meanwhile is read before anybody is answered. With `first = "durable"` the stream may have holes, which it
+//! shows; then the log is asked.
 //!
 //! So nothing is claimed while the log is away, however whole the stream looks. Before it went, a publisher without Redis may have
 //! appended something, and was told that it is safe. A node that had only just started begins to read behind the log's end of then:
