@@ -138,14 +138,16 @@ fn who_leaves_for_good_is_owed_what_was_acknowledged_before() {
     assert_eq!((audit.lost_silent, audit.indeterminate), (2, 1), "the second was not there yet: {audit:?}");
 }
 
-/// What a member is told of that got these one after the other, of a sender whose connections began with `turns` and who
+/// What the audit says of a member that got these one after the other, of a sender whose connections began with `turns` and who
 /// has no answer to `unknown`.
-fn told(arrivals: impl IntoIterator<Item = u32>, turns: &[u32], unknown: &[u32]) -> Settled {
+fn audited(arrivals: impl IntoIterator<Item = u32>, turns: &[u32], unknown: &[u32]) -> Settled {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
     let arrivals: Vec<u32> = arrivals.into_iter().collect();
     let count = arrivals.iter().max().map_or(0, |last| last + 1);
-    arrivals.iter().for_each(|sequence| drop(ledger.observe(window, *sequence, false, 0)));
+    for &sequence in &arrivals {
+        ledger.observe(window, sequence, false, 0);
+    }
     ledger.close(window, 0, count, Closing::Drained);
     let mut sent = Sent { count, marks: vec![(0, 0)], turns: turns.to_vec(), ..Sent::default() };
     unknown.iter().for_each(|sequence| sent.unknown.insert(*sequence));
@@ -161,14 +163,14 @@ fn late_and_reordered(settled: &Settled) -> (u64, u64) {
 #[test]
 fn what_is_late_is_excused_if_it_was_never_acknowledged_and_its_client_had_gone_on_elsewhere() {
     let late = || (0..8).chain([10, 11, 8, 9]);
-    assert_eq!(late_and_reordered(&told(late(), &[0, 10], &[8, 9])), (2, 0));
-    assert_eq!(late_and_reordered(&told(late(), &[0, 10], &[9])), (1, 1), "8 was acknowledged");
-    assert_eq!(late_and_reordered(&told(late(), &[0], &[8, 9])), (0, 2), "there was one connection");
-    let crossed = told((0..8).chain([10, 11, 9, 8]), &[0, 10], &[8, 9]);
+    assert_eq!(late_and_reordered(&audited(late(), &[0, 10], &[8, 9])), (2, 0));
+    assert_eq!(late_and_reordered(&audited(late(), &[0, 10], &[9])), (1, 1), "8 was acknowledged");
+    assert_eq!(late_and_reordered(&audited(late(), &[0], &[8, 9])), (0, 2), "there was one connection");
+    let crossed = audited((0..8).chain([10, 11, 9, 8]), &[0, 10], &[8, 9]);
     assert_eq!(late_and_reordered(&crossed), (1, 1), "9 overtook 8 on their own connection");
-    let own = told((0..8).chain([9, 10, 8]), &[0, 10], &[8]);
+    let own = audited((0..8).chain([9, 10, 8]), &[0, 10], &[8]);
     assert_eq!(late_and_reordered(&own), (0, 1), "9 came first, and was sent over the same connection");
-    let [first, ..] = own.examples[..] else { panic!("no example") };
+    let first = own.examples[0];
     assert_eq!((first.sequence, first.by, first.turns), (8, 9, (1, 1)));
     assert_eq!(first.answer, crate::record::Answer::None);
 }
@@ -177,7 +179,9 @@ fn what_is_late_is_excused_if_it_was_never_acknowledged_and_its_client_had_gone_
 fn a_refused_one_is_as_unknown_as_one_without_an_answer() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    [0, 2, 1].into_iter().for_each(|sequence| drop(ledger.observe(window, sequence, true, 7)));
+    for sequence in [0, 2, 1] {
+        ledger.observe(window, sequence, true, 7);
+    }
     ledger.close(window, 0, 3, Closing::Drained);
     let mut sent = Sent { count: 3, marks: vec![(0, 0)], turns: vec![0, 2], ..Sent::default() };
     let reordered = settle(&[&ledger], std::slice::from_ref(&sent), TERMS);
@@ -191,7 +195,7 @@ fn a_refused_one_is_as_unknown_as_one_without_an_answer() {
 #[test]
 fn what_overtook_is_found_however_far_behind_the_late_one_is() {
     let by = |arrivals: Vec<u32>| -> Vec<(u32, u32)> {
-        let settled = told(arrivals, &[0], &[]);
+        let settled = audited(arrivals, &[0], &[]);
         settled.examples.iter().map(|example| (example.sequence, example.by)).collect()
     };
     // Within the window, with and without the next one there.
