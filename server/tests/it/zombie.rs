@@ -197,7 +197,8 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
     let frozen = nodes.processes().first().expect("the first node");
     let (mut ann, mut bob) = (Member::enter(one).await, Member::enter(two).await);
     let mut listener = Client::in_room(two, "b").await;
-    let (mut leaves, mut stays) = (Client::connect(one).await, Client::connect(one).await);
+    let (mut leaves, mut closes) = (Client::connect(one).await, Client::connect(one).await);
+    let mut stays = Client::connect(one).await;
     for number in 1..=5 {
         publish(&mut leaves, number).await;
     }
@@ -208,9 +209,12 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
     let frozen_at = Instant::now();
     for number in 6_u64..=8 {
         leaves.send(json!({"publish": {"channel": "a", "data": number}})).await;
+        closes.send(json!({"publish": {"channel": "a", "data": 10 * number}})).await;
         stays.send(json!({"publish": {"channel": "b", "data": number}})).await;
     }
     drop(leaves);
+    // One hangs up; the other one says goodbye, and its socket stays open for the answer.
+    closes.socket.close(None).await.expect("an open connection");
     let mut elsewhere = Client::connect(two).await;
     for number in 9..=12 {
         publish(&mut elsewhere, number).await;
@@ -224,7 +228,10 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
         assert_eq!(reply["publish"], json!({}), "{reply}");
         assert_eq!(listener.publication().await, number);
     }
-    // Once the connection of who left is over, nothing of it can follow: two are left.
+    // The goodbye is answered, and nothing else.
+    let end = closes.receive().await;
+    assert!(!matches!(end, Received::Reply(_)), "{end:?}");
+    // Once the connections of who left are over, nothing of them can follow: two are left.
     within(async {
         while metric(one, "manifold_connections").await != 2.0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -238,6 +245,6 @@ async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left(
         let expected: Vec<u64> = (1..=5).chain(9..=13).collect();
         assert_eq!(member.seen, expected, "nothing comes behind what was sent after it");
     }
-    drop((ann, bob, listener, stays, elsewhere, fresh));
+    drop((ann, bob, listener, closes, stays, elsewhere, fresh));
     tokio::task::spawn_blocking(move || drop((nodes, environment))).await.expect("they end");
 }
