@@ -38,7 +38,8 @@ fn any_rate_of_loss_is_counted_exactly() {
 fn a_message_that_left_the_window_may_still_come() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    (1..1_000).for_each(|sequence| assert_ne!(ledger.observe(window, sequence, false, 0), Arrived::Duplicate));
+    (1..1_000)
+        .for_each(|sequence| assert_ne!(ledger.observe(window, sequence, false, 0), Arrived::Duplicate));
     assert_eq!(ledger.missing_so_far(), 1);
     assert_eq!(ledger.observe(window, 0, false, 0), Arrived::Reordered);
     assert_eq!(ledger.observe(window, 0, false, 0), Arrived::Duplicate);
@@ -63,7 +64,9 @@ fn what_was_sent_before_the_join_is_at_the_edge() {
 fn what_was_missed_is_owed_by_whoever_claims_to_have_recovered_it() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    let see = |ledger: &mut Ledger, sequence| assert_eq!(ledger.observe(window, sequence, false, 0), Arrived::First);
+    let see = |ledger: &mut Ledger, sequence| {
+        assert_eq!(ledger.observe(window, sequence, false, 0), Arrived::First)
+    };
     (0..10).filter(|sequence| *sequence != 3).for_each(|sequence| see(&mut ledger, sequence));
     // 10 to 19 were sent while it was away; 15 is forgotten, and so is 19, which would have come last.
     ledger.resume(window, 20, 0);
