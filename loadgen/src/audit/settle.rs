@@ -112,7 +112,8 @@ pub struct Settled {
     pub forgotten: u64,
     /// Of the reordered, those that came with a recovery.
     pub reordered_in_recoveries: u64,
-    /// The first of those that are reordered, then of those that are late and of unknown outcome; by thread.
+    /// The first of the messages that are reordered, then of those that are late and of unknown outcome: the first delivery
+    /// of each.
     pub examples: Vec<Example>,
 }
 
@@ -160,7 +161,9 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     }
     // An unacknowledged message that arrived was not owed: it is recovered, not delivered.
     let recovered = covered_unacked.saturating_sub(missing_unacked);
-    ledgers.iter().flat_map(|ledger| &ledger.overtaken).for_each(|(stream, note)| books.place(*stream, note));
+    let mut notes: Vec<&(u32, Note)> = ledgers.iter().flat_map(|ledger| &ledger.overtaken).collect();
+    notes.sort_by_key(|(_, note)| note.at_us);
+    notes.into_iter().for_each(|(stream, note)| books.place(*stream, note));
     let mut settled = books.finish();
     let audit = &mut settled.audit;
     audit.recovered = recovered;
@@ -213,7 +216,9 @@ impl Books<'_> {
             settled.reordered_in_recoveries += u64::from(recovering);
             &mut settled.examples
         };
-        if examples.len() < EXAMPLES_MAX {
+        // Its other members say nothing new.
+        let is_known = |one: &Example| (one.stream, one.sequence) == (stream, sequence);
+        if examples.len() < EXAMPLES_MAX && !examples.iter().any(is_known) {
             examples.push(example);
         }
     }

@@ -35,8 +35,8 @@ pub struct Measured {
     /// What came of members that were away and asked for what they had missed; absent where clients don't ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recoveries: Option<Recoveries>,
-    /// The first messages that came out of their place: up to 20 that are in `reordered`, then up to 20 that are in
-    /// `late_unknown`.
+    /// The first messages that came out of their place, each as it came to one member: up to 20 that are in `reordered`,
+    /// then up to 20 that are in `late_unknown`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overtaken: Vec<Overtaken>,
     /// The generator's own state.

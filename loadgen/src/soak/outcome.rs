@@ -70,7 +70,7 @@ pub struct Soaked {
     /// Those times, their shares, and how: seconds from the end of the warm-up.
     #[serde(default)]
     pub steps: Vec<ClientStep>,
-    /// The first messages that came out of their place.
+    /// The first messages that came out of their place, each as it came to one member.
     #[serde(default)]
     pub overtaken: Vec<Overtaken>,
     /// Every incarnation of every process, with what was seen of its memory and descriptors.
