@@ -175,7 +175,7 @@ impl Audit {
         self.expected == self.delivered + self.lost() + self.indeterminate
     }
 
-    /// Nothing lost, duplicated, reordered, leaked or damaged.
+    /// Nothing lost, duplicated, out of its place (excused or not), leaked or damaged.
     pub fn is_clean(&self) -> bool {
         self.conserved
             && self.closes()
