@@ -147,7 +147,7 @@ impl Kept {
     /// What was logged before `before_ms` (milliseconds since the Unix epoch) was delivered by every node before a position of
     /// some time later, if the log could be read all that time. If not, the time before which that is true.
     pub(super) fn trusted_before_ms(&self, before_ms: i64) -> i64 {
-        let Outage { from_us, to_us, lasts } = self.outage;
+        let Outage { from_us, to_us, lasts, .. } = self.outage;
         let margin_us = micros(CLOCKS_APART_MAX);
         let millis = |us: u64| i64::try_from(us / 1_000).unwrap_or(i64::MAX);
         let over = !lasts && before_ms > millis(to_us.saturating_add(margin_us));
