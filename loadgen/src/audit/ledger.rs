@@ -163,7 +163,14 @@ impl Ledger {
                 self.note(window, sequence, recovering, now_us);
             }
             Arrived::Duplicate => self.tally.duplicates += 1,
-            Arrived::Edge => return self.early(window, sequence),
+            Arrived::Edge => {
+                let arrived = self.early(window, sequence);
+                // It is not owed, and yet not to come behind what was sent after it.
+                if arrived == Arrived::Edge && self.windows[window as usize].has_any() {
+                    self.note(window, sequence, recovering, now_us);
+                }
+                return arrived;
+            }
         }
         arrived
     }
