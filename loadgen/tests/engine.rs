@@ -202,9 +202,24 @@ fn a_stall_shows_in_the_percentiles_of_the_messages_that_were_meant_to_be_sent_i
     assert!(p50 < Some(100_000), "two thirds of the run were undisturbed: p50 {p50:?} µs");
     assert!(latencies.ack.quantile_us(0.99) > Some(900_000));
     // The messages left when they were meant to: sending does not wait for the server.
-    assert!(latencies.send_lag.quantile_us(0.99) < Some(100_000), "{:?}", latencies.send_lag);
+    // Had it waited, a third of the lags would lie between nothing and a second; a busy machine makes some of them too.
+    assert!(latencies.send_lag.quantile_us(0.99) < Some(500_000), "{:?}", latencies.send_lag);
     assert_eq!(measured.load.sent, measured.load.scheduled);
     assert!(measured.audit.late > 0 && measured.audit.is_clean(), "{:#?}", measured.audit);
+}
+
+#[test]
+fn clients_leave_a_server_that_misses_its_pings_and_come_back() {
+    let stall = Misbehaviour::Stall { after: 700, lasting: Duration::from_secs(3) };
+    let overrides =
+        ["pings.patience_ms=500", "reconnect.min_ms=50", "reconnect.max_ms=200", "duration_s=5.0"];
+    let measured = run_against(Some(stall), &overrides);
+    let (audit, load) = (&measured.audit, &measured.load);
+    assert!(load.reconnects >= 60, "it promised a ping each second: {load:#?}");
+    assert_eq!((load.connections_failed, audit.lost_silent, audit.duplicates), (0, 0, 0), "{audit:#?}");
+    assert!(audit.unknown > 0, "{audit:#?}");
+    let patient = run_against(Some(stall), &["duration_s=5.0", "deadline_ms=500"]);
+    assert_eq!((patient.load.reconnects, patient.audit.unknown), (0, 0), "10 s is what SDKs wait");
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Runner {
             nodes: cell.nodes,
             namespace: namespace(),
             strategy_options: cell.entrant.options.clone(),
+            extra_args: cell.scenario.pings.server_arguments(),
             ..NodeSpec::default()
         };
         let nodes = Nodes::start(&spec, brokers.environment()).context("the nodes did not start")?;

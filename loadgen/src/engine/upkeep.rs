@@ -72,6 +72,21 @@ impl Worker<'_> {
         }
     }
 
+    /// A client is live for the first time, or again.
+    pub(super) fn live(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        connection.attempt = 0;
+        let is_new = !std::mem::replace(&mut connection.is_joined, true);
+        if !std::mem::replace(&mut connection.was_live, true) {
+            self.connecting -= 1;
+            self.shared.joined.fetch_add(1, Ordering::AcqRel);
+        }
+        self.send_waiting(local);
+        if is_new {
+            self.watch_silence(local);
+        }
+    }
+
     fn reconnect_in(&mut self, local: u32, wait_us: u64) {
         let at_us = self.shared.now_us() + wait_us;
         let generation = self.connections[local as usize].link.generation;
@@ -120,12 +135,27 @@ impl Worker<'_> {
                     self.lost(local, None, "not joined within 10 s");
                 }
                 What::SlowRead if current => self.read_slowly(local, now_us),
+                What::Silence if current => self.watch_silence(local),
                 What::Join if current => self.join(local),
                 What::Return => {
                     connection.client.away = false;
                     self.join(local);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Leaves a server that has been silent for too long, or looks again when it may have been.
+    pub(super) fn watch_silence(&mut self, local: u32) {
+        let now_us = self.shared.now_us();
+        let connection = &self.connections[local as usize];
+        match connection.client.patience_us(self.run_us(now_us)) {
+            None => {}
+            Some(0) => self.lost(local, None, "the server is silent: it has missed its pings"),
+            Some(left_us) => {
+                let generation = connection.link.generation;
+                self.timers.push(Timer::silence(now_us + left_us, local, generation));
             }
         }
     }

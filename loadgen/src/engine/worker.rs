@@ -4,7 +4,6 @@
 //! due: the kernel's timer for most of the wait, polling for the last stretch.
 
 use std::collections::BinaryHeap;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -12,6 +11,7 @@ use std::sync::mpsc::Sender;
 use rustix::event::Timespec;
 use rustix::event::epoll;
 
+use super::abandoned::Abandoned;
 use super::agenda::{Agenda, Timer};
 use super::alarm::Alarm;
 use super::books::{Books, Interval};
@@ -96,10 +96,9 @@ pub(super) struct Worker<'a> {
     pub(super) keys: Random,
     /// Who leaves its rooms for a while, and when.
     pub(super) churn: Random,
-    /// Sockets that nobody reads any more.
-    abandoned: Vec<TcpStream>,
+    abandoned: Abandoned,
     reports: Sender<Box<Interval>>,
-    connecting: u32,
+    pub(super) connecting: u32,
     connect_next: u32,
     /// The thread's times and the run's clock when the counted window began, then what it spent in it.
     window_began: Option<(ThreadTime, u64)>,
@@ -142,7 +141,7 @@ impl<'a> Worker<'a> {
             answers: Vec::new(),
             keys: Random::new(shared.seed, STREAMS.0 + thread as u64),
             churn: Random::new(shared.seed, STREAMS.1 + thread as u64),
-            abandoned: Vec::new(),
+            abandoned: Abandoned::default(),
             reports,
             connecting: 0,
             connect_next: 0,
@@ -344,6 +343,7 @@ impl<'a> Worker<'a> {
     }
 
     fn report(&mut self) {
+        self.abandoned.close_ended();
         let next = Interval { index: self.books.interval.index + 1, ..Interval::default() };
         self.books.interval.connections =
             self.connections.iter().filter(|one| one.client.is_live()).count() as u64;
@@ -374,21 +374,10 @@ impl<'a> Worker<'a> {
         lacking.holes.store(holes, Ordering::Release);
     }
 
-    /// A client is live for the first time, or again.
-    pub(super) fn live(&mut self, local: u32) {
-        let connection = &mut self.connections[local as usize];
-        connection.attempt = 0;
-        connection.is_joined = true;
-        if !std::mem::replace(&mut connection.was_live, true) {
-            self.connecting -= 1;
-            self.shared.joined.fetch_add(1, Ordering::AcqRel);
-        }
-        self.send_waiting(local);
-    }
-
     /// Leaves a client's socket open, unread and unanswered.
     pub(super) fn abandon(&mut self, local: u32) {
-        self.abandoned.extend(self.connections[local as usize].link.abandon(&self.epoll));
+        let socket = self.connections[local as usize].link.abandon(&self.epoll);
+        socket.into_iter().for_each(|socket| self.abandoned.leave(socket));
     }
 
     pub(super) fn watch(&mut self, local: u32) {

@@ -120,6 +120,9 @@ impl Client {
                 ReplyBody::Connect(connect) if id == self.connect_id => {
                     self.connected = true;
                     self.pongs = connect.pong;
+                    let patience_us = books.shared.scenario.pings.patience_ms * 1_000;
+                    let ping_us = u64::from(connect.ping) * 1_000_000;
+                    self.patience_us = (ping_us > 0).then_some(ping_us + patience_us);
                     effects.confirmed = true;
                 }
                 ReplyBody::Subscribe(result) => self.joined(id, &result, now_us, books, effects),
