@@ -1,6 +1,6 @@
 //! The soak as a page: `SOAK.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::outcome::{Soak, Soaked, rule};
 use super::watch::Life;
@@ -37,14 +37,29 @@ pub fn page(soak: &Soak) -> String {
         )),
         Block::Table(audit(soak)),
         Block::Table(memory(soak)),
-        Block::Text(format!("Flat means: {}.", rule())),
+        Block::Text(format!("Flat means: {}.{}", rule(), full_early(soak))),
     ];
     for soaked in soak.strategies.iter().filter(|soaked| !soaked.passed()) {
         blocks.push(Block::heading(2, &soaked.label, &format!("Against {}", soaked.label)));
         blocks.push(Block::List(soaked.problems.clone()));
     }
     blocks.push(Block::Table(troubles(soak)));
+    blocks.push(Block::Table(accounts(soak)));
     markdown("Soak", &blocks)
+}
+
+/// What nodes were told so that they are grown up early.
+fn full_early(soak: &Soak) -> String {
+    let told = soak.strategies.iter().filter(|soaked| !soaked.options.is_empty());
+    let told: Vec<String> =
+        told.map(|soaked| format!("{} with `{}`", soaked.label, soaked.options.join(" "))).collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!(
+        " For that nodes remember fewer message ids than by default, as many as come within the first third: {} were started.",
+        told.join(", ")
+    )
 }
 
 fn servers(soak: &Soak) -> String {
@@ -176,6 +191,37 @@ fn troubles(soak: &Soak) -> Table {
     Table {
         caption: "What went wrong on purpose. *Not sent*: publishes whose client had no connection when they fell due, and got none in time.".to_owned(),
         head: ["Strategy", "Faults", "Waves of clients", "Reconnects", "Not sent", "Which"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+/// What the nodes say of themselves, all incarnations together.
+fn accounts(soak: &Soak) -> Table {
+    let rows = soak.strategies.iter().map(|soaked| {
+        let (mut recoveries, mut losses) = (BTreeMap::new(), BTreeMap::new());
+        for account in soaked.lives.iter().filter_map(|life| life.account.as_ref()) {
+            for (sums, kinds) in [(&mut recoveries, &account.recoveries), (&mut losses, &account.losses)] {
+                kinds.iter().for_each(|(kind, times)| *sums.entry(kind.as_str()).or_insert(0_u64) += times);
+            }
+        }
+        let said = |sums: BTreeMap<&str, u64>| {
+            let kinds = sums.into_iter().filter(|(_, times)| *times > 0);
+            kinds
+                .map(|(kind, times)| format!("{} ×{}", kind.replace('_', " "), count(times)))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        vec![
+            Entry::text(&*soaked.label).toned(Tone::Strong),
+            Entry::text(said(recoveries)),
+            Entry::text(said(losses)),
+        ]
+    });
+    Table {
+        caption: "What the nodes say of themselves: how they answered those that came back, and what was lost on the way to them. The last seconds of a node that was \
+                  killed are missing."
+            .to_owned(),
+        head: ["Strategy", "Recoveries", "Losses"].map(str::to_owned).to_vec(),
         rows: rows.collect(),
     }
 }
