@@ -20,6 +20,7 @@ mod arguments;
 mod baseline;
 mod claims;
 mod compare;
+mod contest;
 mod interrupt;
 mod output;
 mod readme;

@@ -126,14 +126,21 @@ fn scenario(arguments: &RunArguments) -> Result<Scenario> {
     Ok(Scenario::load(&arguments.scenario, &overrides)?)
 }
 
-/// This command line, for records.
+/// This command line, for records: what repeats it anywhere. Where things lie on this machine says nothing.
 pub(super) fn command_line() -> String {
-    let words = std::env::args().enumerate().map(|(index, word)| match index {
-        0 => Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned()),
-        _ if word.is_empty() || word.contains([' ', '\'', '"', '$', '*', '&', ';']) => {
+    repeatable(std::env::args())
+}
+
+fn repeatable(words: impl Iterator<Item = String>) -> String {
+    let words = words.enumerate().map(|(index, word)| match Path::new(&word).file_name() {
+        Some(name) if index == 0 || word.starts_with('/') => name.to_string_lossy().into_owned(),
+        _ => word,
+    });
+    let words = words.map(|word| match () {
+        () if word.is_empty() || word.contains([' ', '\'', '"', '$', '*', '&', ';']) => {
             format!("'{}'", word.replace('\'', "'\\''"))
         }
-        _ => word,
+        () => word,
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -151,4 +158,16 @@ pub(super) fn null_server(arguments: &NullArguments) -> Result<Outcome> {
     eprintln!("try: loadgen run small-rooms --url {}", server.url());
     server.wait(|| stop.load(Ordering::Relaxed))?;
     Ok(Outcome::Pass)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_repeats_something_names_no_place_on_this_machine() {
+        let words = ["/opt/x/loadgen", "soak", "--seed", "5", "-o", "/var/x/trial", "-o", "results/y", "a b"];
+        let said = repeatable(words.map(str::to_owned).into_iter());
+        assert_eq!(said, "loadgen soak --seed 5 -o trial -o results/y 'a b'");
+    }
 }

@@ -1,16 +1,15 @@
 //! `soak`: strategies under random faults for a long time, side by side.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
-use manifold_compose::{STRATEGIES, chat_server_binary};
+use anyhow::{Context, Result};
 
 use super::arguments::SoakArguments;
+use super::contest::{entrants, new_folder, server};
 use super::{Outcome, interrupt, run::command_line};
-use crate::campaign::{Entrant, Show, now_rfc3339, write_whole};
+use crate::campaign::{Show, now_rfc3339, write_whole};
 use crate::engine::RunError;
 use crate::probe::{hardware, tool};
 use crate::record::{Live, Phase};
@@ -18,20 +17,17 @@ use crate::soak::{Bath, SOAK_VERSION, Soak, Soaked, page, scenario};
 
 /// Seconds of a soak between two lines about one strategy.
 const SAY_EVERY_S: f64 = 30.0;
-/// All strategies but counter-examples.
-const ALL: &str = "all";
 
 pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
-    let binary = chat_server_binary(arguments.server.as_deref())?;
-    let binary = fs::canonicalize(&binary).with_context(|| format!("cannot find {}", binary.display()))?;
+    let binary = server(arguments.server.as_deref())?;
     let show = arguments.show.show();
     let cancel = interrupt::watch()?;
-    let entrants = entrants(&arguments.strategy)?;
+    // A counter-example would show its mistake and nothing else.
+    let entrants = entrants(&arguments.strategy, false)?;
+    // Of what runs, not of what lies in the checkout by the time that it ends.
+    let tool = tool();
     let started_at = now_rfc3339();
-    let folder = arguments.output.clone().unwrap_or_else(|| {
-        let time: String = started_at.chars().filter(char::is_ascii_alphanumeric).collect();
-        Path::new("results").join(format!("soak-{time}"))
-    });
+    let folder = arguments.output.clone().unwrap_or_else(|| new_folder("soak", &started_at));
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let baths = entrants
         .into_iter()
@@ -58,7 +54,7 @@ pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
         seed: arguments.seed,
         minutes: arguments.minutes,
         hardware: hardware(),
-        tool: tool(),
+        tool,
         strategies,
     };
     write_whole(&folder.join("soak.json"), &serde_json::to_vec_pretty(&soak)?)?;
@@ -130,45 +126,5 @@ fn say(show: Show, text: &str) {
         Show::Quiet => {}
         Show::Json => outln!("{}", serde_json::json!({ "event": "soak", "message": text })),
         Show::Line | Show::Log => eprintln!("{text}"),
-    }
-}
-
-fn entrants(given: &[String]) -> Result<Vec<Entrant>> {
-    let entrant = |strategy: &str| Entrant { strategy: strategy.to_owned(), options: Vec::new() };
-    if given.is_empty() || given.iter().any(|one| one == ALL) {
-        let all = STRATEGIES.iter().map(|known| entrant(known.name));
-        return Ok(all.filter(|one| !one.is_counter_example()).collect());
-    }
-    given
-        .iter()
-        .map(|text| {
-            let mut words = text.split_whitespace().map(str::to_owned);
-            let strategy = words.next().context("an empty --strategy")?;
-            let entrant = Entrant { strategy, options: words.collect() };
-            let known = STRATEGIES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-            ensure!(
-                entrant.brokers().is_some(),
-                "no strategy `{}`; there are {known} and {ALL}",
-                entrant.strategy
-            );
-            Ok(entrant)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_are_all_that_people_would_choose() {
-        let names = |given: &[&str]| -> Vec<String> {
-            let given: Vec<String> = given.iter().map(|one| (*one).to_owned()).collect();
-            entrants(&given).unwrap().into_iter().map(|one| one.label()).collect()
-        };
-        assert_eq!(names(&[]).len(), 5);
-        assert_eq!(names(&["all"]), names(&[]));
-        assert_eq!(names(&["kafka-keyed consume=demand"]), ["kafka-keyed consume=demand"]);
-        assert!(entrants(&["nothing".to_owned()]).is_err());
     }
 }
