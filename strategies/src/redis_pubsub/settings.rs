@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// How long a publish waits for its acknowledgement, an outage included, before it fails; 100 to 60,000 ms.
-    /// Default 5,000: longer than a Sentinel failover.
+    /// Default 5,000: longer than a Sentinel failover. While the server is silent, and not down, publishes wait for one and a half
+    /// times `response_timeout_ms` only.
     pub publish_timeout_ms: u64,
     /// Publishes not yet acknowledged that the node holds at most; 1 to 1,000,000. Default 16,384.
     pub queue_messages_max: usize,
