@@ -50,8 +50,6 @@ pub(super) struct RoomHistory {
     pub(super) standstill: Arc<Standstill>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) join_timeout: Duration,
-    /// The cluster has one broker, so all times are of one clock.
-    pub(super) one_clock: bool,
 }
 
 /// The copy that this node reads, and where it ended when this node was asked: all before was delivered.
@@ -245,7 +243,7 @@ impl RoomHistory {
         let (Some(own), Some(old)) = (own, self.copies.find(shown, since.epoch)) else { return Ok(None) };
         let Some(full) = shown.full_copy(&old, &own) else { return Ok(None) };
         let slack_ms = ms(shown.publish_timeout + CLOCK_SLACK);
-        let skew_ms = if self.one_clock { 0 } else { ms(CLOCK_SLACK) };
+        let skew_ms = if self.log.is_of_one_clock().await? { 0 } else { ms(CLOCK_SLACK) };
         let now_ms = shown.appended_ms;
         let Some(rules) = Rules::of(now_ms, slack_ms, skew_ms, &old, &own) else { return Ok(None) };
         let kept = self.incarnations.kept().await?;
