@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -72,6 +73,10 @@ impl ClientProperties {
         for (key, value) in &self.0 {
             if let Some(text) = text_of(value) {
                 config.set(key, text);
+            }
+            if key == "debug" {
+                // librdkafka would drop the lines that were asked for.
+                config.set_log_level(RDKafkaLogLevel::Debug);
             }
         }
     }

@@ -71,7 +71,7 @@ fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
             (ErrorKind::Broker, true, "the broker cannot write its log: is its disk full?")
         }
         Code::Fatal => {
-            (ErrorKind::Broker, false, "the producer lost its identity for good: restart this node")
+            (ErrorKind::Broker, true, "the producer lost its identity and is replaced; outcome unknown")
         }
         Code::PurgeQueue | Code::PurgeInflight => {
             (ErrorKind::Closed, false, "the node shut down before the broker answered; outcome unknown")
