@@ -102,6 +102,11 @@ impl Node {
         self.inbox.all().iter().filter(|event| matches!(event, Event::Gap { .. })).count()
     }
 
+    /// How often numbering began anew.
+    pub(crate) fn epochs(&self) -> usize {
+        self.inbox.all().iter().filter(|event| matches!(event, Event::Renumbered { .. })).count()
+    }
+
     pub(crate) fn reconnects(&self) -> usize {
         self.inbox.all().iter().filter(|event| **event == Event::Reconnected).count()
     }
