@@ -52,12 +52,12 @@ pub fn page(soak: &Soak) -> String {
 fn full_early(soak: &Soak) -> String {
     let told = soak.strategies.iter().filter(|soaked| !soaked.options.is_empty());
     let told: Vec<String> =
-        told.map(|soaked| format!("{} with `{}`", soaked.label, soaked.options.join(" "))).collect();
+        told.map(|soaked| format!("those of {} with `{}`", soaked.label, soaked.options.join(" "))).collect();
     if told.is_empty() {
         return String::new();
     }
     format!(
-        " For that nodes remember fewer message ids than by default, as many as come within the first third: {} were started.",
+        " Nodes are grown up by then because they remember fewer message ids than by default, as many as come within half of the first third: they were started, {}.",
         told.join(", ")
     )
 }
@@ -230,25 +230,51 @@ fn accounts(soak: &Soak) -> Table {
 mod tests {
     use super::super::outcome::{SOAK_VERSION, Soaked};
     use super::*;
+    use crate::probe::Account;
     use crate::report::sample::Sample;
 
-    #[test]
-    fn a_failing_soak_says_what_and_with_which_seed() {
+    fn soak(strategy: Soaked) -> Soak {
         let record = Sample::new("hybrid", "small-rooms", 1, 0.3).record();
-        let soak = Soak {
+        Soak {
             soak_version: SOAK_VERSION,
-            started_at: record.started_at.clone(),
+            started_at: record.started_at,
             command: "loadgen soak --seed 77".into(),
             seed: 77,
             minutes: 20.0,
-            hardware: record.setting.hardware.clone(),
-            tool: record.setting.tool.clone(),
-            strategies: vec![Soaked::failed("hybrid".into(), "node n1 is gone".into(), vec![])],
-        };
+            hardware: record.setting.hardware,
+            tool: record.setting.tool,
+            strategies: vec![strategy],
+        }
+    }
+
+    #[test]
+    fn a_failing_soak_says_what_and_with_which_seed() {
+        let soak = soak(Soaked::failed("hybrid".into(), "node n1 is gone".into(), vec![]));
         let text = page(&soak);
         assert!(text.contains("**Failed.**") && text.contains("node n1 is gone"), "{text}");
+        assert!(!text.contains("grown up by then"), "{text}");
         assert!(text.contains("the seed is 77") && text.contains("| **hybrid** | **failed** |"), "{text}");
         let json = serde_json::to_string(&soak).unwrap();
         assert_eq!(serde_json::from_str::<Soak>(&json).unwrap(), soak);
+    }
+
+    #[test]
+    fn what_nodes_were_told_and_what_they_say_is_on_the_page() {
+        let life = |times| Life {
+            name: "n1".to_owned(),
+            pid: 1,
+            looks: Vec::new(),
+            memory: None,
+            files: None,
+            rest: None,
+            account: Some(Account {
+                recoveries: [("no_log".to_owned(), times)].into(),
+                ..Account::default()
+            }),
+        };
+        let mut soaked = Soaked::failed("hybrid".into(), "x".into(), vec![life(3), life(4)]);
+        soaked.options = vec!["ids=8192".to_owned()];
+        let text = page(&soak(soaked));
+        assert!(text.contains("those of hybrid with `ids=8192`") && text.contains("no log ×7"), "{text}");
     }
 }
