@@ -24,6 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
 const IN_FLIGHT_MAX: usize = 4096;
+/// How many times the pause after an outage members may take besides to come back.
+const COMEBACKS_MAX: u32 = 4;
 /// Publishes taken from the queue in one go.
 const BATCH_MAX: usize = 512;
 
@@ -252,7 +254,12 @@ impl Publisher {
             loop {
                 // The sender lives as long as the lane, which this task holds.
                 let _ = listening.wait_for(|listening| *listening).await;
-                sleep(shared.settings.resume_delay()).await;
+                let delay = shared.settings.resume_delay();
+                sleep(delay).await;
+                if !shared.fail_fast {
+                    // Members who were told of the outage are coming back: what waits to be published is for them, too.
+                    shared.readers.rest(COMEBACKS_MAX * delay).await;
+                }
                 if *listening.borrow() {
                     break session;
                 }
