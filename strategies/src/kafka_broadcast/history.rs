@@ -31,7 +31,7 @@ use crate::clients::kafka::Incarnations;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 use crate::kafka_history::log::{Bounds, Found, Keep, Log, Wanted};
-use crate::kafka_history::page::LOOK_BACK_RECORDS;
+use crate::kafka_history::page::Place;
 
 /// Messages that a copy may have of a room beyond those that another one has too, and those that are asked for.
 pub(super) const EXTRA_MESSAGES: usize = 1_000;
@@ -224,9 +224,9 @@ impl RoomHistory {
         if from < start || from > to || to - from > records_max {
             return Ok(None);
         }
-        let look = (from - LOOK_BACK_RECORDS).max(start).max(to - records_max);
-        let (partition, keep) = (standing.partition, Keep::First(limit));
-        let found = self.log.read(Wanted { room: room.clone(), partition, look, from, to, keep }).await?;
+        let (partition, reach) = (standing.partition, start.max(to - records_max));
+        let place = Place { room: room.clone(), partition, reach, end: to };
+        let found = place.since(&self.log, from, limit).await?;
         Ok(found.filter(|found| !found.more))
     }
 

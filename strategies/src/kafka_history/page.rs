@@ -7,9 +7,13 @@ use crate::backplane::RoomId;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 
-/// Records before the place from which is read that are looked at for first copies of what comes after: a publisher's retry
-/// comes some seconds after its first attempt.
+/// Records before the place from which is read that are looked at in any case for first copies of what comes after.
 pub(crate) const LOOK_BACK_RECORDS: i64 = 10_000;
+/// What is found is looked at for first copies so long before it, in ms: a message may be written half a minute after its publisher
+/// was told that the outcome is unknown, and the publisher's retry is as late.
+const RETRIED_WITHIN_MS: i64 = 60_000;
+/// Times that are asked for are multiples of this, so that many who come back at once share an answer.
+const ASKED_MS: i64 = 10_000;
 /// Records that are read first when the newest messages of a room are asked for; ten times as many at each further attempt.
 const NEWEST_RECORDS: i64 = 1_000;
 
@@ -23,6 +27,26 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The messages from offset `from` on, none of which is a repetition of one before it, as far as the bounds of a read allow to
+    /// look back. `None` where they do not allow to read them at all.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses.
+    pub(crate) async fn since(&self, log: &Arc<Log>, from: i64, limit: usize) -> Result<Option<Found>> {
+        let look = (from - LOOK_BACK_RECORDS).max(self.reach);
+        let read = |look| log.read(self.wanted(look, from, self.end, Keep::First(limit)));
+        let Some(found) = read(look).await? else { return Ok(None) };
+        let Some(first) = found.messages.front().filter(|_| look > self.reach) else {
+            return Ok(Some(found));
+        };
+        let since_ms = (first.appended_ms - RETRIED_WITHIN_MS).div_euclid(ASKED_MS) * ASKED_MS;
+        let earlier = log.at_time(self.partition, since_ms).await?.max(self.reach);
+        if earlier >= look {
+            return Ok(Some(found));
+        }
+        Ok(read(earlier).await?.or(Some(found)))
+    }
+
     /// The first messages from offset `next` on, or from the oldest.
     ///
     /// # Errors

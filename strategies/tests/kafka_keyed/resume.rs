@@ -154,6 +154,27 @@ async fn a_repeated_message_is_not_missed_twice() {
     fresh.shutdown().await;
 }
 
+/// Also where thousands of other rooms' messages lie between the two copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_repeated_far_behind_is_not_missed_twice() {
+    let broker = shared_broker();
+    let (kafka, namespace) = (broker.kafka().expect("an address"), namespace());
+    let node = Node::connect(kafka, &namespace, "node", LOG_ONLY).await;
+    node.join("room").await;
+    let mut message = envelope("room", "once");
+    message.id = MessageId(7);
+    node.backplane.publish(message.clone()).await.expect("an acknowledgement");
+    publish_all(&node, (0..11_000).map(|_| ("another room".to_owned(), "x".to_owned()))).await;
+    let since = node.publish("room", "seen").await;
+    node.backplane.publish(message).await.expect("an acknowledgement");
+    node.publish("room", "after").await;
+    let fresh = Node::connect(kafka, &namespace, "fresh", LOG_ONLY).await;
+    fresh.join("room").await;
+    assert_eq!(missed(&fresh, "room", since).await, Some(vec!["after".to_owned()]));
+    node.shutdown().await;
+    fresh.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_removed_is_not_claimed() {
     let broker = shared_broker();
