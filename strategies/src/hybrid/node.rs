@@ -68,7 +68,7 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
     let paths = Paths::new(merge, kept, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
     let paths = Arc::new(paths);
-    let consumer = Consumer::start(log.cluster.connection(), &settings.consumer(), Tail(Arc::clone(&paths)))?;
+    let consumer = Consumer::start(&log.cluster, &settings.consumer(), Tail(Arc::clone(&paths)))?;
     let (reading, topic) = (consumer.clone(), log.topic.clone());
     log.cluster.run(move |_| reading.assign_blocking(&topic, &ends)).await?;
     let live = Live::start(Setup {

@@ -272,7 +272,7 @@ async fn read_all(
     topics: &Topics,
     reader: Reader,
 ) -> Result<(Consumer, Mode)> {
-    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let consumer = Consumer::start(cluster, &settings.consumer(), reader)?;
     let (reading, rooms, topic) = (consumer.clone(), Arc::clone(rooms), topics.rooms.clone());
     cluster
         .run(move |cluster| {
@@ -293,7 +293,7 @@ async fn read_on_demand(
     bell: Bell,
     heard: &Heard,
 ) -> Result<(Consumer, Mode)> {
-    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let consumer = Consumer::start(cluster, &settings.consumer(), reader)?;
     let (reading, of_rooms) = (consumer.clone(), topics.rooms.clone());
     let bell = cluster.run(move |cluster| {
         // Asked before the first fetch is held, so that the answers come at once.
@@ -339,12 +339,8 @@ async fn read_in_group(
     let patience = timeouts.session_timeout + GROUP_PATIENCE;
     let mut consuming = settings.consumer();
     consuming.group = Some(timeouts);
-    let consumer = Consumer::start_in_group(
-        cluster.connection(),
-        &consuming,
-        Arc::<Membership>::clone(&membership),
-        reader,
-    )?;
+    let consumer =
+        Consumer::start_in_group(cluster, &consuming, Arc::<Membership>::clone(&membership), reader)?;
     let (reading, topic) = (consumer.clone(), topics.rooms.clone());
     cluster.run(move |_| reading.refresh_blocking(&topic, LOOK_TIMEOUT)).await?;
     consumer.subscribe(&topics.rooms)?;

@@ -270,7 +270,7 @@ impl Work {
         };
         let read: Vec<ReadTo> = partitions.iter().map(read_to).collect();
         let resumes = self.cluster.resume_blocking(&self.topic, &read)?;
-        tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
+        tracing::warn!(partitions = partitions.len(), "reading anew where the log goes on");
         let mark = self.runtime.block_on(self.incarnations.refreshed())?;
         let starts = self.cluster.starts_blocking(&self.topic, &partitions)?;
         self.rename_others(&resumes, mark)?;

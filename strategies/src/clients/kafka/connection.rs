@@ -332,6 +332,29 @@ impl Connection {
 }
 
 #[cfg(test)]
+impl Connection {
+    /// A connection to these addresses with default properties.
+    pub(super) fn to(kafka: &str) -> Self {
+        struct Nowhere;
+        impl crate::Entrance for Nowhere {
+            fn deliver(&self, batch: &mut Vec<crate::Event>) {
+                batch.clear();
+            }
+        }
+        let start = Start {
+            node: "n".into(),
+            namespace: "n".into(),
+            kafka: Some(kafka.into()),
+            redis: None,
+            settings: toml::Table::new(),
+            connect_retry: None,
+            entrance: std::sync::Arc::new(Nowhere),
+        };
+        Self::new(&start, ClientProperties::default()).expect("an address")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

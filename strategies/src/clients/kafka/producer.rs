@@ -259,30 +259,14 @@ fn client<A: AckSink, P: Partitioner + Send + Sync + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::kafka::ClientProperties;
     use rdkafka::mocking::MockCluster;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
     use std::time::Instant;
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    fn producer(kafka: String) -> Producer<oneshot::Sender<Result<Written>>> {
-        struct Nowhere;
-        impl crate::Entrance for Nowhere {
-            fn deliver(&self, batch: &mut Vec<crate::Event>) {
-                batch.clear();
-            }
-        }
-        let start = crate::Start {
-            node: "n".into(),
-            namespace: "n".into(),
-            kafka: Some(kafka),
-            redis: None,
-            settings: toml::Table::new(),
-            connect_retry: None,
-            entrance: Arc::new(Nowhere),
-        };
-        let connection = Connection::new(&start, ClientProperties::default()).expect("an address");
+    fn producer(kafka: &str) -> Producer<oneshot::Sender<Result<Written>>> {
+        let connection = Connection::to(kafka);
         Producer::new(&connection, &ProducerSettings::default(), None).expect("a producer")
     }
 
@@ -296,7 +280,7 @@ mod tests {
     fn a_client_that_lost_its_identity_is_replaced() {
         let broker = MockCluster::new(1).expect("a broker");
         broker.create_topic("t", 1, 1).expect("a topic");
-        let producer = producer(broker.bootstrap_servers());
+        let producer = producer(&broker.bootstrap_servers());
         send(&producer).expect("written");
         let confused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         broker.request_errors(RDKafkaApiKey::Produce, &[confused]);
