@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::copies::{Copies, OneCopy, Shown};
-use super::cross::{Parts, Rules};
+use super::cross::{Doubt, Parts, Rules};
 use super::places::Places;
 use super::reader::Standstill;
 use super::reading::CLOCK_SLACK;
@@ -71,7 +71,7 @@ impl Standing {
 /// What can be said to a member that comes from another copy.
 enum Crossed {
     Missed(Vec<Envelope>),
-    /// What it has already may still come to the copy that this node reads.
+    /// A message may still come to one of the copies, and decides.
     Early,
 }
 
@@ -277,7 +277,11 @@ impl RoomHistory {
         if rules.is_early(&parts) {
             return Ok(Some(Crossed::Early));
         }
-        Ok(rules.merge(parts).filter(|missed| missed.len() <= limit).map(Crossed::Missed))
+        Ok(match rules.merge(parts) {
+            Ok(missed) => (missed.len() <= limit).then_some(Crossed::Missed(missed)),
+            Err(Doubt::Early) => Some(Crossed::Early),
+            Err(Doubt::Lasting) => None,
+        })
     }
 
     /// The room's messages in the old copy from the member's place on, and the ids of those before it since `look_ms`.
