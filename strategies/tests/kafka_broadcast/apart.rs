@@ -103,7 +103,7 @@ async fn missed_in_the_end(node: &Node, since: Position) -> Vec<u64> {
 #[test]
 fn what_failed_in_one_copy_is_never_shown_behind_what_its_sender_published_later() {
     // The shorter the writes, the sooner what lacks in a copy is known to lack for good. The test writes by itself.
-    const SETTINGS: &str = "publish_timeout_ms = 500";
+    const SETTINGS: &str = "publish_timeout_ms = 2500";
     let environment = shared();
     let (kafka, namespace) = (address(&environment), namespace());
     run(async move {
