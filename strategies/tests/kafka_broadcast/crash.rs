@@ -47,7 +47,8 @@ fn a_crashed_node_is_expelled_and_nobody_else_notices() {
         }
         let pause = survivor.inbox.longest_pause().max(witness.inbox.longest_pause());
         println!("longest pause that the room saw around the crash: {pause:?}");
-        assert!(pause < Duration::from_secs(1), "survivors read their own partitions and do not wait");
+        // Whoever waited for the dead would wait for most of its lease of 4 s; a slow machine pauses by itself.
+        assert!(pause < Duration::from_secs(3), "survivors read their own partitions and do not wait");
         survivor.shutdown().await;
         witness.shutdown().await;
         joins.shutdown().await;

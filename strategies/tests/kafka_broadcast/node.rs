@@ -139,8 +139,15 @@ pub(crate) fn start(kafka: &str, namespace: &str, name: &str, settings: &str) ->
 impl Node {
     /// Starts a node that is in the room.
     pub(crate) async fn start(kafka: &str, namespace: &str, name: &str, settings: &str) -> Self {
-        let (start, inbox) = start(kafka, namespace, name, settings);
-        let backplane = Arc::new(KafkaBroadcast::connect(start).await.expect("the node connects"));
+        let deadline = Instant::now() + DEADLINE;
+        let (backplane, inbox) = loop {
+            let (start, inbox) = start(kafka, namespace, name, settings);
+            match KafkaBroadcast::connect(start).await {
+                Ok(backplane) => break (Arc::new(backplane), inbox),
+                // A slow machine's broker may need longer than one attempt lasts.
+                Err(error) => assert!(error.is_temporary() && Instant::now() < deadline, "{name}: {error}"),
+            }
+        };
         backplane.join(&RoomId::new(ROOM)).await.expect("the room is joined");
         Self { backplane, inbox }
     }

@@ -187,7 +187,8 @@ fn a_node_that_was_stopped_and_expelled_comes_back_and_missed_nothing() {
             .and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
         assert!(messages.is_some_and(|messages| messages >= 300), "{repaired}");
         assert!(child.wait().expect("the child ends").success());
-        assert!(publisher.inbox.longest_pause() < Duration::from_secs(1));
+        // Whoever waited for the stopped node would wait for most of its lease of 4 s.
+        assert!(publisher.inbox.longest_pause() < Duration::from_secs(3));
         publisher.shutdown().await;
     });
 }
