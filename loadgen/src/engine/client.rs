@@ -168,16 +168,16 @@ impl Client {
         }
     }
 
-    /// Leaves all rooms, on purpose.
-    pub(super) fn leave(&mut self, books: &mut Books<'_>, now_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
+    /// Leaves all rooms, on purpose; its server had the chance to deliver until `spoke_us`.
+    pub(super) fn leave(&mut self, books: &mut Books<'_>, spoke_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
         self.away = true;
-        let Self { memberships, next_id, slow, heard_us, .. } = self;
+        let Self { memberships, next_id, slow, .. } = self;
         if !memberships.iter().any(|one| one.standing == Standing::In) {
             return;
         }
         wire::append_frame(out, key, |out| {
             for membership in memberships.iter_mut().filter(|one| one.standing == Standing::In) {
-                membership.start_to_leave(*slow, now_us, *heard_us, books);
+                membership.start_to_leave(*slow, spoke_us, books);
                 membership.id = *next_id;
                 *next_id = next_id.wrapping_add(1).max(1);
                 separate(out);

@@ -16,6 +16,7 @@ mod receive;
 mod recorder;
 mod shared;
 mod upkeep;
+mod voices;
 mod wire;
 mod worker;
 

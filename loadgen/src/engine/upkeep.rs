@@ -45,7 +45,8 @@ impl Worker<'_> {
             self.books.ledger.tally_mut().gaps += 1;
             self.books.interval.gaps += 1;
         }
-        let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: run_us } };
+        let spoke_us = self.voices.spoke_until(self.connections[local as usize].link.node, run_us);
+        let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: spoke_us } };
         let mut chance = self.chance(local);
         let wait_us = if again { self.backoff_us(local, &mut chance) } else { 0 };
         let nodes = self.shared.node_count();
@@ -245,7 +246,8 @@ impl Worker<'_> {
         let grown = nodes > self.shared.nodes_at_start;
         let connection = &mut self.connections[local as usize];
         connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
-        connection.client.lost(Closing::Cut { at_us: run_us }, run_us, &mut self.books);
+        let spoke_us = self.voices.spoke_until(connection.link.node, run_us);
+        connection.client.lost(Closing::Cut { at_us: spoke_us }, run_us, &mut self.books);
         connection.link.close(Stage::Down);
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.link.node = if grown { nodes - 1 } else { connection.link.node + 1 };
@@ -271,7 +273,8 @@ impl Worker<'_> {
             if !connection.client.is_live() || connection.client.away {
                 continue;
             }
-            connection.client.leave(&mut self.books, run_us, &mut connection.link.out, key);
+            let spoke_us = self.voices.spoke_until(connection.link.node, run_us);
+            connection.client.leave(&mut self.books, spoke_us, &mut connection.link.out, key);
             let generation = connection.link.generation;
             self.touch(local);
             let at_us = self.shared.now_us() + super::plan::seconds_us(churn.away_s);

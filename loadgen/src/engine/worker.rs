@@ -19,6 +19,7 @@ use super::client::Client;
 use super::link::Link;
 use super::process::{Occupied, ThreadTime};
 use super::shared::Shared;
+use super::voices::Voices;
 use super::{RunError, system};
 use crate::audit::Ledger;
 use crate::latency::{Activity, Lull};
@@ -83,6 +84,7 @@ pub(super) struct Worker<'a> {
     alarm_us: u64,
     pub(super) connections: Vec<Connection>,
     pub(super) books: Books<'a>,
+    pub(super) voices: Voices,
     pub(super) agenda: Agenda,
     pub(super) timers: BinaryHeap<Timer>,
     /// Connections with something to flush.
@@ -133,6 +135,7 @@ impl<'a> Worker<'a> {
             epoll,
             connections,
             books,
+            voices: Voices::default(),
             agenda: Agenda::new(shared, thread),
             timers: BinaryHeap::new(),
             touched: Vec::new(),
@@ -226,7 +229,9 @@ impl<'a> Worker<'a> {
     /// Starts to connect a client.
     pub(super) fn connect(&mut self, local: u32, now_us: u64) {
         let client = self.client_of(local);
+        let nodes = self.shared.node_count();
         let connection = &mut self.connections[local as usize];
+        connection.link.node %= nodes;
         let node = self.shared.node(connection.link.node);
         match connection.link.connect(&node, client, &self.epoll, local) {
             Ok(()) => {
