@@ -115,7 +115,8 @@ impl Consumer {
     /// [`ErrorKind::Config`] when librdkafka refuses a property or the thread cannot start.
     pub fn start(cluster: &Cluster, settings: &ConsumerSettings, sink: impl RecordSink) -> Result<Self> {
         let started = Self::start_with(cluster, settings, None, sink)?;
-        tokio::spawn(progress::mind(Arc::downgrade(&started.handle.shared), cluster.clone()));
+        let consumer = Arc::downgrade(&started.handle.shared);
+        tokio::spawn(progress::mind(consumer, cluster.clone(), settings.fetch_wait));
         Ok(started)
     }
 

@@ -1,15 +1,16 @@
 //! Noticing that a consumer reads a partition no more although its log goes on.
 //!
-//! librdkafka fetches, backs off and validates epochs on its own, and says nothing when it gets stuck at that: a node whose
-//! broker was fenced, unfenced and slow at once was seen to read nothing more for as long as it lived, its connections up and
-//! its statistics in order. Only the log's end tells. So it is compared with what was read, every few seconds; where reading
-//! stands still behind it, the sink is told as if the log did not hold the offset, and has the partition assigned anew.
+//! librdkafka fetches, backs off and validates epochs on its own, and says nothing when it gets stuck at that: it can stay so
+//! for as long as it lives, its connections up and its statistics in order. Only the log's end tells. So it is compared with
+//! what was read, every few seconds; where reading stands still behind it, the sink is told as if the log did not hold the
+//! offset, and has the partition assigned anew.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -21,8 +22,12 @@ use crate::error::Result;
 
 /// Time between two looks. Each asks every leader of partitions that are read for their ends, once per topic.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long reading may stand still behind the end of the log. Longer than librdkafka's own pauses between attempts.
+/// How long reading may stand still behind the end of the log, beside the time for which a broker may hold a fetch. Longer than
+/// librdkafka's own pauses between attempts.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// The longest patience. It doubles with each time that reading anew did not help: what is only slow must not be begun anew for
+/// ever.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A partition of a topic.
 type Part = (String, i32);
@@ -38,15 +43,24 @@ struct Seen {
     at: Instant,
     /// The reading thread's [turns](Shared::turns) by then.
     turns: u64,
+    /// Where it stood still before it was assigned anew, until it is read again.
+    stood: Option<i64>,
+    patience: Duration,
 }
 
 /// What was seen of all partitions that are read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
     seen: HashMap<Part, Seen>,
+    patience: Duration,
 }
 
 impl Progress {
+    /// `fetch_wait`: how long a broker may hold a fetch.
+    fn new(fetch_wait: Duration) -> Self {
+        Self { seen: HashMap::new(), patience: PATIENCE + 2 * fetch_wait }
+    }
+
     /// Takes what was read, and then where the logs ended, and says which partitions stand still. The reading thread must have
     /// asked for more meanwhile, and got nothing: one that is held up by its sink stands still for another reason.
     fn compare(
@@ -60,17 +74,29 @@ impl Progress {
         let mut standing = Vec::new();
         for (part, next) in read {
             let Some(&end) = ends.get(part) else { continue };
-            let fresh = Seen { next: *next, end, at: now, turns };
-            let seen = before.get(part).filter(|seen| seen.next == *next).copied().unwrap_or(fresh);
+            let before = before.get(part);
+            // Assigned anew, and not read since: it goes on standing where it stood.
+            let stood = before.filter(|seen| next.is_none() && seen.stood.is_some_and(|at| at <= end));
+            let fresh = Seen {
+                next: *next,
+                end,
+                at: now,
+                turns,
+                stood: stood.and_then(|seen| seen.stood),
+                patience: stood.map_or(self.patience, |seen| seen.patience),
+            };
+            let same = |seen: &&Seen| seen.next == *next || stood.is_some();
+            let seen = before.filter(same).copied().unwrap_or(fresh);
             // Where reading began is not known before the first record; but what came since the first look lies behind that.
-            let behind = end > next.unwrap_or(seen.end);
-            let waited = now.duration_since(seen.at) >= PATIENCE && turns > seen.turns + 1;
+            let behind = end > next.or(fresh.stood).unwrap_or(seen.end);
+            let waited = now.duration_since(seen.at) >= seen.patience && turns > seen.turns + 1;
             let kept = match (behind, waited) {
                 (false, _) => Seen { end: seen.end, ..fresh },
                 (true, false) => seen,
                 (true, true) => {
                     standing.push(part.clone());
-                    fresh
+                    let patience = (seen.patience * 2).min(PATIENCE_MAX);
+                    Seen { stood: next.or(fresh.stood), patience, ..fresh }
                 }
             };
             self.seen.insert(part.clone(), kept);
@@ -79,28 +105,28 @@ impl Progress {
     }
 }
 
-/// Minds a consumer until it stops; its own thread tells the sink.
-pub(super) async fn mind(consumer: Weak<Shared>, cluster: Cluster) {
-    let (mut progress, mut pace) = (Progress::default(), interval(LOOK_EVERY));
+/// Minds a consumer until it stops; its own thread tells the sink. `fetch_wait`: how long a broker may hold its fetches.
+pub(super) async fn mind(consumer: Weak<Shared>, cluster: Cluster, fetch_wait: Duration) {
+    let progress = Arc::new(Mutex::new(Progress::new(fetch_wait)));
+    let mut pace = interval(LOOK_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
         let Some(shared) = consumer.upgrade().filter(|shared| !shared.stop.load(Relaxed)) else { return };
-        let turns = shared.turns.load(Relaxed);
-        let minded = Arc::clone(&shared);
-        match cluster.run(move |cluster| look(cluster, &minded)).await {
-            Ok((read, ends)) => {
-                for (topic, partition) in progress.compare(&read, &ends, turns, Instant::now()) {
-                    tracing::warn!(
-                        topic,
-                        partition,
-                        "the log goes on, and reading stands still; reading anew"
-                    );
-                    shared.stands_still.store(true, Relaxed);
-                }
+        let progress = Arc::clone(&progress);
+        // What may be the last hold on the client ends where it may block.
+        let looked = cluster.run(move |cluster| {
+            let turns = shared.turns.load(Relaxed);
+            let (read, ends) = look(cluster, &shared)?;
+            for (topic, partition) in progress.lock().compare(&read, &ends, turns, Instant::now()) {
+                tracing::warn!(topic, partition, "the log goes on, and reading stands still; reading anew");
+                shared.stands_still.store(true, Relaxed);
             }
-            // A broker that does not answer is noticed elsewhere, and proves nothing here.
-            Err(error) => tracing::debug!(%error, "where the logs end is not known"),
+            Ok(())
+        });
+        // A broker that does not answer is noticed elsewhere, and proves nothing here.
+        if let Err(error) = looked.await {
+            tracing::debug!(%error, "where the logs end is not known");
         }
     }
 }
@@ -162,22 +188,32 @@ mod tests {
 
     #[test]
     fn reading_stands_still_when_the_log_goes_on_without_it() {
-        let (start, mut progress) = (Instant::now(), Progress::default());
+        let (start, mut progress) = (Instant::now(), Progress::new(Duration::ZERO));
         assert!(!stands(&mut progress, start, 0, Some(10), 10, 0));
         assert!(!stands(&mut progress, start, 60, Some(10), 10, 600), "so does the log");
         assert!(!stands(&mut progress, start, 62, Some(10), 11, 620));
         assert!(stands(&mut progress, start, 64, Some(10), 12, 640));
-        assert!(!stands(&mut progress, start, 66, Some(10), 12, 660), "time to begin anew");
-        assert!(!stands(&mut progress, start, 68, Some(11), 15, 680), "it gets on, if slowly");
-        assert!(!stands(&mut progress, start, 70, Some(12), 19, 700));
-        assert!(!stands(&mut progress, start, 72, Some(12), 19, 701));
-        assert!(!stands(&mut progress, start, 74, Some(12), 19, 701), "its thread is busy with what it got");
-        assert!(stands(&mut progress, start, 76, Some(12), 19, 703));
+        assert!(!stands(&mut progress, start, 70, None, 12, 700), "twice the time to begin anew");
+        assert!(stands(&mut progress, start, 72, None, 12, 720), "nothing new came, but the old is due");
+        assert!(!stands(&mut progress, start, 80, None, 12, 800));
+        assert!(!stands(&mut progress, start, 82, Some(11), 15, 820), "it gets on, if slowly");
+        assert!(!stands(&mut progress, start, 84, Some(12), 19, 840));
+        assert!(!stands(&mut progress, start, 88, Some(12), 19, 841), "its thread is busy with what it got");
+        assert!(stands(&mut progress, start, 90, Some(12), 19, 843));
+    }
+
+    #[test]
+    fn a_fetch_that_the_broker_holds_is_waited_for() {
+        let (start, mut progress) = (Instant::now(), Progress::new(Duration::from_secs(5)));
+        for second in [0, 2, 4, 8, 12] {
+            assert!(!stands(&mut progress, start, second, Some(10), 11, second * 10), "after {second} s");
+        }
+        assert!(stands(&mut progress, start, 14, Some(10), 11, 140));
     }
 
     #[test]
     fn before_the_first_record_what_came_since_the_first_look_counts() {
-        let (start, mut progress) = (Instant::now(), Progress::default());
+        let (start, mut progress) = (Instant::now(), Progress::new(Duration::ZERO));
         assert!(!stands(&mut progress, start, 0, None, 7, 0));
         assert!(!stands(&mut progress, start, 60, None, 7, 600));
         assert!(!stands(&mut progress, start, 62, None, 8, 620));
