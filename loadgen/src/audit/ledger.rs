@@ -18,9 +18,9 @@ pub(super) const NOTES_MAX: usize = 1_000_000;
 pub enum Closing {
     /// The run is over and its stragglers had their time: whatever is missing is lost.
     Drained,
-    /// The member left or its connection broke, `at_us` on the run's clock: recent messages may have been under way.
+    /// The member left or its connection broke: recent messages may have been under way.
     Cut {
-        /// When.
+        /// Until when its server had the chance to deliver, on the run's clock.
         at_us: u64,
     },
     /// The server told the client that it had missed messages: what is missing and could not have been noticed before is a

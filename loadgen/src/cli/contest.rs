@@ -13,7 +13,9 @@ const ALL: &str = "all";
 
 /// Strategies as people name them, with options; none or `all` stands for every one, counter-examples only where asked for.
 pub(super) fn entrants(given: &[String], counter_examples: bool) -> Result<Vec<Entrant>> {
-    if given.is_empty() || given.iter().any(|one| one == ALL) {
+    let all = given.iter().any(|one| one == ALL);
+    ensure!(!all || given.len() == 1, "`{ALL}` are all of them: name no other --strategy beside it");
+    if given.is_empty() || all {
         let all =
             STRATEGIES.iter().map(|known| Entrant { strategy: known.name.to_owned(), options: Vec::new() });
         return Ok(all.filter(|one| counter_examples || !one.is_counter_example()).collect());

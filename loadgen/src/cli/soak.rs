@@ -1,6 +1,7 @@
 //! `soak`: strategies under random faults for a long time, side by side.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +18,10 @@ use crate::soak::{Bath, SOAK_VERSION, Soak, Soaked, page, scenario};
 
 /// Seconds of a soak between two lines about one strategy.
 const SAY_EVERY_S: f64 = 30.0;
+/// What a soak found, for programs.
+const RECORD: &str = "soak.json";
+/// The same for people.
+const PAGE: &str = "SOAK.md";
 
 pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
     let binary = server(arguments.server.as_deref())?;
@@ -57,9 +62,8 @@ pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
         tool,
         strategies,
     };
-    write_whole(&folder.join("soak.json"), &serde_json::to_vec_pretty(&soak)?)?;
-    write_whole(&folder.join("SOAK.md"), page(&soak).as_bytes())?;
-    outln!("{}", folder.join("SOAK.md").display());
+    write_whole(&folder.join(RECORD), &serde_json::to_vec_pretty(&soak)?)?;
+    write_page(&folder, &soak)?;
     if soak.passed() {
         outln!("passed");
         return Ok(Outcome::Pass);
@@ -69,6 +73,26 @@ pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
     }
     eprintln!("failed; seed {} repeats it, logs are in {}", soak.seed, folder.join("logs").display());
     Ok(Outcome::Failed)
+}
+
+/// Writes the page of a soak anew from its record. False: the folder holds none.
+pub(super) fn render(folder: &Path) -> Result<bool> {
+    let record = folder.join(RECORD);
+    if !record.exists() {
+        return Ok(false);
+    }
+    let text = fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
+    let soak: Soak =
+        serde_json::from_str(&text).with_context(|| format!("{} is no soak's record", record.display()))?;
+    write_page(folder, &soak)?;
+    Ok(true)
+}
+
+fn write_page(folder: &Path, soak: &Soak) -> Result<()> {
+    let path = folder.join(PAGE);
+    write_whole(&path, page(soak).as_bytes())?;
+    outln!("{}", path.display());
+    Ok(())
 }
 
 /// All at once, each on threads of its own.

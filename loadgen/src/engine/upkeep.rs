@@ -45,7 +45,7 @@ impl Worker<'_> {
             self.books.ledger.tally_mut().gaps += 1;
             self.books.interval.gaps += 1;
         }
-        let spoke_us = self.voices.spoke_until(self.connections[local as usize].link.node, run_us);
+        let spoke_us = self.spoke_us(local, run_us);
         let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: spoke_us } };
         let mut chance = self.chance(local);
         let wait_us = if again { self.backoff_us(local, &mut chance) } else { 0 };
@@ -244,14 +244,23 @@ impl Worker<'_> {
         let wait_us = self.chance(local).below(MOVE_SPREAD_US);
         let nodes = self.shared.node_count();
         let grown = nodes > self.shared.nodes_at_start;
+        let spoke_us = self.spoke_us(local, run_us);
         let connection = &mut self.connections[local as usize];
         connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
-        let spoke_us = self.voices.spoke_until(connection.link.node, run_us);
         connection.client.lost(Closing::Cut { at_us: spoke_us }, run_us, &mut self.books);
         connection.link.close(Stage::Down);
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.link.node = if grown { nodes - 1 } else { connection.link.node + 1 };
         self.reconnect_in(local, wait_us);
+    }
+
+    /// Until when a client's node is taken to have had the chance to deliver. Where nothing is done to servers, silence is what a
+    /// loss looks like, and excuses nothing.
+    fn spoke_us(&self, local: u32, run_us: u64) -> u64 {
+        match self.shared.scenario.faults.is_empty() {
+            true => run_us,
+            false => self.voices.spoke_until(self.connections[local as usize].link.node, run_us),
+        }
     }
 
     fn churn(&mut self, run_us: u64) {
@@ -269,11 +278,11 @@ impl Worker<'_> {
             let pick = self.churn.below(self.agenda.churners.len() as u64) as usize;
             let local = self.agenda.churners[pick];
             let key = self.key();
+            let spoke_us = self.spoke_us(local, run_us);
             let connection = &mut self.connections[local as usize];
             if !connection.client.is_live() || connection.client.away {
                 continue;
             }
-            let spoke_us = self.voices.spoke_until(connection.link.node, run_us);
             connection.client.leave(&mut self.books, spoke_us, &mut connection.link.out, key);
             let generation = connection.link.generation;
             self.touch(local);

@@ -38,7 +38,7 @@ pub struct Info {
 pub struct Account {
     /// Recoveries by how they ended.
     pub recoveries: BTreeMap<String, u64>,
-    /// Losses by kind.
+    /// Gaps seen, repaired and declared, and who was told, by kind.
     pub losses: BTreeMap<String, u64>,
 }
 

@@ -57,7 +57,7 @@ fn full_early(soak: &Soak) -> String {
         return String::new();
     }
     format!(
-        " Nodes are grown up by then because they remember fewer message ids than by default, as many as come within half of the first third: they were started, {}.",
+        " Nodes are grown up by then because they remember fewer message ids than by default, at most 8,192 and at least 1,024, and in between as many as come within half of the first third: they were started, {}.",
         told.join(", ")
     )
 }
@@ -73,10 +73,11 @@ fn audit(soak: &Soak) -> Table {
     Table {
         caption: "What clients got. *Told*: deliveries lost of which the client was told. *Recovered*: members that were away and were said to \
                   have got all that they missed, of those that asked. *Late, unknown*: deliveries of publishes that were never acknowledged, behind what \
-                  their client had since sent over another connection."
+                  their client had since sent over another connection. *Open*: deliveries of what was acknowledged while the member's node was silent, or \
+                  within a second before it left, and did not come: nobody can say whether they were lost."
             .to_owned(),
         head: [
-            "Strategy", "Verdict", "Acknowledged", "Refused or unknown", "Expected deliveries", "Silent", "Told", "Duplicates",
+            "Strategy", "Verdict", "Acknowledged", "Refused or unknown", "Expected deliveries", "Silent", "Told", "Open", "Duplicates",
             "Out of order", "Late, unknown", "Recovered", "Promises",
         ]
         .map(str::to_owned)
@@ -92,7 +93,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
     };
     let mut row = vec![Entry::text(&*soaked.label).toned(Tone::Strong), verdict];
     let Some(audit) = &soaked.audit else {
-        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(10));
+        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(11));
         return row;
     };
     let zero =
@@ -111,6 +112,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
         Entry::number(count(audit.expected)),
         zero(audit.lost_silent),
         Entry::number(count(audit.lost_declared)),
+        Entry::number(count(audit.indeterminate)),
         zero(audit.duplicates),
         zero(audit.reordered),
         Entry::number(count(audit.late_unknown)),
@@ -205,7 +207,8 @@ fn accounts(soak: &Soak) -> Table {
             }
         }
         let said = |sums: BTreeMap<&str, u64>| {
-            let kinds = sums.into_iter().filter(|(_, times)| *times > 0);
+            // How many links are down just now is no sum.
+            let kinds = sums.into_iter().filter(|(kind, times)| *times > 0 && *kind != "links_down");
             kinds
                 .map(|(kind, times)| format!("{} ×{}", kind.replace('_', " "), count(times)))
                 .collect::<Vec<_>>()
@@ -218,10 +221,10 @@ fn accounts(soak: &Soak) -> Table {
         ]
     });
     Table {
-        caption: "What the nodes say of themselves: how they answered those that came back, and what was lost on the way to them. The last seconds of a node that was \
+        caption: "What the nodes say of themselves: how they answered those that came back, and which gaps they saw, repaired and told of. The last seconds of a node that was \
                   killed are missing."
             .to_owned(),
-        head: ["Strategy", "Recoveries", "Losses"].map(str::to_owned).to_vec(),
+        head: ["Strategy", "Recoveries", "Gaps and notices"].map(str::to_owned).to_vec(),
         rows: rows.collect(),
     }
 }
