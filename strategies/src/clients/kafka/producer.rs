@@ -12,15 +12,16 @@ use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{
-    BaseRecord, NoCustomPartitioner, Partitioner, Producer as _, ProducerContext, ThreadedProducer,
+    BaseRecord, NoCustomPartitioner, Partitioner, Producer as _, ProducerContext, PurgeConfig,
+    ThreadedProducer,
 };
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, ProducerSettings};
-use super::fault::{closed, from_kafka, timed_out};
+use super::fault::{closed, from_kafka, lost_its_identity, not_sent, timed_out};
 use super::health::log_line;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Where a record came to lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,8 @@ struct Callbacks<A, P> {
     partitioner: Option<P>,
     /// The client can write no more: librdkafka lost track of what the broker has of it.
     lost: AtomicBool,
+    /// The producer was closed.
+    closed: Arc<AtomicBool>,
     sinks: PhantomData<fn(A)>,
 }
 
@@ -88,7 +91,13 @@ impl<A: AckSink, P: Partitioner + Send + Sync> ProducerContext<P> for Callbacks<
             Ok(message) => Ok(Written { partition: message.partition(), offset: message.offset() }),
             Err((source, message)) => {
                 let about = format!("{}[{}]", message.topic(), message.partition());
-                Err(from_kafka("publish", &about, source.clone()))
+                // Before the producer is closed only the loss of its identity empties the queue. This may come before the
+                // event that tells of the loss.
+                let is_purged = source.rdkafka_error_code() == Some(Code::PurgeQueue);
+                Err(match is_purged && !self.closed.load(Relaxed) {
+                    true => lost_its_identity(&about, source.clone()),
+                    false => from_kafka("publish", &about, source.clone()),
+                })
             }
         });
     }
@@ -137,23 +146,29 @@ impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> 
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when librdkafka refuses a property.
     pub fn new(connection: &Connection, settings: &ProducerSettings, partitioner: Option<P>) -> Result<Self> {
-        let config = connection.producer_config(settings);
-        let inner = Arc::new(RwLock::new(Arc::new(client(&config, partitioner)?)));
-        Ok(Self { inner, config: Arc::new(config), closed: Arc::new(AtomicBool::new(false)) })
+        let (config, closed) = (connection.producer_config(settings), Arc::default());
+        let inner = Arc::new(RwLock::new(Arc::new(client(&config, &closed, partitioner)?)));
+        Ok(Self { inner, config: Arc::new(config), closed })
     }
 
     /// Puts a new client into the place of one that is lost, once nothing is under way there: what came after it must not
     /// overtake it.
     fn replace(&self) -> Result<()> {
         let mut inner = self.inner.write();
+        if self.closed.load(Relaxed) {
+            // What is waited for is the client at hand.
+            return Err(closed("publish"));
+        }
         if !inner.context().lost.load(Relaxed) {
             return Ok(());
         }
         if inner.in_flight_count() > 0 {
-            let text = "the producer lost its identity and is replaced: publish again later";
-            return Err(Error::new(ErrorKind::Unreachable, "publish", text));
+            // What came back for another attempt after the loss would wait for its timeout.
+            inner.purge(PurgeConfig::default().queue().non_blocking());
+            return Err(not_sent());
         }
-        let anew = Arc::new(client(&self.config, inner.context().partitioner.clone())?);
+        let partitioner = inner.context().partitioner.clone();
+        let anew = Arc::new(client(&self.config, &self.closed, partitioner)?);
         let lost = std::mem::replace(&mut *inner, anew);
         tracing::warn!("the producer lost its identity; a new one goes on");
         // Its threads take a moment to end.
@@ -177,6 +192,14 @@ impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> 
         payload: &[u8],
         sink: A,
     ) -> std::result::Result<(), (Error, A)> {
+        let mut inner = self.inner.read();
+        if inner.context().lost.load(Relaxed) {
+            drop(inner);
+            if let Err(error) = self.replace() {
+                return Err((error, sink));
+            }
+            inner = self.inner.read();
+        }
         if self.closed.load(Relaxed) {
             return Err((closed("publish"), sink));
         }
@@ -184,19 +207,14 @@ impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> 
             BaseRecord::<'_, [u8], [u8], Box<A>>::with_opaque_to(topic, Box::new(sink)).payload(payload);
         record.partition = partition;
         record.key = key;
-        let mut inner = self.inner.read();
-        if inner.context().lost.load(Relaxed) {
-            drop(inner);
-            if let Err(error) = self.replace() {
-                return Err((error, *record.delivery_opaque));
-            }
-            inner = self.inner.read();
-        }
         inner.send(record).map_err(|(source, record)| {
-            if source.rdkafka_error_code() == Some(Code::Fatal) {
+            let error = if source.rdkafka_error_code() == Some(Code::Fatal) {
                 inner.context().lost.store(true, Relaxed);
-            }
-            (from_kafka("publish", topic, source), *record.delivery_opaque)
+                not_sent().with_source(source)
+            } else {
+                from_kafka("publish", topic, source)
+            };
+            (error, *record.delivery_opaque)
         })
     }
 
@@ -235,7 +253,8 @@ impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> 
     /// [`Timeout`](crate::ErrorKind::Timeout) when records are still in flight at the deadline; these fail then.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         self.closed.store(true, Relaxed);
-        let inner = self.client();
+        // Alone: whoever came before has sent by then, and whoever comes later sees that it is closed.
+        let inner = Arc::clone(&self.inner.write());
         let flushed = tokio::task::spawn_blocking(move || inner.flush(deadline)).await;
         match flushed {
             Ok(Ok(())) => Ok(()),
@@ -249,9 +268,11 @@ impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> 
 
 fn client<A: AckSink, P: Partitioner + Send + Sync + 'static>(
     config: &ClientConfig,
+    closed: &Arc<AtomicBool>,
     partitioner: Option<P>,
 ) -> Result<Client<A, P>> {
-    let callbacks = Callbacks { partitioner, lost: AtomicBool::new(false), sinks: PhantomData };
+    let (lost, closed) = (AtomicBool::new(false), Arc::clone(closed));
+    let callbacks = Callbacks { partitioner, lost, closed, sinks: PhantomData };
     Client::from_config_and_context(config, callbacks)
         .map_err(|source| from_kafka("connect", "Kafka producer", source))
 }
@@ -291,5 +312,50 @@ mod tests {
             assert!(error.is_temporary() && Instant::now() < deadline, "{error}");
         }
         assert!(!producer.client().context().lost.load(Relaxed));
+    }
+
+    #[test]
+    fn what_was_under_way_when_the_identity_was_lost_has_its_outcome_soon_and_may_be_repeated() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let settings = ProducerSettings { message_timeout: DEADLINE * 2, ..ProducerSettings::default() };
+        let mut config = Connection::to(&broker.bootstrap_servers()).producer_config(&settings);
+        // So that some wait in the queue for others that are in flight.
+        config.set("batch.num.messages", "10");
+        let closed = Arc::default();
+        let inner = Arc::new(RwLock::new(Arc::new(client(&config, &closed, None).expect("a client"))));
+        let producer = Producer { inner, config: Arc::new(config), closed };
+        send(&producer).expect("written");
+        broker.broker_round_trip_time(1, Duration::from_millis(100)).expect("a slow broker");
+        let confused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        let again = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+        broker.request_errors(RDKafkaApiKey::Produce, &[confused, again, again, again, again]);
+        let outcomes: Vec<_> = (0..200)
+            .map(|_| {
+                let (sink, outcome) = oneshot::channel();
+                producer.send("t", Some(0), None, b"x", sink).map_err(|(error, _)| error).map(|()| outcome)
+            })
+            .collect();
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = send(&producer) {
+            assert!(error.is_temporary() && Instant::now() < deadline, "{error}");
+        }
+        for outcome in outcomes {
+            if let Err(error) = outcome.and_then(|outcome| outcome.blocking_recv().expect("an outcome")) {
+                assert!(error.is_temporary(), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_it_was_closed() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let producer = producer(&broker.bootstrap_servers());
+        producer.client().context().lost.store(true, Relaxed);
+        producer.close(DEADLINE).await.expect("closed");
+        let (sink, _) = oneshot::channel();
+        let (error, _) = producer.send("t", Some(0), None, b"x", sink).expect_err("it is closed");
+        assert_eq!(error.kind(), crate::error::ErrorKind::Closed, "{error}");
     }
 }
