@@ -166,7 +166,7 @@ impl RoomHistory {
             if let Some(resumed) = self.remembered(room, since, &standing, limit) {
                 return Ok((top, Some(self.delivered(&standing, resumed).await?)));
             }
-            let found = self.followed(room, since, &standing, limit).await?;
+            let found = self.followed(room, since, &standing, &shown, limit).await?;
             found.map(|found| messages(found, standing.epoch))
         } else {
             match self.crossed(room, since, &standing, &shown, limit).await? {
@@ -213,6 +213,7 @@ impl RoomHistory {
         room: &RoomId,
         since: Position,
         standing: &Standing,
+        shown: &Shown,
         limit: usize,
     ) -> Result<Option<Found>> {
         let (from, to) = (i64::try_from(since.offset).unwrap_or(i64::MAX), standing.end);
@@ -224,7 +225,11 @@ impl RoomHistory {
         if from < start || from > to || to - from > records_max {
             return Ok(None);
         }
-        let (partition, reach) = (standing.partition, start.max(to - records_max));
+        // What lies before was written for another owner: its members saw that, and these did not.
+        let Some(own) = self.copies.find(shown, standing.epoch) else { return Ok(None) };
+        let partition = standing.partition;
+        let first = self.log.at_time(partition, own.joined_ms).await?;
+        let reach = start.max(first.min(from)).max(to - records_max);
         let place = Place { room: room.clone(), partition, reach, end: to };
         let found = place.since(&self.log, from, limit).await?;
         Ok(found.filter(|found| !found.more))

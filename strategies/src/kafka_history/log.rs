@@ -119,7 +119,6 @@ impl Log {
     ///
     /// # Errors
     /// When the broker does not answer.
-    #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
     pub(crate) async fn at_time(&self, partition: i32, time_ms: i64) -> Result<i64> {
         self.questions.ask(Question::AtTime(partition, time_ms)).await
     }
