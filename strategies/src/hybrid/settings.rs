@@ -52,7 +52,8 @@ pub struct Settings {
     /// Compression of batches: `none` or `lz4`. Default `none`.
     pub compression: Compression,
     /// A publish that the log does not acknowledge by then fails with an unknown outcome, in ms, 100–60,000.
-    /// Default 5,000. Publishers wait no longer, either, once the log's broker is found to stand still, which takes 1.5 s.
+    /// Default 5,000. Publishers wait no longer, either, once the log's broker is found to stand still, which takes 1 to
+    /// 1.5 s, and as much longer as `log_wait_ms` is.
     pub publish_timeout_ms: u32,
     /// Publishes not yet acknowledged that the node holds at most, 1–1,000,000. Default 16,384. One more is refused before
     /// anybody sees it.

@@ -26,6 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 const IN_FLIGHT_MAX: usize = 4096;
 /// How many times the pause after an outage members may take besides to come back.
 const COMEBACKS_MAX: u32 = 4;
+/// And for how long in all: others who ask meanwhile wait behind them.
+const COMEBACKS_TIME_MAX: Duration = Duration::from_secs(1);
 /// Publishes taken from the queue in one go.
 const BATCH_MAX: usize = 512;
 
@@ -258,7 +260,7 @@ impl Publisher {
                 sleep(delay).await;
                 if !shared.fail_fast {
                     // Members who were told of the outage are coming back: what waits to be published is for them, too.
-                    shared.readers.rest(COMEBACKS_MAX * delay).await;
+                    shared.readers.rest((COMEBACKS_MAX * delay).min(COMEBACKS_TIME_MAX)).await;
                 }
                 if *listening.borrow() {
                     break session;

@@ -39,7 +39,7 @@ impl Readers {
         self.idle.lock().clear();
     }
 
-    /// Waits until everybody has an answer who has asked by now, for `limit` at most.
+    /// Waits until everybody has an answer who has asked by now, for `limit` at most. Who asks meanwhile waits for the end of that.
     pub(super) async fn rest(&self, limit: Duration) {
         // All turns at once are had in turn, too.
         let _ = timeout(limit, self.turns.acquire_many(READERS_MAX as u32)).await;

@@ -26,8 +26,9 @@ pub struct Settings {
     /// Constant pause between two attempts to reconnect; 1 to 10,000 ms. Default 20.
     pub reconnect_delay_ms: u64,
     /// After an outage, how long publishing waits once this node's own subscriptions are back, so that the other nodes
-    /// listen again too; 0 to 10,000 ms. Default 50, which is two of their attempts to reconnect. Up to four times as long again
-    /// where members are coming back that had to be told of a loss.
+    /// listen again too; 0 to 10,000 ms. Default 50, which is two of their attempts to reconnect. Up to four times as long again,
+    /// but a second at most, where members are coming back that had to be told of a loss; who asks for history meanwhile
+    /// waits that long as well.
     pub resume_delay_ms: u64,
     /// How often the tops of all joined rooms are compared, which also notices a frozen server; 50 to 60,000 ms.
     /// Default 1,000.
