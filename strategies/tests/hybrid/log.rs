@@ -10,22 +10,23 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::comeback::{come_back, keep_coming_back};
 use crate::node::{
-    BOTH, DEADLINE, Node, ROOM, audit, brokers, envelope, shutdown, start_of, stream, stream_until,
-    until_acknowledged,
+    BOTH, DEADLINE, Node, REDIS_IS_WELL, ROOM, audit, brokers, envelope, shutdown, start_of, stream,
+    stream_until, until_acknowledged,
 };
+use crate::pauses::Pauses;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
     let brokers = brokers()?;
     let kafka = brokers.process("kafka").or_else(|| brokers.process("kafka-1")).expect("it runs").clone();
     // One partition: with more, librdkafka 2.12 may crash while a broker comes back (its issue 5280).
-    let nodes =
-        Node::three(&brokers, &format!("publish_timeout_ms = 20000\npartitions = 1\n{REDIS_IS_WELL}"))
-            .await?;
+    let settings =
+        format!("publish_timeout_ms = 60000\nheal_timeout_ms = 10000\npartitions = 1\n{REDIS_IS_WELL}");
+    let nodes = Node::three(&brokers, &settings).await?;
     let streams = [stream(&nodes[0], 5_000), stream(&nodes[2], 5_000)];
     nodes[1].inbox.wait_for(ROOM, 1_000).await?;
     kafka.kill()?;
-    nodes[1].inbox.wait_for(ROOM, nodes[1].inbox.of(ROOM).len() + 1_000).await?;
+    nodes[1].inbox.wait_for(ROOM, (nodes[1].inbox.of(ROOM).len() + 1_000).min(10_000)).await?;
     tokio::task::spawn_blocking(move || kafka.restart()).await??;
     let [a, c] = streams;
     let (a, c) = (a.await?, c.await?);
@@ -39,9 +40,6 @@ async fn live_messages_flow_on_while_the_log_is_away() -> Result<()> {
     shutdown(nodes).await
 }
 
-/// Redis has no part in these faults: it is not taken for lost where the machine is slow.
-const REDIS_IS_WELL: &str = "response_timeout_ms = 10000";
-
 /// What happens to Kafka, for longer than a publish may wait.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -53,9 +51,10 @@ async fn members_come_back_across(fate: Fate) -> Result<()> {
     for first in BOTH {
         let brokers = brokers()?;
         let kafka = brokers.process("kafka").or_else(|| brokers.process("kafka-1")).expect("it runs").clone();
-        // The stream tells what was shown and then refused.
+        // The stream tells what was shown and then refused. However slow the machine, what the log has is read.
         let settings = format!(
-            "{first}\npartitions = 1\npublish_timeout_ms = 1500\nhistory_messages = 10000\n{REDIS_IS_WELL}"
+            "{first}\npartitions = 1\npublish_timeout_ms = 1500\nhistory_messages = 10000\n\
+             history_scan_ms_max = 8000\n{REDIS_IS_WELL}"
         );
         let nodes = Node::three(&brokers, &settings).await?;
         let (stop_streams, stopped) = watch::channel(false);
@@ -119,17 +118,18 @@ async fn members_come_back_across_a_frozen_log() -> Result<()> {
 async fn a_frozen_log_is_declared_within_two_seconds_and_messages_flow_on() -> Result<()> {
     let brokers = brokers()?;
     let kafka = brokers.process("kafka").or_else(|| brokers.process("kafka-1")).expect("it runs").clone();
-    let settings = "partitions = 1\npublish_timeout_ms = 60000";
+    let settings = &format!("partitions = 1\npublish_timeout_ms = 60000\n{REDIS_IS_WELL}");
     let (a, b) = (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
     b.backplane.join(&RoomId::new(ROOM)).await?;
     a.publish(ROOM, "before").await?;
     kafka.stop()?;
-    let frozen = Instant::now();
+    let (frozen, pauses) = (Instant::now(), Pauses::watch());
     let error = a.backplane.publish(envelope(ROOM, "meanwhile")).await.err().context("nobody keeps it")?;
-    ensure!(frozen.elapsed() < Duration::from_secs(2), "told after {:?}", frozen.elapsed());
+    let (told, allowed) = (frozen.elapsed(), pauses.allow(Duration::from_secs(2)));
+    ensure!(told < allowed, "told after {told:?}, {allowed:?} are allowed");
     ensure!(error.is_temporary() && error.kind() == ErrorKind::Timeout, "nobody knows yet: {error}");
     let links_down = || a.backplane.stats().links_down.get();
-    ensure!(links_down() == 1, "{} links count as down", links_down());
+    ensure!(links_down() >= 1, "{} links count as down", links_down());
     b.inbox.wait_until("what was shown", || b.inbox.texts(ROOM).contains(&"meanwhile".to_owned())).await?;
     kafka.cont()?;
     until_acknowledged(&a, ROOM).await?;
