@@ -60,7 +60,7 @@ async fn the_last_message_of_a_quiet_room_is_missed_within_seconds() {
     let silent_since = Instant::now();
     let push = member.next().await;
     assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}");
-    assert!(silent_since.elapsed() < Duration::from_secs(8), "{:?}", silent_since.elapsed());
+    assert!(silent_since.elapsed() < Duration::from_secs(20), "{:?}", silent_since.elapsed());
     let recover = json!({"channel": "a", "recover": true, "epoch": epoch, "offset": Fault::EVERY - 1});
     let reply = member.call(json!({"subscribe": recover})).await;
     let result = &reply["subscribe"];

@@ -93,9 +93,8 @@ fn late() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Start;
-    use crate::backplane::{Entrance, Envelope, Event, MessageId};
-    use crate::clients::kafka::{ClientProperties, Cluster, Connection};
+    use crate::backplane::{Envelope, MessageId};
+    use crate::clients::kafka::{Cluster, Connection};
     use crate::kafka_history::log::ScanLimits;
     use bytes::Bytes;
     use rdkafka::ClientConfig;
@@ -107,25 +106,8 @@ mod tests {
     /// For one look at the log. The broker is asked where a time lies until it answers, or for some seconds.
     const TIME: Duration = Duration::from_secs(10);
 
-    struct Nowhere;
-    impl Entrance for Nowhere {
-        fn deliver(&self, batch: &mut Vec<Event>) {
-            batch.clear();
-        }
-    }
-
     async fn log(kafka: &str) -> Arc<Log> {
-        let start = Start {
-            node: "n".into(),
-            namespace: "n".into(),
-            kafka: Some(kafka.into()),
-            redis: None,
-            settings: toml::Table::new(),
-            connect_retry: None,
-            entrance: Arc::new(Nowhere),
-        };
-        let connection = Connection::new(&start, ClientProperties::default()).expect("an address");
-        let cluster = Cluster::connect(connection, Some(TIME)).await.expect("a cluster");
+        let cluster = Cluster::connect(Connection::to(kafka), Some(TIME)).await.expect("a cluster");
         Arc::new(Log::new(cluster, "t".into(), ScanLimits { records: 100_000, time: TIME }))
     }
 

@@ -64,7 +64,7 @@ impl Cluster {
             kafka: self.subject.kafka.clone(),
             redis: self.subject.redis.clone(),
             settings: self.subject.settings.clone(),
-            connect_retry: None,
+            connect_retry: Some(self.deadline),
             entrance: Arc::clone(&inbox) as Arc<_>,
         };
         (start, inbox)

@@ -51,7 +51,7 @@ pub(crate) fn start_of(
         kafka: brokers.kafka().map(str::to_owned),
         redis: brokers.redis().map(str::to_owned),
         settings: settings.parse()?,
-        connect_retry: None,
+        connect_retry: Some(DEADLINE),
         entrance: Arc::clone(inbox) as Arc<_>,
     })
 }

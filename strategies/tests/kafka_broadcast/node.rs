@@ -134,7 +134,7 @@ pub(crate) fn start(kafka: &str, namespace: &str, name: &str, settings: &str) ->
         kafka: Some(kafka.to_owned()),
         redis: None,
         settings: toml::from_str(settings).expect("settings are TOML"),
-        connect_retry: None,
+        connect_retry: Some(DEADLINE),
         entrance: Arc::clone(&inbox) as Arc<dyn Entrance>,
     };
     (start, inbox)

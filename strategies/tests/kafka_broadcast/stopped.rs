@@ -51,7 +51,7 @@ fn child() {
         kafka: Some(kafka.into()),
         redis: None,
         settings: toml::from_str(settings).expect("settings are TOML"),
-        connect_retry: None,
+        connect_retry: Some(DEADLINE),
         entrance: Arc::new(Teller),
     };
     run(async {

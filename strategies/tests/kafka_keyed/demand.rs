@@ -7,7 +7,7 @@ use crate::harness::{DEADLINE, Node, namespace, rooms_apart, shared_broker};
 /// Joins measured; each in a partition that was not read before.
 const JOINS: usize = 25;
 /// How soon a join is effective, as its median; single ones may meet a busy machine.
-const JOIN_MAX: Duration = Duration::from_millis(10);
+const JOIN_MAX: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_on_an_idle_broker_is_quick() {

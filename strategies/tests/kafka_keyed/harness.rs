@@ -128,7 +128,7 @@ pub fn start(kafka: &str, namespace: &str, name: &str, settings: &str) -> (Start
         kafka: Some(kafka.into()),
         redis: None,
         settings: settings.parse().expect("TOML"),
-        connect_retry: None,
+        connect_retry: Some(DEADLINE),
         entrance: Arc::clone(&inbox) as Arc<_>,
     };
     (start, inbox)

@@ -30,12 +30,12 @@ async fn an_absent_broker_is_named_or_waited_for() {
     let (kafka, namespace) = (broker.kafka().expect("an address"), namespace());
     process.kill().expect("killed");
     let keyed = find("kafka-keyed").expect("registered");
-    let (refused, _) = start(kafka, &namespace, "refused", "partitions = 2");
+    let (mut refused, _) = start(kafka, &namespace, "refused", "partitions = 2");
+    refused.connect_retry = None;
     let error = (keyed.connect)(refused).await.expect_err("nobody there");
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains(kafka), "{error}");
-    let (mut waiting, _) = start(kafka, &namespace, "waiting", "partitions = 2");
-    waiting.connect_retry = Some(Duration::from_secs(30));
+    let (waiting, _) = start(kafka, &namespace, "waiting", "partitions = 2");
     let connected = tokio::spawn((keyed.connect)(waiting));
     tokio::task::spawn_blocking(move || process.restart()).await.expect("a thread").expect("restarted");
     let node = connected.await.expect("a task").expect("connected once the broker was there");
@@ -84,7 +84,8 @@ async fn a_shutdown_is_bounded_while_the_broker_stands_still() {
         let took = begun.elapsed();
         process.cont().expect("continued");
         println!("{consume}: shut down after {took:.2?}: {ended:?}");
-        assert!(took < Duration::from_millis(1_500), "{consume}: {took:?}");
+        // Who asked the silent broker would wait for five seconds.
+        assert!(took < Duration::from_secs(3), "{consume}: {took:?}");
         // Answered either way.
         let _ = joining.await.expect("a task");
     }

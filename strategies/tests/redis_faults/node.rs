@@ -58,7 +58,7 @@ impl Node {
             kafka: None,
             redis: Some(redis.to_owned()),
             settings: patient(settings)?,
-            connect_retry: None,
+            connect_retry: Some(DEADLINE),
             entrance: Arc::clone(&inbox) as Arc<_>,
         };
         let strategy = find("redis-pubsub").context("it is registered")?;

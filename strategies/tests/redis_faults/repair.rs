@@ -64,7 +64,7 @@ impl Gated {
             kafka: None,
             redis: Some(redis.to_owned()),
             settings: patient(settings)?,
-            connect_retry: None,
+            connect_retry: Some(DEADLINE),
             entrance: Arc::clone(&gate) as Arc<_>,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -334,7 +334,7 @@ impl Connection {
 #[cfg(test)]
 impl Connection {
     /// A connection to these addresses with default properties.
-    pub(super) fn to(kafka: &str) -> Self {
+    pub(crate) fn to(kafka: &str) -> Self {
         struct Nowhere;
         impl crate::Entrance for Nowhere {
             fn deliver(&self, batch: &mut Vec<crate::Event>) {
