@@ -4,7 +4,8 @@
 //!
 //! - `http`: the accept loop, the server API, `/health`, `/metrics`, `/info`, the chat page, and the WebSocket upgrade;
 //! - `connection`: one small task per client, which reads frames and runs commands;
-//! - `session` and `outbox`: the same client as everybody else sees it, a socket that whoever has something writes to;
+//! - `session` and `outbox`: the same client as everybody else sees it, a socket that whoever has something writes to; `spare`
+//!   are the buffers that outboxes take turns with;
 //! - `hub`: rooms, their members, the interest that they cause, and the fan-out, which is the one
 //!   [`Entrance`](manifold_strategies::Entrance) of messages; it also holds messages back for members that come back;
 //! - `history`: what a room carried, for those members, for those who ask, and for the server API;
@@ -34,6 +35,7 @@ mod publish;
 mod rooms;
 mod server;
 mod session;
+mod spare;
 mod sweep;
 
 pub use local::LocalNode;

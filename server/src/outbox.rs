@@ -14,9 +14,12 @@
 //! seconds to read that far, then cuts the connection. A client that reads again sees 3008 and reconnects.
 //!
 //! One answer that the client asked for may go beyond the limit: until it is written, the limit is higher by its length.
+//!
+//! # Whose memory
+//! An outbox that is empty owns none: the first frame takes a buffer from those that lie [spare](crate::spare) in the thread,
+//! and the last byte that leaves gives it back.
 
-/// A buffer up to this size stays allocated after a flush.
-const BUFFER_KEPT_BYTES: usize = 512;
+use crate::spare;
 
 /// Frames on their way to one client.
 #[derive(Debug, Default)]
@@ -80,7 +83,7 @@ impl Outbox {
             self.cut(close_slow);
             return Appended::Overflow;
         }
-        self.buffer.extend_from_slice(frames);
+        self.put(frames);
         Appended::Done
     }
 
@@ -91,7 +94,7 @@ impl Outbox {
         }
         if self.standing == Standing::Open {
             self.extra = frame.len();
-            self.buffer.extend_from_slice(frame);
+            self.put(frame);
         }
         true
     }
@@ -105,7 +108,7 @@ impl Outbox {
     pub(crate) fn append_close(&mut self, frame: &[u8]) {
         if self.standing == Standing::Open {
             self.standing = Standing::Closing;
-            self.buffer.extend_from_slice(frame);
+            self.put(frame);
         }
     }
 
@@ -113,7 +116,14 @@ impl Outbox {
     pub(crate) fn keep_rest(&mut self, frames: &[u8], sent: usize) {
         debug_assert!(self.buffer.is_empty());
         self.partial = unfinished_bytes(frames, 0, sent);
-        self.buffer.extend_from_slice(&frames[sent..]);
+        self.put(&frames[sent..]);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = spare::take();
+        }
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// The socket took the first `sent` bytes.
@@ -135,11 +145,7 @@ impl Outbox {
     fn clear(&mut self) {
         self.partial = 0;
         self.extra = 0;
-        if self.buffer.capacity() > BUFFER_KEPT_BYTES {
-            self.buffer = Vec::new();
-        } else {
-            self.buffer.clear();
-        }
+        spare::give_back(std::mem::take(&mut self.buffer));
     }
 
     /// Throws away all whole frames and puts `last` behind what is half on the wire.
@@ -257,10 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn large_buffers_are_given_back() {
+    fn an_empty_outbox_owns_no_memory() {
         let mut outbox = Outbox::default();
-        outbox.append(&[0; 4096], 10_000, b"");
-        outbox.consume(4096);
-        assert_eq!(outbox.buffer.capacity(), 0);
+        for bytes in [1, 4096] {
+            outbox.append(&vec![0; bytes], 10_000, b"");
+            outbox.consume(bytes);
+            assert_eq!(outbox.buffer.capacity(), 0);
+        }
     }
 }

@@ -113,9 +113,19 @@ impl Session {
         newly_touched
     }
 
-    /// Holds back direct writes until [`flush`](Self::flush), so that what follows leaves in one write.
-    pub(crate) fn hold(&self) {
-        self.outbox.lock().touched = true;
+    /// Begins the session's own turn: holds back direct writes until it [settles](Self::settle), so that what follows leaves in
+    /// one write.
+    pub(crate) fn hold(&self) -> Standing {
+        let mut outbox = self.outbox.lock();
+        outbox.touched = true;
+        outbox.standing
+    }
+
+    /// Ends the session's own turn: writes what waits. Says whether the task owes a write, and what may still be added.
+    pub(crate) fn settle(&self) -> (bool, Standing) {
+        let mut outbox = self.outbox.lock();
+        self.flush_locked(&mut outbox);
+        (outbox.scheduled, outbox.standing)
     }
 
     /// Writes what waits if it is more than `bytes_max`. Direct writes stay held back.
@@ -126,29 +136,24 @@ impl Session {
         }
     }
 
-    /// Pays what `append` or `hold` owe: writes what waits, unless the session's task has taken over.
+    /// Pays what `append` owes: writes what waits, unless the session's task has taken over.
     pub(crate) fn flush(&self) {
-        let mut outbox = self.outbox.lock();
+        self.flush_locked(&mut self.outbox.lock());
+    }
+
+    fn flush_locked(&self, outbox: &mut Outbox) {
         outbox.touched = false;
-        if outbox.scheduled || outbox.is_empty() {
-            return;
-        }
-        if !self.write_waiting(&mut outbox) {
-            self.schedule(&mut outbox);
+        if !outbox.scheduled && !outbox.is_empty() && !self.write_waiting(outbox) {
+            self.schedule(outbox);
         }
     }
 
-    /// The task's own flush, which it owes once `scheduled` is set. False: the socket is still full.
-    pub(crate) fn flush_scheduled(&self) -> bool {
+    /// The task's own flush, which it owes once `scheduled` is set. Says whether it still owes one, because the socket is full, and
+    /// what may still be added.
+    pub(crate) fn flush_scheduled(&self) -> (bool, Standing) {
         let mut outbox = self.outbox.lock();
-        let done = outbox.is_empty() || self.write_waiting(&mut outbox);
-        outbox.scheduled = !done;
-        done
-    }
-
-    /// Whether the task owes a write.
-    pub(crate) fn is_scheduled(&self) -> bool {
-        self.outbox.lock().scheduled
+        outbox.scheduled = !(outbox.is_empty() || self.write_waiting(&mut outbox));
+        (outbox.scheduled, outbox.standing)
     }
 
     /// Puts a close frame behind everything that waits.
@@ -158,17 +163,13 @@ impl Session {
         outbox.scheduled = true;
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        self.outbox.lock().standing
-    }
-
     /// Bytes that wait for the client to read.
     pub(crate) fn outbox_bytes(&self) -> usize {
         self.outbox.lock().len()
     }
 
     /// Puts one large answer behind what waits, beyond the outbox's limit if need be. False: another one is still being
-    /// written. Only for the session's own turn, which [holds](Self::hold) it and owes the flush.
+    /// written. Only for the session's own turn, which [holds](Self::hold) it and will settle.
     #[must_use]
     pub(crate) fn append_answer(&self, frame: &[u8]) -> bool {
         self.outbox.lock().append_answer(frame)

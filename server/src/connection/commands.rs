@@ -29,7 +29,7 @@ pub(super) struct Client {
     pub(super) subscriptions: Vec<Subscription>,
     /// Subscribe commands whose room is being joined, each with the commands for this room that came after it.
     pub(super) joining: Vec<Joining>,
-    /// Commands that wait for the backplane; absent while there are none.
+    /// Commands that wait for the backplane; absent while the client is idle.
     pub(super) pending: Option<Box<PendingSet>>,
     rate: RateLimit,
     connected: bool,
@@ -74,11 +74,14 @@ impl Client {
     pub(super) fn take_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Result<(), Disconnect> {
         match event {
             Event::Text(text) => {
-                Cork::expect_last(self.single && !text.contains('\n'));
+                let single = self.single && !text.contains('\n');
+                Cork::expect_last(single);
                 for command in json::commands(text) {
                     self.run(command.map_err(|_| DisconnectCode::BAD_REQUEST)?, cx)?;
                     // A long turn must not make its own client look slow.
-                    self.session.relieve(UNFLUSHED_BYTES_MAX);
+                    if !single {
+                        self.session.relieve(UNFLUSHED_BYTES_MAX);
+                    }
                 }
                 Ok(())
             }
@@ -120,6 +123,8 @@ impl Client {
         let Command { id, request } = command;
         if matches!(request, Request::Pong) {
             let expected = self.connected && self.session.take_pong();
+            // Once in a ping's interval is often enough for an idle connection to be a small one.
+            self.drop_empty_set();
             return if expected { Ok(()) } else { Err(DisconnectCode::BAD_REQUEST.into()) };
         }
         let answered = !matches!(request, Request::Send { .. });

@@ -122,8 +122,8 @@ impl Connection {
     }
 
     /// One turn: everything that can be done without waiting. Ready: the connection is over.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_over() {
+    fn turn(&mut self, standing: Standing, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over(standing) {
             return Poll::Ready(());
         }
         // What waits behind a join, or came with the handshake, is not in the socket any more.
@@ -162,12 +162,11 @@ impl Connection {
     }
 
     /// Whether there is nobody to talk to any more. Notes on the way that the client turned out to be slow.
-    fn is_over(&mut self) -> bool {
-        let session = self.client.session();
-        if session.is_cut() {
+    fn is_over(&mut self, standing: Standing) -> bool {
+        if self.client.session().is_cut() {
             return true;
         }
-        match session.standing() {
+        match standing {
             Standing::Broken => true,
             Standing::Slow if matches!(self.phase, Phase::Open | Phase::Draining) => {
                 // The close frame is in the outbox already.
@@ -197,11 +196,11 @@ impl Connection {
     fn read(&mut self, buffer: &mut [u8], mut old: bool, cx: &mut Context<'_>) -> Poll<()> {
         let mut full_reads = 0;
         loop {
-            let session = Arc::clone(self.client.session());
+            let session = self.client.session();
             let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else {
                 return Poll::Ready(());
             };
-            old |= self.may_be_old();
+            old |= self.client.node().sweep().may_be_old(&mut self.thaws);
             if old && self.was_left() {
                 return Poll::Ready(());
             }
@@ -284,18 +283,19 @@ impl Connection {
     }
 
     /// Writes what is owed. Ready: all is written and no more will come.
-    fn write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let session = Arc::clone(self.client.session());
-        while session.is_scheduled() {
+    fn write(&self, mut owed: bool, mut standing: Standing, cx: &mut Context<'_>) -> Poll<()> {
+        let session = self.client.session();
+        while owed {
             // Readiness first, then the attempt: clearing it afterwards cannot swallow an event in between.
             let Ok(mut readiness) = ready!(session.stream().poll_write_ready(cx)) else {
                 return Poll::Ready(());
             };
-            if !session.flush_scheduled() {
+            (owed, standing) = session.flush_scheduled();
+            if owed {
                 readiness.clear_ready();
             }
         }
-        let over = self.phase == Phase::Closed || session.standing() == Standing::Broken;
+        let over = self.phase == Phase::Closed || standing == Standing::Broken;
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -305,15 +305,15 @@ impl Future for Connection {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let session = Arc::clone(this.client.session());
-        session.waker().register(cx.waker());
+        // Whatever changes from here on wakes this task again.
+        this.client.session().waker().register(cx.waker());
         // Replies and the client's own pushes leave together, after those of everybody else.
-        session.hold();
+        let standing = this.client.session().hold();
         let cork = Cork::new();
-        let turn = this.turn(cx);
+        let turn = this.turn(standing, cx);
         drop(cork);
-        session.flush();
-        if turn.is_ready() { Poll::Ready(()) } else { this.write(cx) }
+        let (owed, standing) = this.client.session().settle();
+        if turn.is_ready() { Poll::Ready(()) } else { this.write(owed, standing, cx) }
     }
 }
 

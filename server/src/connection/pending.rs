@@ -82,12 +82,23 @@ impl Future for Pending {
 impl Client {
     /// Answers what has finished since the last turn.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) {
-        while let Some(pending) = &mut self.pending {
+        while let Some(pending) = self.pending.as_mut().filter(|pending| !pending.is_empty()) {
             match pending.poll_next_unpin(cx) {
-                Poll::Ready(Some(finished)) => self.finish(finished),
-                Poll::Ready(None) => self.pending = None,
-                Poll::Pending => return,
+                Poll::Ready(Some(finished @ Finished::Publish { .. })) => self.finish(finished),
+                Poll::Ready(Some(finished)) => {
+                    self.finish(finished);
+                    self.drop_empty_set();
+                }
+                Poll::Ready(None) | Poll::Pending => return,
             }
+        }
+    }
+
+    /// Gives the memory of the set back where nothing waits. Between two publishes it stays: a set of its own for each would
+    /// cost much of what a publish does.
+    pub(super) fn drop_empty_set(&mut self) {
+        if !self.is_waiting() {
+            self.pending = None;
         }
     }
 
@@ -105,7 +116,7 @@ impl Client {
 
     /// Whether a command waits.
     pub(super) fn is_waiting(&self) -> bool {
-        self.pending.is_some()
+        self.pending.as_ref().is_some_and(|pending| !pending.is_empty())
     }
 
     /// Whether as many commands wait as may, those behind a join included.
