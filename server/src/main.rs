@@ -40,11 +40,7 @@ fn print(config: &Config) -> anyhow::Result<()> {
 fn run(config: Config) -> anyhow::Result<()> {
     manifold_server::init_logging(&config)?;
     raise_file_limit();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if config.worker_threads > 0 {
-        runtime.worker_threads(usize::try_from(config.worker_threads)?);
-    }
-    let runtime = runtime.enable_all().build()?;
+    let runtime = manifold_server::runtime(usize::try_from(config.worker_threads)?)?;
     let outcome = runtime.block_on(serve(config));
     // A broker's library may block a thread of the runtime for as long as its broker is silent.
     runtime.shutdown_timeout(RUNTIME_PATIENCE);

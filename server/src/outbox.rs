@@ -21,6 +21,9 @@
 
 use crate::spare;
 
+/// Of what is held back from a client that reads, this much at most: a burst must not look like a slow consumer.
+pub(crate) const UNFLUSHED_BYTES_MAX: usize = 32 * 1024;
+
 /// Frames on their way to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {

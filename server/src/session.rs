@@ -17,7 +17,7 @@ use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::frame;
-use crate::outbox::{Appended, Outbox, Standing};
+use crate::outbox::{Appended, Outbox, Standing, UNFLUSHED_BYTES_MAX};
 use crate::sweep::Appointment;
 
 /// A connection after its WebSocket handshake.
@@ -110,6 +110,7 @@ impl Session {
         self.append_locked(&mut outbox, frames);
         let newly_touched = !outbox.touched && !outbox.scheduled;
         outbox.touched |= newly_touched;
+        self.relieve_locked(&mut outbox);
         newly_touched
     }
 
@@ -128,11 +129,24 @@ impl Session {
         (outbox.scheduled, outbox.standing)
     }
 
-    /// Writes what waits if it is more than `bytes_max`. Direct writes stay held back.
-    pub(crate) fn relieve(&self, bytes_max: usize) {
+    /// Ends the session's own turn, and leaves what waits to a later [`flush`](Self::flush), which the caller then owes. False:
+    /// nothing may wait, and it has to [settle](Self::settle).
+    #[must_use]
+    pub(crate) fn defer(&self) -> bool {
         let mut outbox = self.outbox.lock();
-        if outbox.len() > bytes_max && !outbox.scheduled && !self.write_waiting(&mut outbox) {
-            self.schedule(&mut outbox);
+        let may_wait = !outbox.is_empty() && !outbox.scheduled && outbox.standing == Standing::Open;
+        outbox.touched |= may_wait;
+        may_wait
+    }
+
+    /// Writes what waits if it is much. Direct writes stay held back.
+    pub(crate) fn relieve(&self) {
+        self.relieve_locked(&mut self.outbox.lock());
+    }
+
+    fn relieve_locked(&self, outbox: &mut Outbox) {
+        if outbox.len() > UNFLUSHED_BYTES_MAX && !outbox.scheduled && !self.write_waiting(outbox) {
+            self.schedule(outbox);
         }
     }
 

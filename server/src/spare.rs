@@ -8,7 +8,7 @@ const NEW_BYTES: usize = 1024;
 /// A buffer that has grown beyond this is not kept.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a thread keeps.
-const THREAD_BYTES_MAX: usize = 512 * 1024;
+const THREAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 thread_local! {
     static SPARE: RefCell<Spare> = const { RefCell::new(Spare { buffers: Vec::new(), bytes: 0 }) };

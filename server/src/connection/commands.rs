@@ -16,7 +16,7 @@ use super::presence::Question;
 use super::rate::{RateLimit, Verdict};
 use super::subscribe::{Joining, Subscription};
 use crate::frame;
-use crate::hub::{Cork, UNFLUSHED_BYTES_MAX};
+use crate::hub::Cork;
 use crate::node::{Admission, Node};
 use crate::session::Session;
 
@@ -80,7 +80,7 @@ impl Client {
                     self.run(command.map_err(|_| DisconnectCode::BAD_REQUEST)?, cx)?;
                     // A long turn must not make its own client look slow.
                     if !single {
-                        self.session.relieve(UNFLUSHED_BYTES_MAX);
+                        self.session.relieve();
                     }
                 }
                 Ok(())

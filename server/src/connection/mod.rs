@@ -311,8 +311,13 @@ impl Future for Connection {
         let standing = this.client.session().hold();
         let cork = Cork::new();
         let turn = this.turn(standing, cx);
-        drop(cork);
-        let (owed, standing) = this.client.session().settle();
+        let session = this.client.session();
+        let (owed, standing) = if turn.is_pending() && this.phase == Phase::Open {
+            cork.end_turn_of(session)
+        } else {
+            drop(cork);
+            session.settle()
+        };
         if turn.is_ready() { Poll::Ready(()) } else { this.write(owed, standing, cx) }
     }
 }

@@ -1,93 +1,30 @@
 //! The one entrance: every message reaches local members here, whichever node and thread it comes from.
 //!
-//! A batch is appended to the members' outboxes first; each touched session is then flushed once, outside the room
-//! locks. The last message of a batch that touched nobody before is written straight to the sockets instead: the
-//! common case of a quiet room costs no copy and wakes nobody.
-//!
-//! A [`Cork`] makes one batch of several deliveries on one thread: the publishes of one read, where the backplane
-//! delivers within `publish`.
+//! What is delivered is appended to the members' outboxes first; [`cork`](super::cork) says when it is written. The last message
+//! of a batch that touched nobody before is written straight to the sockets instead.
 
-use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use manifold_protocol::websocket::{FrameBuilder, Opcode};
 use manifold_strategies::{Entrance, Event, Message, Position, RoomId};
 use parking_lot::MutexGuard;
 
+use super::cork::Scratch;
 use super::members::Member;
 use super::room::{Advance, Room, State};
 use super::{Hub, Numbering};
 use crate::clock::unix_us;
-use crate::session::Session;
-
-/// Flush at the latest when this much was appended: a burst must not look like a slow consumer.
-pub(crate) const UNFLUSHED_BYTES_MAX: usize = 32 * 1024;
 
 /// A thread's frame builder keeps this much memory between messages.
 const FRAME_KEPT_BYTES: usize = 72 * 1024;
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
-}
-
-/// What a delivering thread reuses.
-#[derive(Default)]
-struct Scratch {
-    frame: FrameBuilder,
-    /// The same message without a position, where a room has members whose position is void.
-    unplaced: FrameBuilder,
-    touched: Vec<Arc<Session>>,
-    appended_bytes: usize,
-    corked: bool,
-    /// Under a cork: no further delivery will follow.
-    last: bool,
-}
-
-/// While it lives, deliveries on this thread are appended, and flushed when it is dropped. It cannot leave its thread, and so
-/// cannot be held across an await.
-pub(crate) struct Cork(PhantomData<*const ()>);
-
-impl Cork {
-    pub(crate) fn new() -> Self {
-        SCRATCH.with_borrow_mut(|scratch| {
-            debug_assert!(!scratch.corked, "corks do not nest");
-            scratch.corked = true;
-            scratch.last = false;
-        });
-        Self(PhantomData)
-    }
-
-    /// Says whether what follows is the last delivery under this thread's cork: then it may be written at once.
-    pub(crate) fn expect_last(last: bool) {
-        SCRATCH.with_borrow_mut(|scratch| scratch.last = last);
-    }
-}
-
-impl Drop for Cork {
-    fn drop(&mut self) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.corked = false;
-            scratch.flush();
-        });
-    }
-}
-
-impl Scratch {
-    fn flush(&mut self) {
-        self.appended_bytes = 0;
-        for session in self.touched.drain(..) {
-            session.flush();
-        }
-    }
-}
-
 impl Entrance for Hub {
     fn deliver(&self, batch: &mut Vec<Event>) {
-        SCRATCH.with_borrow_mut(|scratch| {
+        Scratch::with(|scratch| {
+            scratch.begin_batch();
             let count = batch.len();
             for (index, event) in batch.drain(..).enumerate() {
-                let last = index + 1 == count && (!scratch.corked || scratch.last);
+                let last = index + 1 == count;
                 match event {
                     Event::Message(message) => self.deliver_message(scratch, &message, last),
                     Event::Gap { room, from, to } => self.declare_gap(&room, from, to),
@@ -96,9 +33,7 @@ impl Entrance for Hub {
                     Event::Reconnected => tracing::info!("the link to the broker is back"),
                 }
             }
-            if !scratch.corked {
-                scratch.flush();
-            }
+            scratch.end_batch();
         });
     }
 }
@@ -114,7 +49,8 @@ impl Hub {
             self.tend_if_unwanted(&room, state);
             return;
         }
-        let Scratch { frame, touched, appended_bytes, .. } = scratch;
+        let alone = scratch.is_alone(last);
+        let (frame, unplaced_frame, mut touched) = scratch.parts();
         let frame = frame_of(frame, &room, message, offset);
         let excluded = state.hold_back(message, frame, self.settings.recovery_hold_bytes_max);
         if members == 0 {
@@ -124,7 +60,7 @@ impl Hub {
         self.metrics.count_deliveries(members - excluded.len());
         let mut unplaced = frame;
         if state.renumbered && offset > 0 {
-            unplaced = frame_of(&mut scratch.unplaced, &room, message, 0);
+            unplaced = frame_of(unplaced_frame, &room, message, 0);
             let some_are_void = state.members.iter().any(|member| member.void);
             state.renumbered = some_are_void;
         }
@@ -149,23 +85,18 @@ impl Hub {
             }
         }
         let is_due = |member: &&Member| excluded.is_empty() || member.joined_serial < serial;
-        if last && touched.is_empty() {
+        if alone {
             for member in state.members.iter().filter(is_due) {
                 member.session.send(frame_for(member));
             }
         } else {
             for member in state.members.iter().filter(is_due) {
-                if member.session.append(frame_for(member)) {
-                    touched.push(Arc::clone(&member.session));
-                }
+                touched.append(&member.session, frame_for(member));
             }
-            *appended_bytes += frame.len();
         }
         drop(state);
         self.metrics.observe_delivery(unix_us().saturating_sub(envelope.published_at_us), members);
-        if scratch.appended_bytes > UNFLUSHED_BYTES_MAX {
-            scratch.flush();
-        }
+        scratch.relieve();
     }
 
     /// Finds a message's place in its room, sends away the members that cannot follow there, and says which offset the others see

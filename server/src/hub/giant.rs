@@ -8,12 +8,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::cork::flush_thread;
 use super::room::{Room, State};
 use crate::metrics::Metrics;
 use crate::session::Session;
 
-/// Members served per turn: about half a millisecond of sends.
-const TURN_MEMBERS: usize = 128;
+/// Members served per turn: a fraction of a millisecond of sends, for which the others on this worker wait.
+const TURN_MEMBERS: usize = 32;
 
 /// Bytes that one round through the members carries at most, unless a single message is longer. A fraction of the
 /// smallest outbox, so that a round alone makes nobody slow.
@@ -160,6 +161,8 @@ impl Room {
     /// Takes turns until the queue is empty, letting other tasks run in between.
     pub(super) async fn take_turns(self: Arc<Self>, metrics: Arc<Metrics>) {
         while self.take_turn(&metrics) {
+            // This worker does not pause in between, and others wait for what it keeps back.
+            flush_thread();
             tokio::task::yield_now().await;
         }
     }

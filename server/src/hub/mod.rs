@@ -9,6 +9,7 @@
 
 mod answer;
 mod arrivals;
+mod cork;
 mod fan_out;
 mod giant;
 mod interest;
@@ -31,7 +32,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 
 pub(crate) use answer::Answer;
-pub(crate) use fan_out::{Cork, UNFLUSHED_BYTES_MAX};
+pub(crate) use cork::{Cork, begin_shift, flush_thread};
 pub(crate) use interest::{Reservation, Ticket};
 use members::Member;
 pub(crate) use recovery::{Ending, Recovery};

@@ -1,0 +1,225 @@
+//! What a thread has delivered and not yet written.
+//!
+//! Deliveries are appended to the members' outboxes, and each touched session is written to once, when the batch ends: a batch of
+//! the backplane, or what one read of a socket brought (under a [`Cork`]).
+//!
+//! A worker of the runtime that has been busy for a while goes further: it keeps what it delivered until it runs out of work, or
+//! for a few milliseconds, whichever is first. Then one write carries what several publishers had to say, and the replies to the
+//! session's own commands with it. That is where the cost of a delivery falls as the load rises. A worker that pauses now and then
+//! writes at once, so a quiet node waits for nothing.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold_protocol::websocket::FrameBuilder;
+
+use crate::outbox::Standing;
+use crate::session::Session;
+
+/// Write at the latest when this much was appended by one thread, summed over the members. Each session has a
+/// [bound of its own](crate::outbox::UNFLUSHED_BYTES_MAX).
+const THREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A worker that has not paused for so long is busy.
+const BUSY_AFTER: Duration = Duration::from_millis(1);
+/// A busy worker keeps what it delivered for so long at most.
+const WAIT_MAX: Duration = Duration::from_millis(10);
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// What a delivering thread reuses.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) frame: FrameBuilder,
+    /// The same message without a position, where a room has members whose position is void.
+    pub(super) unplaced: FrameBuilder,
+    touched: Vec<Arc<Session>>,
+    appended_bytes: usize,
+    corked: bool,
+    /// Under a cork: no further delivery will follow.
+    last: bool,
+    /// This batch may wait for the next one.
+    deferring: bool,
+    shift: Shift,
+}
+
+/// How long a worker of the runtime has been at work. Other threads have none, and keep nothing back.
+#[derive(Debug, Default)]
+struct Shift {
+    began: Option<Instant>,
+    /// Since when something is kept back.
+    keeps_since: Option<Instant>,
+}
+
+impl Shift {
+    fn is_busy(&self) -> bool {
+        self.began.is_some_and(|began| began.elapsed() >= BUSY_AFTER)
+    }
+
+    /// Whether what is kept back may wait still.
+    fn may_wait(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.keeps_since.get_or_insert(now)) < WAIT_MAX
+    }
+}
+
+impl Scratch {
+    /// Runs `deliver` with this thread's scratch.
+    pub(super) fn with<T>(deliver: impl FnOnce(&mut Self) -> T) -> T {
+        SCRATCH.with_borrow_mut(deliver)
+    }
+
+    /// Begins a batch, unless a cork holds several together.
+    pub(super) fn begin_batch(&mut self) {
+        if !self.corked {
+            self.deferring = self.shift.is_busy();
+        }
+    }
+
+    pub(super) fn end_batch(&mut self) {
+        if !self.corked {
+            self.flush_unless_deferring();
+        }
+    }
+
+    /// Whether a delivery may be written straight to the sockets, where it is the last one of its batch: the common case of a quiet
+    /// room then costs no copy and wakes nobody.
+    pub(super) fn is_alone(&self, last: bool) -> bool {
+        last && !self.deferring && (!self.corked || self.last) && self.touched.is_empty()
+    }
+
+    /// The parts that a delivery needs at the same time: frames to fill, and the list of who has to be written to.
+    pub(super) fn parts(&mut self) -> (&mut FrameBuilder, &mut FrameBuilder, Touched<'_>) {
+        let touched = Touched { sessions: &mut self.touched, bytes: &mut self.appended_bytes };
+        (&mut self.frame, &mut self.unplaced, touched)
+    }
+
+    /// Writes where too much waits.
+    pub(super) fn relieve(&mut self) {
+        if self.appended_bytes > THREAD_BYTES_MAX {
+            self.flush();
+        }
+    }
+
+    fn flush_unless_deferring(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        if !self.deferring || !self.shift.may_wait(Instant::now()) {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.appended_bytes = 0;
+        self.shift.keeps_since = None;
+        for session in self.touched.drain(..) {
+            session.flush();
+        }
+    }
+}
+
+/// Who has to be written to.
+pub(super) struct Touched<'s> {
+    sessions: &'s mut Vec<Arc<Session>>,
+    bytes: &'s mut usize,
+}
+
+impl Touched<'_> {
+    /// Puts a frame behind what waits for a member.
+    pub(super) fn append(&mut self, session: &Arc<Session>, frame: &[u8]) {
+        if session.append(frame) {
+            self.sessions.push(Arc::clone(session));
+        }
+        *self.bytes += frame.len();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The thread ends: nobody else knows of what it kept back.
+        self.flush();
+    }
+}
+
+/// While it lives, deliveries on this thread are appended, and written when it ends. It cannot leave its thread, and so cannot be
+/// held across an await.
+pub(crate) struct Cork(PhantomData<*const ()>);
+
+impl Cork {
+    pub(crate) fn new() -> Self {
+        Scratch::with(|scratch| {
+            debug_assert!(!scratch.corked, "corks do not nest");
+            scratch.begin_batch();
+            scratch.corked = true;
+            scratch.last = false;
+        });
+        Self(PhantomData)
+    }
+
+    /// Says whether what follows is the last delivery under this thread's cork: then it may be written at once.
+    pub(crate) fn expect_last(last: bool) {
+        Scratch::with(|scratch| scratch.last = last);
+    }
+
+    /// Ends a session's own turn: what the others got is written first, then what waits for itself. Says whether the session's task
+    /// owes a write, and what may still be added.
+    pub(crate) fn end_turn_of(self, session: &Arc<Session>) -> (bool, Standing) {
+        let deferred = Scratch::with(|scratch| {
+            let deferred = scratch.deferring && session.defer();
+            if deferred {
+                scratch.touched.push(Arc::clone(session));
+            }
+            deferred
+        });
+        drop(self);
+        if deferred { (false, Standing::Open) } else { session.settle() }
+    }
+}
+
+impl Drop for Cork {
+    fn drop(&mut self) {
+        Scratch::with(|scratch| {
+            scratch.corked = false;
+            scratch.end_batch();
+        });
+    }
+}
+
+/// Writes what this thread keeps back. Before a worker pauses, or does something else for long.
+pub(crate) fn flush_thread() {
+    Scratch::with(Scratch::flush);
+}
+
+/// A worker of the runtime begins to work: only those keep something back, because only those call
+/// [`flush_thread`] when they run out of work.
+pub(crate) fn begin_shift() {
+    Scratch::with(|scratch| scratch.shift.began = Some(Instant::now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_without_a_pause_keeps_something_back() {
+        let mut shift = Shift::default();
+        assert!(!shift.is_busy(), "no worker");
+        let now = Instant::now();
+        shift.began = Some(now + Duration::from_secs(60));
+        assert!(!shift.is_busy(), "it has just begun");
+        shift.began = now.checked_sub(BUSY_AFTER);
+        assert!(shift.is_busy());
+    }
+
+    #[test]
+    fn what_is_kept_back_waits_for_a_bounded_time() {
+        let (mut shift, now) = (Shift::default(), Instant::now());
+        assert!(shift.may_wait(now) && shift.may_wait(now + WAIT_MAX / 2));
+        assert!(!shift.may_wait(now + WAIT_MAX));
+        shift.keeps_since = None;
+        assert!(shift.may_wait(now + WAIT_MAX), "the next one waits for itself");
+    }
+}
