@@ -47,11 +47,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = manifold_server::runtime(2).expect("a runtime");
         let config = Config {
             listen: "127.0.0.1:0".to_owned(),
             giant_members_min: 1_000_000,

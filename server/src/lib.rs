@@ -11,6 +11,7 @@
 //! - `history`: what a room carried, for those members, for those who ask, and for the server API;
 //! - `presence`: who is in which room, on all nodes;
 //! - `sweep`: pings and deadlines of all sessions;
+//! - [`runtime`]: threads that write what they have kept back before they pause;
 //! - [`config`], `metrics`, [`Node`], which ties them together, [`Server`], which runs it, and [`LocalNode`], which runs it without
 //!   a listening socket.
 //!

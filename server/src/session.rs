@@ -83,6 +83,7 @@ impl Session {
         let mut outbox = self.outbox.lock();
         if !outbox.is_empty() || outbox.touched || outbox.scheduled || outbox.standing != Standing::Open {
             self.append_locked(&mut outbox, frames);
+            self.relieve_locked(&mut outbox);
             return;
         }
         match self.send_raw(frames) {
@@ -114,8 +115,8 @@ impl Session {
         newly_touched
     }
 
-    /// Begins the session's own turn: holds back direct writes until it [settles](Self::settle), so that what follows leaves in
-    /// one write.
+    /// Begins the session's own turn: holds back direct writes until it [settles](Self::settle) or [defers](Self::defer), so that what
+    /// follows leaves in one write.
     pub(crate) fn hold(&self) -> Standing {
         let mut outbox = self.outbox.lock();
         outbox.touched = true;
@@ -134,7 +135,12 @@ impl Session {
     #[must_use]
     pub(crate) fn defer(&self) -> bool {
         let mut outbox = self.outbox.lock();
-        let may_wait = !outbox.is_empty() && !outbox.scheduled && outbox.standing == Standing::Open;
+        // A large answer leaves at once: another one may be asked for.
+        let may_wait = !outbox.is_empty()
+            && outbox.len() <= UNFLUSHED_BYTES_MAX
+            && !outbox.has_answer()
+            && !outbox.scheduled
+            && outbox.standing == Standing::Open;
         outbox.touched |= may_wait;
         may_wait
     }
@@ -244,6 +250,11 @@ impl Session {
     }
 
     fn append_locked(&self, outbox: &mut Outbox, frames: &[u8]) -> Appended {
+        // What was held back until now does not make a client slow.
+        let held_back = !outbox.scheduled && !outbox.is_empty();
+        if held_back && outbox.len() + frames.len() > self.outbox_bytes_max && !self.write_waiting(outbox) {
+            self.schedule(outbox);
+        }
         let appended = outbox.append(frames, self.outbox_bytes_max, frame::close_slow());
         if appended == Appended::Overflow {
             self.schedule(outbox);

@@ -8,7 +8,7 @@ const NEW_BYTES: usize = 1024;
 /// A buffer that has grown beyond this is not kept.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a thread keeps.
-const THREAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+const THREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 thread_local! {
     static SPARE: RefCell<Spare> = const { RefCell::new(Spare { buffers: Vec::new(), bytes: 0 }) };
@@ -75,7 +75,7 @@ mod tests {
             give_back(Vec::with_capacity(NEW_BYTES));
         }
         SPARE.with_borrow(|spare| {
-            assert_eq!(spare.bytes, spare.buffers.iter().map(Vec::capacity).sum());
+            assert_eq!(spare.bytes, spare.buffers.iter().map(Vec::capacity).sum::<usize>());
             assert!((1..=THREAD_BYTES_MAX).contains(&spare.bytes));
         });
     }

@@ -29,7 +29,7 @@ pub(super) struct Client {
     pub(super) subscriptions: Vec<Subscription>,
     /// Subscribe commands whose room is being joined, each with the commands for this room that came after it.
     pub(super) joining: Vec<Joining>,
-    /// Commands that wait for the backplane; absent while the client is idle.
+    /// Commands that wait for the backplane; absent until the first, and again from the first pong after the last publish.
     pub(super) pending: Option<Box<PendingSet>>,
     rate: RateLimit,
     connected: bool,

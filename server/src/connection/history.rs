@@ -10,7 +10,6 @@ use super::commands::Client;
 use super::pending::Pending;
 use crate::frame;
 use crate::history;
-use crate::hub::UNFLUSHED_BYTES_MAX;
 
 /// A page that was read, or the reason why not.
 pub(super) struct FinishedHistory {
@@ -59,7 +58,7 @@ impl Client {
             // The client asks for less.
             return Err(ErrorCode::LIMIT_EXCEEDED);
         }
-        self.session.relieve(UNFLUSHED_BYTES_MAX);
+        self.session.relieve();
         if self.session.outbox_bytes() + frame.len() > self.reply_bytes_max() {
             return Err(ErrorCode::TOO_MANY_REQUESTS);
         }

@@ -307,7 +307,7 @@ impl Future for Connection {
         let this = self.get_mut();
         // Whatever changes from here on wakes this task again.
         this.client.session().waker().register(cx.waker());
-        // Replies and the client's own pushes leave together, after those of everybody else.
+        // Replies and the client's own pushes leave together.
         let standing = this.client.session().hold();
         let cork = Cork::new();
         let turn = this.turn(standing, cx);

@@ -10,7 +10,7 @@ use super::commands::Client;
 use super::pending::Pending;
 use super::subscribe::{Joining, Subscription, Wish, subscribe_result};
 use crate::history::{self, Missed, Since};
-use crate::hub::{Ending, Recovery, Ticket, UNFLUSHED_BYTES_MAX};
+use crate::hub::{Ending, Recovery, Ticket};
 use crate::metrics::RecoveryOutcome;
 
 /// A client that comes back, and what history had for it.
@@ -62,7 +62,7 @@ impl Client {
             _ => None,
         };
         // A long turn must not make its own client look slow.
-        self.session.relieve(UNFLUSHED_BYTES_MAX);
+        self.session.relieve();
         let (session, answer) = (&self.session, &missed.answer);
         let entered =
             self.node.hub().finish_recovery(recovery, session, wish.grant, answer, unfit, |ending| {

@@ -14,7 +14,7 @@ use super::presence::Question;
 use super::publish::Publish;
 use crate::epoch;
 use crate::history::Since;
-use crate::hub::{Grant, JoinFailed, Numbering, Reservation, Room, Ticket, UNFLUSHED_BYTES_MAX};
+use crate::hub::{Grant, JoinFailed, Numbering, Reservation, Room, Ticket};
 
 /// One membership.
 pub(super) struct Subscription {
@@ -235,7 +235,7 @@ impl Client {
                 Behind::Presence { id, question } => self.tell_presence(id, channel, question),
             }
             // A long turn must not make its own client look slow.
-            self.session.relieve(UNFLUSHED_BYTES_MAX);
+            self.session.relieve();
         }
     }
 

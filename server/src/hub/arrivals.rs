@@ -44,7 +44,7 @@ impl Hub {
         let mut first = 0;
         while room.show_arrivals(first, frame) {
             first += TURN_MEMBERS;
-            tokio::task::yield_now().await;
+            yield_worker().await;
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::session::Session;
 /// Write at the latest when this much was appended by one thread, summed over the members. Each session has a
 /// [bound of its own](crate::outbox::UNFLUSHED_BYTES_MAX).
 const THREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Write at the latest when so many sessions wait: some 20 ms of writes, in which the thread does nothing else.
+const TOUCHED_MAX: usize = 4096;
 /// A worker that has not paused for so long is busy.
 const BUSY_AFTER: Duration = Duration::from_millis(1);
 /// A busy worker keeps what it delivered for so long at most.
@@ -55,13 +57,20 @@ struct Shift {
 }
 
 impl Shift {
-    fn is_busy(&self) -> bool {
-        self.began.is_some_and(|began| began.elapsed() >= BUSY_AFTER)
+    /// Whether what is delivered from `now` on may be kept back.
+    fn is_busy(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        let Some(began) = self.began else { return false };
+        let now = now();
+        let busy = now.saturating_duration_since(began) >= BUSY_AFTER;
+        if busy {
+            self.keeps_since.get_or_insert(now);
+        }
+        busy
     }
 
     /// Whether what is kept back may wait still.
-    fn may_wait(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(*self.keeps_since.get_or_insert(now)) < WAIT_MAX
+    fn may_wait(&self, now: Instant) -> bool {
+        self.keeps_since.is_some_and(|since| now.saturating_duration_since(since) < WAIT_MAX)
     }
 }
 
@@ -74,7 +83,10 @@ impl Scratch {
     /// Begins a batch, unless a cork holds several together.
     pub(super) fn begin_batch(&mut self) {
         if !self.corked {
-            self.deferring = self.shift.is_busy();
+            if self.touched.is_empty() {
+                self.shift.keeps_since = None;
+            }
+            self.deferring = self.shift.is_busy(Instant::now);
         }
     }
 
@@ -98,7 +110,7 @@ impl Scratch {
 
     /// Writes where too much waits.
     pub(super) fn relieve(&mut self) {
-        if self.appended_bytes > THREAD_BYTES_MAX {
+        if self.appended_bytes > THREAD_BYTES_MAX || self.touched.len() > TOUCHED_MAX {
             self.flush();
         }
     }
@@ -112,7 +124,7 @@ impl Scratch {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.appended_bytes = 0;
         self.shift.keeps_since = None;
         for session in self.touched.drain(..) {
@@ -164,7 +176,7 @@ impl Cork {
         Scratch::with(|scratch| scratch.last = last);
     }
 
-    /// Ends a session's own turn: what the others got is written first, then what waits for itself. Says whether the session's task
+    /// Ends a session's own turn: what the others got is written first, then what waits for itself, unless this worker keeps both back. Says whether the session's task
     /// owes a write, and what may still be added.
     pub(crate) fn end_turn_of(self, session: &Arc<Session>) -> (bool, Standing) {
         let deferred = Scratch::with(|scratch| {
@@ -188,9 +200,15 @@ impl Drop for Cork {
     }
 }
 
-/// Writes what this thread keeps back. Before a worker pauses, or does something else for long.
+/// Writes what this thread keeps back: before a worker pauses.
 pub(crate) fn flush_thread() {
     Scratch::with(Scratch::flush);
+}
+
+/// Lets others run on this worker, who may wait for what it keeps back: it does not pause in between.
+pub(crate) async fn yield_worker() {
+    flush_thread();
+    tokio::task::yield_now().await;
 }
 
 /// A worker of the runtime begins to work: only those keep something back, because only those call
@@ -199,27 +217,105 @@ pub(crate) fn begin_shift() {
     Scratch::with(|scratch| scratch.shift.began = Some(Instant::now()));
 }
 
+/// A worker of the runtime ends.
+pub(crate) fn end_shift() {
+    Scratch::with(|scratch| {
+        scratch.shift.began = None;
+        scratch.flush();
+    });
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[test]
     fn only_a_worker_without_a_pause_keeps_something_back() {
-        let mut shift = Shift::default();
-        assert!(!shift.is_busy(), "no worker");
         let now = Instant::now();
-        shift.began = Some(now + Duration::from_secs(60));
-        assert!(!shift.is_busy(), "it has just begun");
-        shift.began = now.checked_sub(BUSY_AFTER);
-        assert!(shift.is_busy());
+        let mut shift = Shift::default();
+        assert!(!shift.is_busy(|| now), "no worker");
+        shift.began = Some(now);
+        assert!(!shift.is_busy(|| now), "it has just begun");
+        assert!(shift.is_busy(|| now + BUSY_AFTER));
     }
 
     #[test]
     fn what_is_kept_back_waits_for_a_bounded_time() {
-        let (mut shift, now) = (Shift::default(), Instant::now());
-        assert!(shift.may_wait(now) && shift.may_wait(now + WAIT_MAX / 2));
-        assert!(!shift.may_wait(now + WAIT_MAX));
-        shift.keeps_since = None;
-        assert!(shift.may_wait(now + WAIT_MAX), "the next one waits for itself");
+        let now = Instant::now();
+        let mut shift = Shift { began: now.checked_sub(BUSY_AFTER), keeps_since: None };
+        assert!(!shift.may_wait(now), "nothing is kept back");
+        assert!(shift.is_busy(|| now) && shift.is_busy(|| now + WAIT_MAX / 2));
+        assert!(shift.may_wait(now + WAIT_MAX / 2) && !shift.may_wait(now + WAIT_MAX));
+    }
+
+    /// A session, and the client's end of it.
+    fn session() -> (Arc<Session>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (Arc::new(Session::new(stream, 1, 64 * 1024).unwrap()), client)
+    }
+
+    /// What the client has got by now.
+    fn got(client: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        let _ = client.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn append(session: &Arc<Session>, text: &str) {
+        Scratch::with(|scratch| scratch.parts().2.append(session, text.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_busy_worker_writes_when_it_pauses_and_replies_leave_behind_pushes() {
+        let (session, mut client) = session();
+        // This thread never pauses, for all it knows.
+        Scratch::with(|scratch| scratch.shift.began = Instant::now().checked_sub(BUSY_AFTER));
+        let cork = Cork::new();
+        append(&session, "push");
+        drop(cork);
+        session.send(b" reply");
+        assert_eq!(got(&mut client), "", "it waits for more");
+        flush_thread();
+        assert_eq!(got(&mut client), "push reply");
+        end_shift();
+        let cork = Cork::new();
+        append(&session, "later");
+        drop(cork);
+        assert_eq!(got(&mut client), "later", "no worker keeps anything back");
+    }
+
+    #[tokio::test]
+    async fn what_waited_too_long_leaves_with_the_next_batch() {
+        let (session, mut client) = session();
+        Scratch::with(|scratch| scratch.shift.began = Instant::now().checked_sub(BUSY_AFTER));
+        let cork = Cork::new();
+        append(&session, "1");
+        drop(cork);
+        Scratch::with(|scratch| scratch.shift.keeps_since = Instant::now().checked_sub(WAIT_MAX));
+        drop(Cork::new());
+        assert_eq!(got(&mut client), "1");
+        end_shift();
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_does_not_make_a_client_slow() {
+        let (session, mut client) = session();
+        let cork = Cork::new();
+        for _ in 0..40 {
+            append(&session, &"x".repeat(4 * 1024));
+        }
+        drop(cork);
+        assert_eq!(session.outbox_bytes(), 0, "it reads");
+        let mut length = 0;
+        while length < 160 * 1024 {
+            length += got(&mut client).len();
+        }
     }
 }

@@ -74,7 +74,11 @@ impl Hub {
                 let members = state.dismiss_positioned(&room.id, unplaced);
                 self.note_dismissed(&room, members, "the numbering started anew");
             }
-            self.enqueue(&room, state, frame, excluded, envelope.published_at_us);
+            if self.enqueue(&room, state, frame, excluded, envelope.published_at_us) {
+                // Helping takes long, and others wait for what this thread keeps back.
+                scratch.flush();
+                self.help(&room);
+            }
             return;
         }
         let frame_for = |member: &Member| if member.void { unplaced } else { frame };
@@ -142,7 +146,7 @@ impl Hub {
         Some((state, position.offset))
     }
 
-    /// Hands a message to the room's own task, or helps it where the queue is full.
+    /// Hands a message to the room's own task. True: the queue is full.
     fn enqueue(
         &self,
         room: &Arc<Room>,
@@ -150,7 +154,7 @@ impl Hub {
         frame: &[u8],
         excluded: Vec<u32>,
         published_at_us: u64,
-    ) {
+    ) -> bool {
         let serial = state.serial;
         let idle = state.giant.is_none();
         let giant = state.giant.get_or_insert_default();
@@ -160,11 +164,13 @@ impl Hub {
         if idle {
             self.runtime.spawn(Arc::clone(room).take_turns(Arc::clone(&self.metrics)));
         }
-        if full {
-            self.metrics.count_error("giant_queue_full");
-            while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {
-            }
-        }
+        full
+    }
+
+    /// Does the work of the room's own task until its queue has space again.
+    fn help(&self, room: &Room) {
+        self.metrics.count_error("giant_queue_full");
+        while room.queued_bytes() > self.settings.giant_queue_bytes_max && room.take_turn(&self.metrics) {}
     }
 
     /// A position was used up without a message of its own.

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::cork::flush_thread;
+use super::cork::yield_worker;
 use super::room::{Room, State};
 use crate::metrics::Metrics;
 use crate::session::Session;
@@ -161,9 +161,7 @@ impl Room {
     /// Takes turns until the queue is empty, letting other tasks run in between.
     pub(super) async fn take_turns(self: Arc<Self>, metrics: Arc<Metrics>) {
         while self.take_turn(&metrics) {
-            // This worker does not pause in between, and others wait for what it keeps back.
-            flush_thread();
-            tokio::task::yield_now().await;
+            yield_worker().await;
         }
     }
 }

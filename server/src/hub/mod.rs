@@ -32,7 +32,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 
 pub(crate) use answer::Answer;
-pub(crate) use cork::{Cork, begin_shift, flush_thread};
+pub(crate) use cork::{Cork, begin_shift, end_shift, flush_thread, yield_worker};
 pub(crate) use interest::{Reservation, Ticket};
 use members::Member;
 pub(crate) use recovery::{Ending, Recovery};

@@ -71,7 +71,7 @@ async fn each_page(presence: &Presence, room: &str, mut take: impl FnMut(&[Arc<W
         if !take(&entries) || !full {
             return;
         }
-        tokio::task::yield_now().await;
+        crate::hub::yield_worker().await;
     }
 }
 

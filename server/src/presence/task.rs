@@ -38,7 +38,7 @@ impl Presence {
             self.wait(pushes.is_empty()).await;
             self.read_inbox().await;
             while self.state.lock().clear_out() {
-                tokio::task::yield_now().await;
+                crate::hub::yield_worker().await;
             }
             self.flush(hub, &mut pushes).await;
         }
@@ -88,7 +88,7 @@ impl Presence {
         loop {
             let Some(bytes) = self.inbox.lock().pop() else { return };
             self.read(&bytes);
-            tokio::task::yield_now().await;
+            crate::hub::yield_worker().await;
         }
     }
 
