@@ -4,12 +4,14 @@
 //! looked at next. One word per session holds that tick and what it is for; whoever changes the word puts the session
 //! into the slot that belongs to it, and entries that disagree with their session's word are stale and skipped.
 //!
+//! A wheel that turns late shows how long whoever has something to do waits here: that is when a node is overloaded.
+//!
 //! Where the wheel did not turn for a second, this process stood still: it was frozen, or had no processor. Then clients get
 //! their time again, and those who read their sockets learn that what lies there may be old.
 
 use std::future::Future;
 use std::sync::atomic::{
-    AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +24,10 @@ use crate::frame;
 use crate::session::Session;
 
 const TICK_MS: u64 = 50;
+/// A tick that comes so late, for the second time in a row, shows that this node cannot keep up.
+const OVERLOADED_LATE: Duration = Duration::from_millis(250);
+/// A tick that is less late shows that it can again.
+const RELIEVED_LATE: Duration = Duration::from_millis(100);
 /// Resolution of all deadlines.
 const TICK: Duration = Duration::from_millis(TICK_MS);
 /// Ticks that the wheel reaches ahead: 204 s. Every deadline lies within (see the bounds of the settings).
@@ -86,6 +92,7 @@ pub(crate) struct Sweep {
     thaws: AtomicU32,
     /// The tick at which the last of them was over.
     thawed_at: AtomicU64,
+    overloaded: AtomicBool,
     deadlines: Deadlines,
 }
 
@@ -97,6 +104,7 @@ impl Sweep {
             swept: AtomicU64::new(0),
             thaws: AtomicU32::new(0),
             thawed_at: AtomicU64::new(0),
+            overloaded: AtomicBool::new(false),
             deadlines,
         }
     }
@@ -138,11 +146,30 @@ impl Sweep {
         async move {
             let mut interval = tokio::time::interval(TICK);
             interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            let mut late_before = false;
             loop {
-                interval.tick().await;
+                let late = interval.tick().await.elapsed();
+                self.note_lateness(late, &mut late_before);
                 self.turn();
             }
         }
+    }
+
+    /// Whether this node cannot keep up with what it is asked to do.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Relaxed)
+    }
+
+    /// Once is no overload: the whole process may have stood still.
+    fn note_lateness(&self, late: Duration, late_before: &mut bool) {
+        let too_late = late >= OVERLOADED_LATE;
+        if too_late && *late_before && !self.overloaded.swap(true, Relaxed) {
+            tracing::warn!(late_ms = late.as_millis(), "overloaded: publishes are refused for now");
+        }
+        if late < RELIEVED_LATE && self.overloaded.swap(false, Relaxed) {
+            tracing::info!("publishes are taken again");
+        }
+        *late_before = too_late;
     }
 
     /// Looks at everybody whose time has come.
@@ -267,6 +294,19 @@ mod tests {
             tokio::time::advance(TICK).await;
             sweep.turn();
         }
+    }
+
+    #[test]
+    fn a_node_is_overloaded_from_the_second_late_tick_to_the_first_that_is_not() {
+        let (sweep, mut before) = (sweep(), false);
+        let mut note = |late_ms| {
+            sweep.note_lateness(Duration::from_millis(late_ms), &mut before);
+            sweep.is_overloaded()
+        };
+        assert!(!note(10_000), "it stood still");
+        assert!(!note(0) && !note(300) && !note(200) && !note(300), "now and then");
+        assert!(note(300) && note(150), "still late");
+        assert!(!note(20));
     }
 
     #[tokio::test(start_paused = true)]
