@@ -1,8 +1,9 @@
 //! Removes duplicates by message id within a bounded window.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::backplane::MessageId;
+use crate::hash::HashSet;
 
 /// Remembers the last `capacity` message ids. About 80 bytes per remembered id, allocated as it fills.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl DedupWindow {
 
     /// A window of `capacity` ids, at least 1.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), seen: HashSet::new(), oldest_first: VecDeque::new() }
+        Self { capacity: capacity.max(1), seen: HashSet::default(), oldest_first: VecDeque::new() }
     }
 
     /// Remembers `id`. True if it is new, false if it is a duplicate (which keeps its first place in the window).

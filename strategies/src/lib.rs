@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod error;
 pub mod faulty;
 pub mod guarantees;
+mod hash;
 #[cfg(feature = "hybrid")]
 pub mod hybrid;
 #[cfg(feature = "kafka-broadcast")]

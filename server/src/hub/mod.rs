@@ -22,10 +22,11 @@ mod tests;
 mod trails;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use ahash::RandomState;
 use manifold_strategies::guarantees::Positions;
 use manifold_strategies::{Backplane, Position, RoomId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -46,7 +47,7 @@ use crate::session::Session;
 /// Shards of the room table: enough that threads rarely meet.
 const SHARDS: usize = 64;
 
-type Shard = RwLock<HashMap<RoomId, Arc<Room>>>;
+type Shard = RwLock<HashMap<RoomId, Arc<Room>, RandomState>>;
 
 /// What the hub is configured with.
 #[derive(Debug, Clone, Copy)]

@@ -1,11 +1,11 @@
 //! What a node remembers for those who come back: the last messages of its rooms, and since when nothing went by the log
 //! alone. No clock of its own but the one that is compared with the publishers'.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::backplane::{Event, Message, Page, PageQuery, Position, Resumed, RoomId};
 use crate::guarantees::Positions;
+use crate::hash::HashMap;
 use crate::ring::{Feed, Limits, Rings};
 
 /// How far the log may be behind what a node delivers live, at most. See the strategy's documentation for what rests on it.
@@ -50,7 +50,7 @@ impl Kept {
         let rings = limits.map(|limits| Rings::new(Feed::Begun, Positions::Dense, limits, now));
         Self {
             rings,
-            rooms: HashMap::new(),
+            rooms: HashMap::default(),
             unsettled_us: vec![now_us(); partitions],
             outage: Outage::default(),
         }

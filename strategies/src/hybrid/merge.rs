@@ -10,7 +10,6 @@ mod patience;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::line::{Held, Line, Room, SEQUENCED, What, position};
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
+use crate::hash::{HashMap, HashSet};
 use crate::stats::Stats;
 
 /// Where a message stands in the log.
@@ -76,8 +76,8 @@ impl Merge {
         stats: Arc<Stats>,
     ) -> Self {
         Self {
-            rooms: HashMap::new(),
-            holding: HashSet::new(),
+            rooms: HashMap::default(),
+            holding: HashSet::default(),
             held_bytes: 0,
             unlogged: 0,
             seen: DedupWindow::new(remembered),

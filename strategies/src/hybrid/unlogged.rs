@@ -1,9 +1,9 @@
 //! What a room was shown live before the log had it. Until its record is read nobody knows whether the log takes it at all: if it
 //! does not, its publisher is told, but members have seen it, and no record will tell of it. Pure.
 
-use std::collections::HashMap;
 
 use crate::backplane::MessageId;
+use crate::hash::HashMap;
 
 /// Most of one room. A room in which more goes on until the log has it is not answered from the log.
 const ROOM_MAX: usize = 8_192;
@@ -41,7 +41,7 @@ impl Unlogged {
     /// Remembers only that there were some.
     pub(super) fn forget(&mut self) {
         self.forgotten = self.forgotten.max(self.shown.values().max().copied());
-        self.shown = HashMap::new();
+        self.shown = HashMap::default();
     }
 
     /// Those behind a place, or all where it is not known; `None` if not all of them are remembered.

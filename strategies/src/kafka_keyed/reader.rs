@@ -1,6 +1,5 @@
 //! What happens to a record on its way from the consumer to the node's entrance. Runs on the consumer's thread.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use crate::backplane::{Entrance, Envelope, Event, Message, RoomId};
 use crate::clients::kafka::{Link, Record, RecordSink};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
+use crate::hash::HashMap;
 use bytes::Bytes;
 
 /// Decodes, filters and delivers.
@@ -49,7 +49,7 @@ impl Reader {
             batch: Vec::new(),
             reached: Vec::new(),
             now: None,
-            numberings: HashMap::new(),
+            numberings: HashMap::default(),
         }
     }
 

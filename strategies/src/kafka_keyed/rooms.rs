@@ -1,6 +1,5 @@
 //! What the node wants and how far it has read: shared by the reading thread, the keeper and the callers.
 
-use std::collections::HashMap;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
@@ -11,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::partitioner::RoomPartitioner;
 use crate::backplane::{Message, Position, RoomId};
+use crate::hash::HashMap;
 use crate::ring::Rings;
 use crate::stats::Stats;
 

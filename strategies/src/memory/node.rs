@@ -2,7 +2,6 @@
 //!
 //! Locks are taken in this order: the table of rooms, a room, the rings. The entrance is called under a room's lock alone.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use crate::dedup::DedupWindow;
 use crate::envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guarantees::{Guarantees, Positions};
+use crate::hash::HashMap;
 use crate::ring::{Feed, Rings};
 use crate::stats::Stats;
 

@@ -5,7 +5,7 @@
 //! reached Redis is unknown, so the script, or else the receivers, remove duplicates by message id. Publishes wait for a server
 //! that is down, as long as they may; they do not wait for one that is [silent](super::silence).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::backplane::{MessageId, Position, RoomId};
 use crate::clients::redis::Value;
 use crate::clients::redis::connection::{no_answer, refused};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::HashMap;
 
 /// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
 const IN_FLIGHT_MAX: usize = 4096;
@@ -66,7 +67,7 @@ impl Publisher {
             backlog: VecDeque::new(),
             inheriting: None,
             in_flight: VecDeque::new(),
-            last_in_flight: HashMap::new(),
+            last_in_flight: HashMap::default(),
             refused: None,
             body: Vec::new(),
             retired: false,

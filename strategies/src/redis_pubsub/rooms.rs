@@ -1,6 +1,6 @@
 //! Which rooms a lane is subscribed to, why, and until when. Pure bookkeeping.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use super::repair::Repair;
 use super::sequence::Place;
 use crate::backplane::{Position, RoomId};
 use crate::error::Result;
+use crate::hash::HashMap;
 
 /// Told the room's top once the subscription is effective.
 pub(crate) type Waiter = oneshot::Sender<Result<Position>>;

@@ -1,11 +1,12 @@
 //! The rings of a node, within one bound.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Held, Limits, Ring};
 use crate::backplane::{Event, Message, MessageId, PageQuery, Position, Resumed, RoomId};
 use crate::guarantees::Positions;
+use crate::hash::{HashMap, HashSet};
 
 /// What reaches the rings of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +77,12 @@ impl Rings {
             dense: positions == Positions::Dense && feed == Feed::Begun,
             limits,
             origin: now,
-            rooms: HashMap::new(),
+            rooms: HashMap::default(),
             order: BTreeMap::new(),
             turns: 0,
             bytes: 0,
-            floors: HashMap::new(),
-            emptied: HashSet::new(),
+            floors: HashMap::default(),
+            emptied: HashSet::default(),
         }
     }
 
