@@ -73,6 +73,7 @@ impl Node {
             ping_interval: Duration::from_millis(config.ping_interval_ms),
             pong: Duration::from_millis(config.pong_timeout_ms),
             close: Duration::from_millis(config.close_timeout_ms),
+            overload: Duration::from_millis(config.overload_ms),
         };
         let hub = Hub::new(hub_settings, Arc::clone(&metrics));
         if config.presence {

@@ -24,10 +24,6 @@ use crate::frame;
 use crate::session::Session;
 
 const TICK_MS: u64 = 50;
-/// A tick that comes so late, for the second time in a row, shows that this node cannot keep up.
-const OVERLOADED_LATE: Duration = Duration::from_millis(250);
-/// A tick that is less late shows that it can again.
-const RELIEVED_LATE: Duration = Duration::from_millis(100);
 /// Resolution of all deadlines.
 const TICK: Duration = Duration::from_millis(TICK_MS);
 /// Ticks that the wheel reaches ahead: 204 s. Every deadline lies within (see the bounds of the settings).
@@ -80,6 +76,9 @@ pub(crate) struct Deadlines {
     pub(crate) ping_interval: Duration,
     pub(crate) pong: Duration,
     pub(crate) close: Duration,
+    /// A tick that comes so late, for the second time in a row, shows that this node cannot keep up; one that is less than half as
+    /// late, that it can again. Zero: it is never asked.
+    pub(crate) overload: Duration,
 }
 
 /// The wheel.
@@ -162,11 +161,12 @@ impl Sweep {
 
     /// Once is no overload: the whole process may have stood still.
     fn note_lateness(&self, late: Duration, late_before: &mut bool) {
-        let too_late = late >= OVERLOADED_LATE;
+        let limit = self.deadlines.overload;
+        let too_late = !limit.is_zero() && late >= limit;
         if too_late && *late_before && !self.overloaded.swap(true, Relaxed) {
             tracing::warn!(late_ms = late.as_millis(), "overloaded: publishes are refused for now");
         }
-        if late < RELIEVED_LATE && self.overloaded.swap(false, Relaxed) {
+        if late < limit / 2 && self.overloaded.swap(false, Relaxed) {
             tracing::info!("publishes are taken again");
         }
         *late_before = too_late;
@@ -283,9 +283,11 @@ fn is_standstill(now: u64, swept: u64) -> bool {
 mod tests {
     use super::*;
 
+    const OVERLOAD: Duration = Duration::from_millis(250);
+
     fn sweep() -> Sweep {
         let second = Duration::from_secs(1);
-        Sweep::new(Deadlines { connect: second, ping_interval: second, pong: second, close: second })
+        Sweep::new(Deadlines { connect: second, ping_interval: second, pong: second, close: second, overload: OVERLOAD })
     }
 
     /// Lets time pass, and turns the wheel at every tick.
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_node_is_overloaded_from_the_second_late_tick_to_the_first_that_is_not() {
-        let (sweep, mut before) = (sweep(), false);
+        let (mut sweep, mut before) = (sweep(), false);
         let mut note = |late_ms| {
             sweep.note_lateness(Duration::from_millis(late_ms), &mut before);
             sweep.is_overloaded()
@@ -307,6 +309,12 @@ mod tests {
         assert!(!note(0) && !note(300) && !note(200) && !note(300), "now and then");
         assert!(note(300) && note(150), "still late");
         assert!(!note(20));
+        sweep.deadlines.overload = Duration::ZERO;
+        let mut before = false;
+        for _ in 0..3 {
+            sweep.note_lateness(OVERLOAD, &mut before);
+        }
+        assert!(!sweep.is_overloaded(), "it is not asked");
     }
 
     #[tokio::test(start_paused = true)]

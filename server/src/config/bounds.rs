@@ -40,7 +40,7 @@ impl Config {
         Ok(())
     }
 
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 30] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 31] {
         /// The sweep's wheel reaches a little further.
         const DEADLINE_MS: RangeInclusive<u64> = 100..=180_000;
         const MIB: u64 = 1024 * 1024;
@@ -56,6 +56,7 @@ impl Config {
             ("inbound_rate_max", self.inbound_rate_max.into(), 0..=10_000_000),
             ("inbound_burst_max", self.inbound_burst_max.into(), 1..=10_000_000),
             ("pending_commands_max", self.pending_commands_max.into(), 1..=1_000_000),
+            ("overload_ms", self.overload_ms, 0..=60_000),
             ("giant_members_min", self.giant_members_min, 2..=10_000_000),
             ("giant_queue_bytes_max", self.giant_queue_bytes_max, 64 * 1024..=1024 * MIB),
             ("recovery_messages_max", self.recovery_messages_max.into(), 1..=100_000),

@@ -4,6 +4,7 @@
 
 mod api;
 mod basics;
+mod busy;
 mod comebacks;
 mod command_line;
 mod commands;

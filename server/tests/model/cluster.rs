@@ -221,6 +221,7 @@ impl Cluster {
             presence_heartbeat_ms: 100,
             presence_silence_ms: 300,
             ping_interval_ms: 180_000,
+            overload_ms: 0,
             ..Config::default()
         };
         let real = Node::new(config).expect("settings that hold");
