@@ -11,7 +11,8 @@
 
 use std::future::Future;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
 };
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -287,7 +288,13 @@ mod tests {
 
     fn sweep() -> Sweep {
         let second = Duration::from_secs(1);
-        Sweep::new(Deadlines { connect: second, ping_interval: second, pong: second, close: second, overload: OVERLOAD })
+        Sweep::new(Deadlines {
+            connect: second,
+            ping_interval: second,
+            pong: second,
+            close: second,
+            overload: OVERLOAD,
+        })
     }
 
     /// Lets time pass, and turns the wheel at every tick.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use manifold_strategies::{Message, RoomId};
 
 use super::Hub;
+use super::cork::yield_worker;
 use super::room::Room;
 use crate::presence;
 use crate::session::Session;

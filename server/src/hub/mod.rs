@@ -22,7 +22,6 @@ mod tests;
 mod trails;
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 

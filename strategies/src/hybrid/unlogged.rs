@@ -1,7 +1,6 @@
 //! What a room was shown live before the log had it. Until its record is read nobody knows whether the log takes it at all: if it
 //! does not, its publisher is told, but members have seen it, and no record will tell of it. Pure.
 
-
 use crate::backplane::MessageId;
 use crate::hash::HashMap;
 
