@@ -37,6 +37,8 @@ pub(super) struct Server {
     late: Vec<(Instant, u32, Vec<u8>)>,
     buffer: Box<[u8]>,
     replies: Vec<u8>,
+    /// The message on its way to the members, or the replies to their client: kept, so that neither costs an allocation.
+    frame: Vec<u8>,
     publishes: u64,
     died: bool,
 }
@@ -62,6 +64,7 @@ impl Server {
             late: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             replies: Vec::new(),
+            frame: Vec::new(),
             publishes: 0,
             died: false,
         })
@@ -183,10 +186,13 @@ impl Server {
         if self.replies.is_empty() {
             return Ok(());
         }
-        let mut frame = Vec::with_capacity(self.replies.len() + 10);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
         websocket::append_server_frame(&mut frame, Opcode::Text, &self.replies);
         self.replies.clear();
-        self.push(id, &frame)
+        let outcome = self.push(id, &frame);
+        self.frame = frame;
+        outcome
     }
 
     fn take(&mut self, id: u32, text: &str) -> io::Result<()> {
@@ -276,7 +282,9 @@ impl Server {
     }
 
     fn fan_out(&mut self, room: u32, data: &[u8]) {
-        let frame = self.rooms.frame(room, data).to_vec();
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        frame.extend_from_slice(self.rooms.frame(room, data));
         let members = std::mem::take(&mut self.rooms.all[room as usize].members);
         let mut failed = Vec::new();
         let mut told = Vec::new();
@@ -319,6 +327,7 @@ impl Server {
             }
         }
         self.rooms.all[room as usize].members = members;
+        self.frame = frame;
         // A member that was told is out until it subscribes again.
         told.into_iter().for_each(|member| drop(self.leave(member, room)));
         failed.into_iter().for_each(|member| self.drop_session(member));
