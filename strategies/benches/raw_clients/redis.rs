@@ -1,0 +1,79 @@
+//! One publisher and some subscribers of rooms of their own.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use manifold_strategies::clients::redis::connection::{Connection, Opening};
+use manifold_strategies::clients::redis::{Address, Kind, Value, resp};
+
+use crate::{LOOK, Order, PATIENCE, ROOMS, Reader, Shared, runtime};
+
+/// Publishes and subscribes as ordered.
+pub(crate) fn run(order: &Order, shared: &Arc<Shared>) -> Result<()> {
+    let address = Address::parse(&order.address)?;
+    ensure!(address.kind == Kind::Plain, "the bare loop needs a single Redis, redis://…");
+    let opening = Opening {
+        login: address.login.clone(),
+        database: address.database,
+        name: order.name.clone(),
+        timeout: PATIENCE,
+    };
+    let host = address.hosts.first().context("the address names no host")?.clone();
+    let rooms: Vec<String> = (0..ROOMS).map(|number| order.room(number)).collect();
+    let readers = (0..order.consumers)
+        .map(|_| reader(host.clone(), opening.clone(), rooms.clone(), Arc::clone(shared)))
+        .collect::<Result<Vec<_>>>()?;
+    let runtime = runtime()?;
+    let mut connection = runtime.block_on(Connection::open(&host, &opening))?;
+    order.perform("redis", shared, readers, &mut |number, payload| {
+        let room = rooms[(number % ROOMS) as usize].as_bytes();
+        resp::put_command(connection.outbox(), &[b"PUBLISH", room, payload]);
+        runtime.block_on(async {
+            loop {
+                match connection.received()? {
+                    Some(Value::Error(text)) => bail!("Redis says {}", String::from_utf8_lossy(&text)),
+                    Some(_) => return Ok(()),
+                    None => connection.turn().await?,
+                }
+            }
+        })
+    })
+}
+
+/// A subscriber of every room. Returns once all subscriptions are confirmed.
+fn reader(host: String, opening: Opening, rooms: Vec<String>, shared: Arc<Shared>) -> Result<Reader> {
+    let runtime = runtime()?;
+    let mut connection = runtime.block_on(async {
+        let mut connection = Connection::open(&host, &opening).await?;
+        let mut command: Vec<&[u8]> = vec![b"SUBSCRIBE"];
+        command.extend(rooms.iter().map(|room| room.as_bytes()));
+        resp::put_command(connection.outbox(), &command);
+        let mut confirmed = 0;
+        while confirmed < rooms.len() {
+            match connection.received()? {
+                Some(Value::Error(text)) => bail!("Redis says {}", String::from_utf8_lossy(&text)),
+                Some(_) => confirmed += 1,
+                None => connection.turn().await?,
+            }
+        }
+        Ok(connection)
+    })?;
+    Ok(std::thread::spawn(move || {
+        let mut latencies = Vec::new();
+        while !shared.stopped() {
+            match connection.received()? {
+                Some(Value::Push(parts)) => {
+                    let payload = parts.get(2).and_then(Value::text);
+                    payload.into_iter().for_each(|payload| shared.take(payload, &mut latencies));
+                }
+                Some(_) => {}
+                None => {
+                    let turn = async { tokio::time::timeout(LOOK, connection.turn()).await };
+                    // Nothing for a while is no failure.
+                    runtime.block_on(turn).unwrap_or(Ok(()))?;
+                }
+            }
+        }
+        Ok(latencies)
+    }))
+}
