@@ -1,0 +1,277 @@
+//! Instruction counts in user space, by callgrind: the figure that no neighbour disturbs, so the one that a regression is
+//! found by. It tells nothing of the kernel's share, which is the larger one.
+//!
+//! A server runs under the instrument twice, with few messages and with many; the difference, divided by the deliveries that
+//! the second run has more, is free of start-up, joining and leaving.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use manifold_compose::Served;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::counted_client::exchange;
+use super::subject::{FLOOR, HISTORY, MEMORY, NO_HISTORY, memory_arguments};
+use crate::engine::RunError;
+
+/// Version of `counts.json`.
+const COUNTS_VERSION: u32 = 1;
+/// More than this over what was recorded is a regression.
+pub const TOLERANCE: f64 = 0.10;
+/// How long a server under the instrument may take to end.
+const GRACE: Duration = Duration::from_secs(30);
+const CALLGRIND_OUT: &str = "callgrind.out";
+
+/// What is counted: name, members of the room, messages in each frame, messages of the short run and of the long one.
+const SHAPES: [Shape; 3] = [
+    Shape { name: "small", members: 10, batch: 1, few: 100, many: 900 },
+    Shape { name: "big", members: 1_000, batch: 1, few: 4, many: 24 },
+    Shape { name: "batch", members: 10, batch: 16, few: 160, many: 1_760 },
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    members: usize,
+    batch: usize,
+    few: usize,
+    many: usize,
+}
+
+/// The content of `counts.json`: what was counted when somebody was content with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Raised when a field changes meaning or goes.
+    pub counts_version: u32,
+    /// Instrument and version.
+    pub instrument: String,
+    /// Commit at which it was counted.
+    pub commit: String,
+    /// The counts.
+    pub counted: Vec<Counted>,
+}
+
+/// Instructions of one subject under one shape.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Counted {
+    /// The load: rooms of ten, one message at a time; a room of a thousand; rooms of ten, 16 messages at a time.
+    pub shape: String,
+    /// Who.
+    pub subject: String,
+    /// User instructions per delivery, publish and acknowledgement included.
+    pub instructions_per_delivery: f64,
+}
+
+/// How a count compares with what was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// What was counted now.
+    pub now: Counted,
+    /// What was recorded; `None` for a shape or subject that is new.
+    pub recorded: Option<f64>,
+}
+
+impl Change {
+    /// Now ÷ recorded.
+    pub fn ratio(&self) -> Option<f64> {
+        self.recorded
+            .filter(|recorded| *recorded > 0.0)
+            .map(|recorded| self.now.instructions_per_delivery / recorded)
+    }
+
+    /// Whether it is more than [`TOLERANCE`] above what was recorded. The floor is the yardstick: it may change.
+    pub fn is_regression(&self) -> bool {
+        self.now.subject != FLOOR && self.ratio().is_some_and(|ratio| ratio > 1.0 + TOLERANCE)
+    }
+}
+
+impl Counts {
+    /// Reads what was recorded.
+    ///
+    /// # Errors
+    /// A file that is not there, or of another version.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| {
+            format!("cannot read {}: record it with `loadgen bench --counts --record`", path.display())
+        })?;
+        let counts: Self =
+            serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+        let version = counts.counts_version;
+        ensure!(version == COUNTS_VERSION, "{} is of version {version}: record it anew", path.display());
+        Ok(counts)
+    }
+
+    /// New counts beside these.
+    pub fn compare(&self, now: &[Counted]) -> Vec<Change> {
+        let recorded = |one: &Counted| {
+            let known = self.counted.iter().find(|old| old.shape == one.shape && old.subject == one.subject);
+            known.map(|old| old.instructions_per_delivery)
+        };
+        now.iter().map(|one| Change { now: one.clone(), recorded: recorded(one) }).collect()
+    }
+
+    /// Counts as they are to be recorded.
+    pub fn new(commit: String, counted: Vec<Counted>) -> Self {
+        let instrument = instrument_version().unwrap_or_else(|| "callgrind".to_owned());
+        Self { counts_version: COUNTS_VERSION, instrument, commit, counted }
+    }
+}
+
+/// Where valgrind is; `None` where it is not installed.
+pub fn instrument() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("valgrind")).find(|path| path.is_file())
+}
+
+fn instrument_version() -> Option<String> {
+    let output = Command::new(instrument()?).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Counts every subject under every shape: the floor, and one node with and without history.
+///
+/// # Errors
+/// No valgrind; a server that does not start or answer; the person wants to stop.
+pub fn count(
+    server: &Path,
+    generator: &Path,
+    cancel: &AtomicBool,
+    say: &dyn Fn(&str),
+) -> Result<Vec<Counted>> {
+    let instrument = instrument().context("valgrind is missing: apt-get install valgrind")?;
+    let subjects = [
+        (FLOOR, generator, ["null-server", "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec()),
+        (MEMORY, server, memory_arguments(&[NO_HISTORY], &[])),
+        (HISTORY, server, memory_arguments(&[], &[])),
+    ];
+    let mut counted = Vec::new();
+    for shape in SHAPES {
+        for (subject, program, args) in &subjects {
+            let measure = |messages: usize| {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(RunError::Cancelled.into());
+                }
+                say(&format!("counting {}, {subject}, {messages} messages", shape.name));
+                let recovering = *subject == HISTORY;
+                under_instrument(&instrument, program, args, shape, messages, recovering)
+            };
+            let (few, many) = (measure(shape.few)?, measure(shape.many)?);
+            counted.push(Counted {
+                shape: shape.name.to_owned(),
+                subject: (*subject).to_owned(),
+                instructions_per_delivery: slope(few, many, shape)?,
+            });
+        }
+    }
+    Ok(counted)
+}
+
+/// Instructions of a server's whole life, with so many messages in it.
+fn under_instrument(
+    instrument: &Path,
+    program: &Path,
+    args: &[String],
+    shape: Shape,
+    messages: usize,
+    recovering: bool,
+) -> Result<u64> {
+    let mut line = vec!["--tool=callgrind".to_owned(), format!("--callgrind-out-file={CALLGRIND_OUT}")];
+    line.push(program.to_string_lossy().into_owned());
+    line.extend(args.iter().cloned());
+    let served = Served::start("n1", instrument, &line).context("the server did not start under valgrind")?;
+    exchange(&served.url(), shape.members, messages, shape.batch, recovering)
+        .with_context(|| format!("under valgrind; the log ends with:\n{}", served.process().log_tail()))?;
+    // It writes its counts when it ends by itself.
+    served.process().terminate(GRACE)?;
+    let path = served.folder().join(CALLGRIND_OUT);
+    let text = fs::read_to_string(&path).with_context(|| format!("callgrind wrote no {}", path.display()))?;
+    total(&text).context("callgrind's file has no total")
+}
+
+/// The sum in a callgrind file: of all threads.
+fn total(text: &str) -> Option<u64> {
+    let line = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        lines.next_back()?.split_ascii_whitespace().next()?.parse().ok()
+    };
+    line("totals:").or_else(|| line("summary:"))
+}
+
+/// Instructions per delivery that the longer run has more.
+fn slope(few: u64, many: u64, shape: Shape) -> Result<f64> {
+    let deliveries = (shape.many - shape.few) * shape.members;
+    ensure!(
+        many > few && deliveries > 0,
+        "{}: {many} instructions with {} messages, {few} with {}",
+        shape.name,
+        shape.many,
+        shape.few
+    );
+    Ok((many - few) as f64 / deliveries as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { name: "small", members: 10, batch: 1, few: 100, many: 900 };
+
+    #[test]
+    fn what_both_runs_have_cancels() {
+        // 5 million for start-up and joining, 12,000 a message.
+        let count = |messages: u64| 5_000_000 + messages * 12_000;
+        let each = slope(count(100), count(900), SHAPE).unwrap();
+        assert!((each - 1_200.0).abs() < 1e-9, "{each}");
+        assert!(slope(10, 10, SHAPE).is_err());
+    }
+
+    #[test]
+    fn batches_divide_what_is_sent() {
+        for shape in SHAPES {
+            assert!(shape.many > shape.few, "{}", shape.name);
+            assert_eq!((shape.many % shape.batch, shape.few % shape.batch), (0, 0), "{}", shape.name);
+        }
+    }
+
+    #[test]
+    fn the_total_is_the_last_one() {
+        assert_eq!(total("version: 1\nsummary: 12\nfn=(1)\n1 2\ntotals: 4567\n"), Some(4_567));
+        assert_eq!(total("summary: 12 3\n"), Some(12));
+        assert_eq!(total("events: Ir\n"), None);
+    }
+
+    fn counted(subject: &str, instructions: f64) -> Counted {
+        Counted { shape: "small".into(), subject: subject.into(), instructions_per_delivery: instructions }
+    }
+
+    #[test]
+    fn ten_percent_more_is_borne_and_no_more() {
+        let recorded = Counts::new("abc".into(), vec![counted(MEMORY, 1_000.0), counted(FLOOR, 100.0)]);
+        let regressed =
+            |subject: &str, now: f64| recorded.compare(&[counted(subject, now)])[0].is_regression();
+        assert!(!regressed(MEMORY, 1_099.0) && regressed(MEMORY, 1_101.0));
+        assert!(!regressed(MEMORY, 500.0));
+        assert!(!regressed(FLOOR, 200.0), "the yardstick is no subject");
+        assert!(!regressed(HISTORY, 9_999.0), "what is new has nothing to regress from");
+    }
+
+    #[test]
+    fn what_was_recorded_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("counts.json");
+        assert!(format!("{:#}", Counts::load(&path).unwrap_err()).contains("--record"));
+        let counts = Counts::new("abc".into(), vec![counted(MEMORY, 1_000.0)]);
+        fs::write(&path, serde_json::to_vec(&counts).unwrap()).unwrap();
+        assert_eq!(Counts::load(&path).unwrap(), counts);
+        let other = Counts { counts_version: 99, ..counts };
+        fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
+        assert!(Counts::load(&path).is_err());
+    }
+}
