@@ -1,9 +1,12 @@
 //! Number 1: what one delivery costs, in many small rooms and in one big one.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::counted_client;
 use super::found::Found;
+use super::meter::Reading;
 use super::record::{FrameShape, Row, Target, Window};
 use super::rig::Rig;
 use super::shapes::{recovering, run_s, shape};
@@ -20,6 +23,10 @@ const CALLS: [&str; 2] = ["small-calls", "big-calls"];
 /// Bytes of payload in the shapes.
 const PAYLOAD_BYTES: usize = 200;
 
+/// How long those who wait are watched before the turns begin, and the share of a core that they may use, in percent.
+const WAITING: Duration = Duration::from_secs(2);
+const WAITING_PERCENT_MAX: f64 = 1.0;
+
 /// Subject, its bound in the small shape, its bound in the big one.
 const BOUNDS: [(&str, f64, Option<f64>); 3] =
     [(MEMORY, 1.2, Some(1.05)), (HISTORY, 1.3, Some(1.1)), (REDIS, 2.0, None)];
@@ -27,7 +34,7 @@ const BOUNDS: [(&str, f64, Option<f64>); 3] =
 /// How long it takes, seconds.
 pub(super) fn planned_s(blocks: u32) -> Result<f64> {
     let (small, big) = (run_s(&shape("small", "small", &[])?), run_s(&shape("big", "big", &[])?));
-    Ok(f64::from(blocks) * (4.0 * small + 3.0 * big) + 3.0)
+    Ok(f64::from(blocks) * (4.0 * small + 3.0 * big) + 5.0)
 }
 
 /// All subjects are up at the same time and take turns, in another order in each block.
@@ -47,6 +54,7 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
         let nodes = Subject::nodes(&rig.server, REDIS, &entrant, 2, brokers);
         subjects.extend(found.or_note(REDIS, nodes)?);
     }
+    watch_waiting(&subjects, found);
     for (name, calls) in ["small", "big"].into_iter().zip(CALLS) {
         let scenario = shape(name, name, &[])?;
         let here: Vec<&Subject> =
@@ -71,6 +79,23 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
     let rows = rows(&found.windows);
     found.rows.extend(rows);
     Ok(())
+}
+
+/// Whoever waits for its turn must use next to nothing, or it would slow down whoever has it.
+fn watch_waiting(subjects: &[Subject], found: &mut Found) {
+    let read = |subject: &Subject| -> Vec<Option<Reading>> {
+        subject.parts.iter().map(|(_, process)| Reading::now(process.pid())).collect()
+    };
+    let before: Vec<_> = subjects.iter().map(read).collect();
+    std::thread::sleep(WAITING);
+    for (subject, before) in subjects.iter().zip(before) {
+        let used = |(before, after): (Option<Reading>, Option<Reading>)| Some(after?.since(&before?).cpu_s);
+        let used_s: f64 = before.into_iter().zip(read(subject)).filter_map(used).sum();
+        let percent = used_s / WAITING.as_secs_f64() * 100.0;
+        if percent > WAITING_PERCENT_MAX {
+            found.note(format!("{} uses {percent:.1} % of a core while it waits for its turn", subject.name));
+        }
+    }
 }
 
 /// History is used by members who ask for it.
