@@ -71,6 +71,12 @@ impl Loop<'_> {
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the bare {} loop failed: {}", self.client, complaint.trim());
         let bare: Bare = serde_json::from_slice(&output.stdout).context("the bare loop printed no result")?;
+        ensure!(
+            bare.client == self.client,
+            "asked for a bare {} loop, got one of {}",
+            self.client,
+            bare.client
+        );
         let expected = bare.sent * self.consumers as u64;
         ensure!(bare.received == expected, "the bare loop received {} of {expected}", bare.received);
         Ok(bare)

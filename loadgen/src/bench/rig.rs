@@ -45,8 +45,6 @@ pub(super) struct Rig {
 pub(super) struct Taken {
     pub(super) window: Window,
     pub(super) measured: Measured,
-    /// When the counted window opened.
-    pub(super) opened: Option<Instant>,
 }
 
 impl Rig {
@@ -114,7 +112,7 @@ impl Rig {
         };
         let measured = engine::run(&spec, edges)?;
         let window = window(subject, scenario, block, &measured, edges);
-        Ok(Taken { window, measured, opened: edges.opened() })
+        Ok(Taken { window, measured })
     }
 }
 
