@@ -81,7 +81,7 @@ impl Order {
             words.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
         let text = |flag: &str| given.get(flag).copied().with_context(|| format!("{flag} is missing"));
         let number = |flag: &str| -> Result<f64> {
-            text(flag)?.parse().with_context(|| format!("{flag} is no number"))
+            text(flag)?.parse::<f64>().with_context(|| format!("{flag} is no number"))
         };
         let (rate, seconds) = (number("--rate")?, number("--seconds")?);
         ensure!(rate >= 1.0 && seconds > 0.0, "--rate must be at least 1, --seconds above 0");
