@@ -134,8 +134,8 @@ impl Process {
         {
             let mut state = self.0.state();
             self.0.signal(&mut state, Signal::TERM)?;
-            // A stopped process would never see it.
-            self.0.signal(&mut state, Signal::CONT)?;
+            // A stopped process would never see it. One that is quick has ended by now, and needs no signal.
+            let _ = self.0.signal(&mut state, Signal::CONT);
         }
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline && self.is_running() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use manifold_loadgen::engine::{self, RunError, RunSpec};
 use manifold_loadgen::null_server::{Misbehaviour, NullServer, NullSettings};
-use manifold_loadgen::record::{Deed, FaultOutcome, Live, Measured, Rules, Target, judge};
+use manifold_loadgen::record::{Answer, Deed, FaultOutcome, Live, Measured, Rules, Target, judge};
 use manifold_loadgen::scenario::Scenario;
 use manifold_loadgen::surroundings::{Alone, Surroundings};
 
@@ -116,6 +116,35 @@ fn swaps_are_counted_and_rooms_diverge() {
     assert!(audit.reordered > 0 && audit.reordered <= audit.expected / 97, "{audit:#?}");
     assert_eq!(audit.divergent_rooms, 2);
     assert_eq!(audit.duplicates, 0);
+}
+
+#[test]
+fn what_is_carried_out_after_its_client_went_on_elsewhere_is_told_from_what_is_reordered() {
+    let is_kept = |measured: &Measured| {
+        let (_, verdict) = judge(measured, &serde_json::Value::Null, 10_000_000, Rules::default());
+        verdict.promises.iter().any(|one| one.about == "order of a publisher" && one.kept)
+    };
+    let by = Duration::from_millis(700);
+    let lingering = Some(Misbehaviour::Linger { every: 2, by });
+    let undisturbed = run_against(lingering, &[]);
+    let audit = &undisturbed.audit;
+    assert!(audit.reordered > 0 && audit.late_unknown == 0 && !is_kept(&undisturbed), "{audit:#?}");
+    // Often enough for some sender's last words on a connection to be among those that linger.
+    let at = |at_s: f64| format!("{{ at_s = {at_s:.1}, do = \"disconnect\", share = 0.4 }}");
+    let steps = format!("clients=[{}]", [0.4, 0.9, 1.4, 1.9].map(at).join(", "));
+    let overrides = [&*steps, "reconnect.min_ms=50", "reconnect.max_ms=100", "duration_s=2.5"];
+    let measured = run_against(lingering, &overrides);
+    let audit = &measured.audit;
+    assert!(audit.late_unknown > 0, "{audit:#?}");
+    assert!(audit.reordered > 0 && !is_kept(&measured), "connections that live are no excuse: {audit:#?}");
+    assert!(measured.overtaken.iter().any(|one| one.excused) && measured.overtaken.len() > 20);
+    for one in &measured.overtaken {
+        let free = one.answer != Answer::Acknowledged && one.connection < one.by_connection;
+        assert_eq!(one.excused, free, "{one:?}");
+    }
+    // What was acknowledged before it was carried out is never excused, save where the answer itself did not arrive.
+    let audit = run_against(Some(Misbehaviour::Postpone { every: 2, by }), &overrides).audit;
+    assert!(audit.reordered > 0 && audit.late_unknown <= audit.abandoned * 6, "{audit:#?}");
 }
 
 #[test]

@@ -97,9 +97,9 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let requests = Arc::new(Semaphore::new(http::REQUESTS_MAX as usize));
+        let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
         let accepting = http::serve(Arc::clone(&node), listener, Arc::clone(&requests), stopped);
         let accepting = tokio::spawn(accepting);
-        let sweeping = tokio::spawn(Arc::clone(node.sweep()).run());
         let watching = tokio::spawn(Arc::clone(node.hub()).watch_positions());
         let presence = node.hub().presence().map(Arc::clone);
         let gossiping = presence.map(|presence| tokio::spawn(presence.run(Arc::clone(node.hub()))));

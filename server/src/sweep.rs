@@ -3,8 +3,14 @@
 //! A wheel of ticks in place of a timer per connection: each session lies in the slot of the tick at which it is to be
 //! looked at next. One word per session holds that tick and what it is for; whoever changes the word puts the session
 //! into the slot that belongs to it, and entries that disagree with their session's word are stale and skipped.
+//!
+//! Where the wheel did not turn for a second, this process stood still: it was frozen, or had no processor. Then clients get
+//! their time again, and those who read their sockets learn that what lies there may be old.
 
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::future::Future;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,13 +21,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::frame;
 use crate::session::Session;
 
+const TICK_MS: u64 = 50;
 /// Resolution of all deadlines.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(TICK_MS);
 /// Ticks that the wheel reaches ahead: 204 s. Every deadline lies within (see the bounds of the settings).
 const SLOTS: usize = 4096;
 
 /// Ticks that come late at once after this process was frozen: what clients said meanwhile has not been read.
 const STALL_TICKS: u64 = 20;
+
+/// Ticks after a standstill in which what is read first may have been sent during it. Later it was sent since.
+const THAW_TICKS: u64 = 20;
 
 /// What a session's next look is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +82,10 @@ pub(crate) struct Sweep {
     start: Instant,
     /// Ticks that were swept.
     swept: AtomicU64,
+    /// Standstills that are over.
+    thaws: AtomicU32,
+    /// The tick at which the last of them was over.
+    thawed_at: AtomicU64,
     deadlines: Deadlines,
 }
 
@@ -81,6 +95,8 @@ impl Sweep {
             slots: (0..SLOTS).map(|_| Mutex::default()).collect(),
             start: Instant::now(),
             swept: AtomicU64::new(0),
+            thaws: AtomicU32::new(0),
+            thawed_at: AtomicU64::new(0),
             deadlines,
         }
     }
@@ -116,22 +132,57 @@ impl Sweep {
         sessions
     }
 
-    /// Turns the wheel for as long as the node lives.
-    pub(crate) async fn run(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            interval.tick().await;
-            let now = self.tick_now();
-            let stalled = now - self.swept.load(Relaxed) > STALL_TICKS;
-            for tick in self.swept.load(Relaxed) + 1..=now {
-                let entries = std::mem::take(&mut *self.slots[slot_of(tick)].lock());
-                for session in entries.iter().filter_map(Weak::upgrade) {
-                    self.look_at(&session, tick, stalled);
-                }
+    /// Turns the wheel for as long as the node lives. What was before this call is no standstill.
+    pub(crate) fn run(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        self.swept.store(self.tick_now(), Release);
+        async move {
+            let mut interval = tokio::time::interval(TICK);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                interval.tick().await;
+                self.turn();
             }
-            self.swept.store(now, Relaxed);
         }
+    }
+
+    /// Looks at everybody whose time has come.
+    fn turn(&self) {
+        let now = self.tick_now();
+        let swept = self.swept.load(Relaxed);
+        let stalled = is_standstill(now, swept);
+        if stalled {
+            tracing::warn!(for_ms = (now - swept) * TICK_MS, "this process stood still");
+            self.thawed_at.store(now, Relaxed);
+            self.thaws.fetch_add(1, Relaxed);
+        }
+        for tick in swept + 1..=now {
+            let entries = std::mem::take(&mut *self.slots[slot_of(tick)].lock());
+            for session in entries.iter().filter_map(Weak::upgrade) {
+                self.look_at(&session, tick, stalled);
+            }
+        }
+        // Whoever finds the wheel turned finds the thaw as well.
+        self.swept.store(now, Release);
+    }
+
+    /// Standstills that are over, for [`may_be_old`](Self::may_be_old).
+    pub(crate) fn thaws(&self) -> u32 {
+        self.thaws.load(Relaxed)
+    }
+
+    /// Whether what waits in a session's socket may have been sent while this process stood still. `reckoned` are the
+    /// [`thaws`](Self::thaws) that its task has reckoned with: each counts once, and for a second.
+    pub(crate) fn may_be_old(&self, reckoned: &mut u32) -> bool {
+        // The task may run before the wheel turns.
+        if is_standstill(self.tick_now(), self.swept.load(Acquire)) {
+            return true;
+        }
+        let thaws = self.thaws();
+        if *reckoned == thaws {
+            return false;
+        }
+        *reckoned = thaws;
+        self.tick_now().saturating_sub(self.thawed_at.load(Relaxed)) <= THAW_TICKS
     }
 
     fn look_at(&self, session: &Arc<Session>, now: u64, stalled: bool) {
@@ -179,7 +230,9 @@ impl Sweep {
     }
 
     fn tick_now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX)
+        // Asked before every read of a socket: no wide division.
+        let passed = self.start.elapsed();
+        passed.as_secs() * (1000 / TICK_MS) + u64::from(passed.subsec_millis()) / TICK_MS
     }
 }
 
@@ -191,4 +244,60 @@ impl std::fmt::Debug for Sweep {
 
 fn slot_of(tick: u64) -> usize {
     usize::try_from(tick % SLOTS as u64).expect("a slot's index is small")
+}
+
+/// Whether the wheel is so late that this process cannot have run.
+fn is_standstill(now: u64, swept: u64) -> bool {
+    // The wheel may have turned since `now` was read.
+    now.saturating_sub(swept) > STALL_TICKS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep() -> Sweep {
+        let second = Duration::from_secs(1);
+        Sweep::new(Deadlines { connect: second, ping_interval: second, pong: second, close: second })
+    }
+
+    /// Lets time pass, and turns the wheel at every tick.
+    async fn pass(sweep: &Sweep, ticks: u64) {
+        for _ in 0..ticks {
+            tokio::time::advance(TICK).await;
+            sweep.turn();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standstill_counts_once_for_each_task_and_for_a_second() {
+        let sweep = sweep();
+        let (mut early, mut late) = (sweep.thaws(), sweep.thaws());
+        pass(&sweep, 100).await;
+        assert!(!sweep.may_be_old(&mut early), "time has passed, nothing else");
+        tokio::time::advance(TICK * 30).await;
+        for _ in 0..2 {
+            assert!(sweep.may_be_old(&mut early), "the wheel has not turned yet");
+        }
+        sweep.turn();
+        assert!(sweep.may_be_old(&mut early));
+        assert!(!sweep.may_be_old(&mut early), "once");
+        pass(&sweep, THAW_TICKS + 1).await;
+        assert!(!sweep.may_be_old(&mut late), "what comes by now was sent since");
+        tokio::time::advance(TICK * 30).await;
+        sweep.turn();
+        assert!(sweep.may_be_old(&mut early) && sweep.may_be_old(&mut late), "another one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_before_the_wheel_turns_is_no_standstill() {
+        let sweep = Arc::new(sweep());
+        tokio::time::advance(TICK * 100).await;
+        let mut reckoned = sweep.thaws();
+        let running = Arc::clone(&sweep).run();
+        assert!(!sweep.may_be_old(&mut reckoned));
+        drop(running);
+        sweep.turn();
+        assert!(!sweep.may_be_old(&mut reckoned));
+    }
 }

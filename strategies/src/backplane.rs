@@ -75,8 +75,8 @@ pub trait History: Send + Sync + fmt::Debug {
     ///
     /// [`Resumed::Complete`] holds every message of the room after `since` that was delivered to this node's entrance, or
     /// acknowledged to a publisher anywhere, before this was *called*; it may hold later ones too. A caller that joins the
-    /// room first, holds back what arrives from then on, and drops from it what is in the answer (by message id) therefore
-    /// misses nothing and repeats nothing. At most `limit` messages; where there are more, or any may be missing, or `since`
+    /// room first, holds back what arrives from then on, and drops from it what is in the answer (by message id) or stands at
+    /// or before the answer's `top` therefore misses nothing and repeats nothing. At most `limit` messages; where there are more, or any may be missing, or `since`
     /// is of an epoch that nobody can read any more, the answer is [`Resumed::Incomplete`]. Never a guess.
     fn resume(&self, room: &RoomId, since: Position, limit: usize) -> BoxFuture<'static, Result<Resumed>>;
 

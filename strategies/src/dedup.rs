@@ -26,12 +26,13 @@ impl DedupWindow {
         if !self.seen.insert(id) {
             return false;
         }
-        self.oldest_first.push_back(id);
-        if self.oldest_first.len() > self.capacity
+        // Room is made first: one entry beyond the capacity would double the queue's memory for good.
+        if self.oldest_first.len() == self.capacity
             && let Some(oldest) = self.oldest_first.pop_front()
         {
             self.seen.remove(&oldest);
         }
+        self.oldest_first.push_back(id);
         true
     }
 
@@ -45,6 +46,18 @@ impl DedupWindow {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_full_window_takes_no_more_memory() {
+        // A power of two, as the default is: the queue's memory grows in those.
+        let capacity = 1024;
+        let mut window = DedupWindow::new(capacity);
+        for id in 0..3 * capacity as u128 {
+            assert!(window.insert(MessageId(id)));
+        }
+        assert_eq!((window.seen.len(), window.oldest_first.len()), (capacity, capacity));
+        assert!(window.oldest_first.capacity() <= capacity, "{}", window.oldest_first.capacity());
+    }
 
     proptest! {
         #[test]

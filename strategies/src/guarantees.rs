@@ -11,7 +11,8 @@ pub struct Guarantees {
     /// every strategy but a counter-example delivers exactly once.
     pub delivery: Delivery,
     /// In which order members see messages. Each publisher's own order is kept in any case, also when a broker fails or
-    /// comes back.
+    /// comes back: over one connection, and after an acknowledgement over any. What was not acknowledged when its
+    /// publisher went on over another connection may appear behind what it has sent there.
     pub ordering: Ordering,
     /// What a publisher's acknowledgement means.
     pub ack: Ack,

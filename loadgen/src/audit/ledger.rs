@@ -9,6 +9,9 @@ use super::window::{Arrived, Window};
 /// Most ranges of missing messages that one ledger holds (8 bytes each, and their maps). Beyond that the audit gives
 /// up openly: conservation no longer closes and the run says so.
 const MISSING_RANGES_MAX: usize = 8_000_000;
+/// Most messages out of their place of which one ledger knows what overtook them (32 bytes each). Further ones are
+/// reordered, whatever their senders say.
+pub(super) const NOTES_MAX: usize = 1_000_000;
 
 /// Why a membership window ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +44,19 @@ pub(super) struct Missing {
     pub(super) claimed_us: Option<u64>,
 }
 
+/// A first copy that came after a later message of the same sender. Whether that was wrong is known once all answers
+/// and connections are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Note {
+    pub(super) sequence: u32,
+    /// The first message above it that the member had already.
+    pub(super) by: u32,
+    /// When it came, on the run's clock.
+    pub(super) at_us: u64,
+    /// It came with a recovery.
+    pub(super) recovering: bool,
+}
+
 /// A server said `at_us` that nothing was missing of `from..to`.
 #[derive(Debug, Clone, Copy)]
 struct Claim {
@@ -61,6 +77,11 @@ pub struct Ledger {
     claims: HashMap<u32, Vec<Claim>>,
     /// By window: what its member got in earlier memberships and at their edges. It must not come again.
     had: HashMap<u32, Ranges>,
+    /// By window: what came out of its place.
+    notes: HashMap<u32, Vec<Note>>,
+    noted: usize,
+    /// The notes of windows that ended, with their streams.
+    pub(super) overtaken: Vec<(u32, Note)>,
     /// Windows that ended: (stream, first owed, end) → how many members.
     pub(super) covered: HashMap<(u32, u32, u32), u64>,
     pub(super) lost: Vec<Missing>,
@@ -72,7 +93,7 @@ pub struct Ledger {
 pub struct Tally {
     /// First copies in windows.
     pub first: u64,
-    /// Of those, after a later message of the same sender.
+    /// Of those, after a later message of the same sender, and of which no more is known.
     pub reordered: u64,
     /// Further copies.
     pub duplicates: u64,
@@ -115,9 +136,9 @@ impl Ledger {
         self.windows[window as usize] = Window::open(sequence);
     }
 
-    /// A message of the window's sender arrived.
+    /// A message of the window's sender arrived at `now_us` on the run's clock, live or with the member's recovery.
     #[inline]
-    pub fn observe(&mut self, window: u32, sequence: u32) -> Arrived {
+    pub fn observe(&mut self, window: u32, sequence: u32, recovering: bool, now_us: u64) -> Arrived {
         let Self { windows, missing, missing_ranges, overflowed, .. } = self;
         // One closure notes and one asks, and both need the map: the sets of gone messages are gathered first.
         let mut gone: Option<Ranges> = None;
@@ -139,12 +160,24 @@ impl Ledger {
             Arrived::First => self.tally.first += 1,
             Arrived::Reordered => {
                 self.tally.first += 1;
-                self.tally.reordered += 1;
+                self.note(window, sequence, recovering, now_us);
             }
             Arrived::Duplicate => self.tally.duplicates += 1,
             Arrived::Edge => return self.early(window, sequence),
         }
         arrived
+    }
+
+    /// A message came out of its place.
+    #[cold]
+    fn note(&mut self, window: u32, sequence: u32, recovering: bool, at_us: u64) {
+        if self.noted == NOTES_MAX {
+            self.tally.reordered += 1;
+            return;
+        }
+        self.noted += 1;
+        let by = self.windows[window as usize].overtaker(sequence, self.missing.get(&window));
+        self.notes.entry(window).or_default().push(Note { sequence, by, at_us, recovering });
     }
 
     /// A message came that this membership is not owed, or not yet: neither right nor wrong, unless the member had it
@@ -184,6 +217,8 @@ impl Ledger {
         let opened = state.opened();
         let end = end.max(opened);
         state.close(end, |from, to| missing.push(from, to));
+        let notes = self.notes.remove(&window).unwrap_or_default();
+        self.overtaken.extend(notes.into_iter().map(|note| (stream, note)));
         let claims = self.claims.remove(&window).unwrap_or_default();
         for (from, to) in missing.iter() {
             let pieces = split(&claims, from, to);

@@ -13,6 +13,8 @@ pub(super) const TERMS: Terms = Terms { interval_us: 1_000, edge_us: 5_000, noti
 pub(super) enum Step {
     /// Every sender sends `1` message in `stream`.
     Send { stream: u8, outcome: Outcome },
+    /// A sender comes back over another connection.
+    Reconnect { stream: u8 },
     /// A queued delivery arrives: the one at this place of the queue (0 = oldest).
     Deliver { member: u8, place: u8 },
     /// As `Deliver`, but the message stays queued: it will come again.
@@ -51,11 +53,12 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let place = prop_oneof![8 => Just(0_u8), 1 => 0_u8..100];
     let outcome = prop_oneof![
         20 => Just(Outcome::Acknowledged), 3 => (0_u8..60).prop_map(Outcome::Late),
-        1 => Just(Outcome::Refused), 1 => Just(Outcome::Unknown)
+        1 => Just(Outcome::Refused), 3 => Just(Outcome::Unknown)
     ];
     let member = 0..MEMBERS as u8;
     let step = prop_oneof![
         40 => (0..STREAMS as u8, outcome).prop_map(|(stream, outcome)| Step::Send { stream, outcome }),
+        4 => (0..STREAMS as u8).prop_map(|stream| Step::Reconnect { stream }),
         90 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Deliver { member, place }),
         3 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Repeat { member, place }),
         10 => (member.clone(), place).prop_map(|(member, place)| Step::Drop { member, place }),
@@ -101,11 +104,17 @@ pub(super) struct Bench {
     sent_at_us: BTreeMap<(usize, u32), u64>,
     late_acks: BTreeMap<(usize, u32), u64>,
     unacked: BTreeSet<(usize, u32)>,
+    /// How often each sender has come back, and had when it sent a message.
+    turns: [u32; STREAMS],
+    turn_of: BTreeMap<(usize, u32), u32>,
+    /// Whether what is delivered now comes with a recovery.
+    recovering: bool,
     /// What each member got before its membership.
     had: [BTreeSet<(usize, u32)>; MEMBERS],
     members: [Option<Membership>; MEMBERS],
     oracle: Audit,
     forgotten: u64,
+    reordered_in_recoveries: u64,
 }
 
 impl Bench {
@@ -120,10 +129,14 @@ impl Bench {
             sent_at_us: BTreeMap::new(),
             late_acks: BTreeMap::new(),
             unacked: BTreeSet::new(),
+            turns: [0; STREAMS],
+            turn_of: BTreeMap::new(),
+            recovering: false,
             had: Default::default(),
             members: std::array::from_fn(|_| Some(Membership::default())),
             oracle: Audit::default(),
             forgotten: 0,
+            reordered_in_recoveries: 0,
         }
     }
 
@@ -131,6 +144,7 @@ impl Bench {
         self.now_us += 100;
         match step {
             Step::Send { stream, outcome } => self.send(usize::from(stream), outcome),
+            Step::Reconnect { stream } => self.turns[usize::from(stream)] += 1,
             Step::Deliver { member, .. } | Step::Repeat { member, .. } if self.is_away(member) => {}
             Step::Deliver { member, place } => self.deliver(usize::from(member), place, true),
             Step::Repeat { member, place } => self.deliver(usize::from(member), place, false),
@@ -207,7 +221,9 @@ impl Bench {
             _ => {}
         }
         let history = membership.queue.len().saturating_sub(usize::from(live));
+        self.recovering = true;
         (0..history).for_each(|_| self.deliver(member, 0, true));
+        self.recovering = false;
     }
 
     fn send(&mut self, stream: usize, outcome: Outcome) {
@@ -215,6 +231,11 @@ impl Bench {
         let sent = &mut self.sent[stream];
         let sequence = sent.count;
         sent.count += 1;
+        let turn = self.turns[stream];
+        if sequence == 0 || self.turn_of[&(stream, sequence - 1)] < turn {
+            sent.turns.push(sequence);
+        }
+        self.turn_of.insert((stream, sequence), turn);
         if sent.marks.last().is_none_or(|mark| mark.0 < interval) {
             sent.marks.push((interval, sequence));
         }
@@ -261,7 +282,7 @@ impl Bench {
                 Arrived::Duplicate
             };
             let arrived = match is_owed {
-                true => self.ledger.observe(window, sequence),
+                true => self.ledger.observe(window, sequence, self.recovering, self.now_us),
                 false => self.ledger.early(window, sequence),
             };
             return assert_eq!(arrived, expected);
@@ -271,13 +292,21 @@ impl Bench {
             self.oracle.duplicates += 1;
             Arrived::Duplicate
         } else if got.last().is_some_and(|&last| last > sequence) {
-            self.oracle.reordered += 1;
+            let turn = self.turn_of[&(stream, sequence)];
+            let mut overtakers = got.range(sequence + 1..);
+            let elsewhere = overtakers.all(|later| self.turn_of[&(stream, *later)] > turn);
+            if elsewhere && self.unacked.contains(&(stream, sequence)) {
+                self.oracle.late_unknown += 1;
+            } else {
+                self.oracle.reordered += 1;
+                self.reordered_in_recoveries += u64::from(self.recovering);
+            }
             Arrived::Reordered
         } else {
             Arrived::First
         };
         got.insert(sequence);
-        assert_eq!(self.ledger.observe(window, sequence), expected);
+        assert_eq!(self.ledger.observe(window, sequence, self.recovering, self.now_us), expected);
     }
 
     /// Whether a message was sent and acknowledged before then.
@@ -343,9 +372,11 @@ impl Bench {
         self.members[member] = Some(Membership { opened, queue, ..Membership::default() });
     }
 
-    pub(super) fn finish(mut self) -> (Audit, u64, Settled) {
+    /// The oracle's audit, what it saw forgotten and reordered in recoveries, and what the real audit says.
+    pub(super) fn finish(mut self) -> (Audit, [u64; 2], Settled) {
         (0..MEMBERS).for_each(|member| self.leave(member, Closing::Drained));
         self.oracle.conserved = true;
-        (self.oracle, self.forgotten, settle(&[&self.ledger], &self.sent, TERMS))
+        let in_recoveries = [self.forgotten, self.reordered_in_recoveries];
+        (self.oracle, in_recoveries, settle(&[&self.ledger], &self.sent, TERMS))
     }
 }

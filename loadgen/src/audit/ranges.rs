@@ -101,6 +101,16 @@ impl Ranges {
         })
     }
 
+    /// The first number from `number` on that this set does not hold.
+    pub fn first_without(&self, number: u32) -> u32 {
+        let at = self.0.partition_point(|range| range.1 <= number);
+        match self.0.get(at) {
+            // Ranges are not adjacent: what follows one is free.
+            Some(&(from, to)) if from <= number => to,
+            _ => number,
+        }
+    }
+
     /// How many numbers of `from..to` this set holds.
     pub fn overlap(&self, from: u32, to: u32) -> u64 {
         let free: u64 = self.without(from, to).map(|(from, to)| u64::from(to - from)).sum();
@@ -133,6 +143,7 @@ mod tests {
             let free: Vec<u32> = ranges.without(from, from + len).flat_map(|(from, to)| from..to).collect();
             prop_assert_eq!(free, (from..from + len).filter(|number| !set.contains(number)).collect::<Vec<_>>());
             prop_assert_eq!(ranges.overlap(from, from + len), set.range(from..from + len).count() as u64);
+            prop_assert_eq!(Some(ranges.first_without(from)), (from..).find(|number| !set.contains(number)));
             ranges.append(from, from + len);
             set.extend(from..from + len);
             let flat: Vec<u32> = ranges.iter().flat_map(|(from, to)| from..to).collect();

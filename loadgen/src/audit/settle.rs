@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::ledger::{Closing, Ledger, Missing, Tally};
+use super::ledger::{Closing, Ledger, Missing, Note, Tally};
 use super::ranges::Ranges;
-use crate::record::Audit;
+use crate::record::{Answer, Audit};
+
+/// Examples that are kept of each kind of message out of its place.
+const EXAMPLES_MAX: usize = 20;
 
 /// What is known of one stream (a sender in a room) from the sending side.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,8 @@ pub struct Sent {
     /// Sequence → when it was acknowledged, on the run's clock: only those that had to wait for it. What a frozen node
     /// has not read yet has not come into being.
     pub late_acks: BTreeMap<u32, u64>,
+    /// First sequence that was sent on each of the sender's connections, rising; those without sends are left out.
+    pub turns: Vec<u32>,
 }
 
 /// How long things may take before they count.
@@ -40,6 +45,21 @@ impl Sent {
         self.marks.get(at).map_or(self.count, |mark| mark.1)
     }
 
+    /// On which of its sender's connections a message was sent, counted from 1.
+    fn turn(&self, sequence: u32) -> usize {
+        self.turns.partition_point(|first| *first <= sequence)
+    }
+
+    /// How a message was answered.
+    fn answer(&self, sequence: u32) -> Answer {
+        let among = |ranges: &Ranges| ranges.overlap(sequence, sequence + 1) > 0;
+        match () {
+            () if among(&self.refused) => Answer::Refused,
+            () if among(&self.unknown) => Answer::None,
+            () => Answer::Acknowledged,
+        }
+    }
+
     /// Those of `from..to` that were there before `at_us`: sent (in an earlier interval), and acknowledged.
     fn before(&self, at_us: u64, interval_us: u64, (from, to): (u32, u32)) -> Ranges {
         let end = self.first_since((at_us / interval_us.max(1)) as u32).clamp(from, to);
@@ -54,6 +74,33 @@ impl Sent {
     }
 }
 
+/// A first copy that came after a later message of the same stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Example {
+    /// Index of the stream.
+    pub stream: u32,
+    /// The one that was overtaken.
+    pub sequence: u32,
+    /// The first above it that the member had already.
+    pub by: u32,
+    /// When it came, on the run's clock.
+    pub at_us: u64,
+    /// Whether it came with a recovery.
+    pub recovering: bool,
+    /// How its publish was answered.
+    pub answer: Answer,
+    /// On which of the sender's connections the two were sent, counted from 1.
+    pub turns: (u32, u32),
+}
+
+impl Example {
+    /// Whether nobody was promised another order: it was never acknowledged, and all that came before it out of turn was
+    /// sent over another connection, later. (Connections rise with sequences: what holds for the first holds for all.)
+    pub fn is_excused(&self) -> bool {
+        self.answer != Answer::Acknowledged && self.turns.0 < self.turns.1
+    }
+}
+
 /// The settled audit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settled {
@@ -63,6 +110,11 @@ pub struct Settled {
     pub lost_by_interval: Vec<u64>,
     /// Of the silent losses, those that a server had said it recovered.
     pub forgotten: u64,
+    /// Of the reordered, those that came with a recovery.
+    pub reordered_in_recoveries: u64,
+    /// The first of the messages that are reordered, then of those that are late and of unknown outcome: the first delivery
+    /// of each.
+    pub examples: Vec<Example>,
 }
 
 /// Settles all ledgers against all streams.
@@ -70,10 +122,12 @@ pub struct Settled {
 /// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before that
 /// member's connection broke or left (sent: rounded up to a whole interval); younger ones may have been under way and are
 /// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later.
+///
+/// A message out of its place is reordered, unless [`Example::is_excused`] says that nobody was promised more.
 pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     let mut tally = Tally::default();
     ledgers.iter().for_each(|ledger| tally.add(&ledger.tally));
-    let mut books = Books { streams, terms, settled: Settled::default() };
+    let mut books = Books { streams, terms, settled: Settled::default(), late: Vec::new() };
     let mut unacked: HashMap<u32, Ranges> = HashMap::new();
     for (stream, sent) in streams.iter().enumerate() {
         let audit = &mut books.settled.audit;
@@ -107,13 +161,17 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     }
     // An unacknowledged message that arrived was not owed: it is recovered, not delivered.
     let recovered = covered_unacked.saturating_sub(missing_unacked);
-    let Settled { mut audit, lost_by_interval, forgotten } = books.settled;
+    let mut notes: Vec<&(u32, Note)> = ledgers.iter().flat_map(|ledger| &ledger.overtaken).collect();
+    notes.sort_by_key(|(_, note)| note.at_us);
+    notes.into_iter().for_each(|(stream, note)| books.place(*stream, note));
+    let mut settled = books.finish();
+    let audit = &mut settled.audit;
     audit.recovered = recovered;
     audit.delivered = tally.first.saturating_sub(recovered);
     audit.indeterminate += tally.edge;
     audit.expected = covered - covered_unacked + tally.edge;
     audit.duplicates = tally.duplicates;
-    audit.reordered = tally.reordered;
+    audit.reordered += tally.reordered;
     audit.leaked = tally.leaked;
     audit.late = tally.late;
     audit.corrupt = tally.corrupt;
@@ -123,16 +181,54 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     audit.conserved = covered == tally.first + missing
         && audit.closes()
         && !ledgers.iter().any(|ledger| ledger.has_overflowed());
-    Settled { audit, lost_by_interval, forgotten }
+    settled
 }
 
 struct Books<'a> {
     streams: &'a [Sent],
     terms: Terms,
     settled: Settled,
+    /// Examples of what is late and of unknown outcome.
+    late: Vec<Example>,
 }
 
 impl Books<'_> {
+    /// Judges a message that came out of its place.
+    fn place(&mut self, stream: u32, note: &Note) {
+        let Note { sequence, by, at_us, recovering } = *note;
+        let sent = self.streams.get(stream as usize);
+        let turn = |sequence| sent.map_or(0, |sent| sent.turn(sequence) as u32);
+        let example = Example {
+            stream,
+            sequence,
+            by,
+            at_us,
+            recovering,
+            answer: sent.map_or(Answer::Acknowledged, |sent| sent.answer(sequence)),
+            turns: (turn(sequence), turn(by)),
+        };
+        let settled = &mut self.settled;
+        let examples = if example.is_excused() {
+            settled.audit.late_unknown += 1;
+            &mut self.late
+        } else {
+            settled.audit.reordered += 1;
+            settled.reordered_in_recoveries += u64::from(recovering);
+            &mut settled.examples
+        };
+        // Its other members say nothing new.
+        let is_known = |one: &Example| (one.stream, one.sequence) == (stream, sequence);
+        if examples.len() < EXAMPLES_MAX && !examples.iter().any(is_known) {
+            examples.push(example);
+        }
+    }
+
+    fn finish(self) -> Settled {
+        let Self { mut settled, late, .. } = self;
+        settled.examples.extend(late);
+        settled
+    }
+
     fn take(&mut self, missing: &Missing) {
         let Missing { stream, from, to, closing, claimed_us } = *missing;
         if closing == Closing::Shed {

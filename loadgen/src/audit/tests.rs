@@ -10,9 +10,9 @@ proptest! {
     fn agrees_with_the_oracle_to_the_last_count(steps in steps()) {
         let mut bench = Bench::new();
         steps.into_iter().for_each(|step| bench.step(step));
-        let (oracle, forgotten, settled) = bench.finish();
+        let (oracle, in_recoveries, settled) = bench.finish();
         prop_assert_eq!(&settled.audit, &oracle);
-        prop_assert_eq!(settled.forgotten, forgotten);
+        prop_assert_eq!([settled.forgotten, settled.reordered_in_recoveries], in_recoveries);
         prop_assert_eq!(settled.lost_by_interval.iter().sum::<u64>(), oracle.lost());
     }
 }
@@ -24,7 +24,7 @@ fn any_rate_of_loss_is_counted_exactly() {
         let window = ledger.allocate(1);
         let count = 10_000;
         for sequence in (0..count).filter(|sequence| sequence % every != 0) {
-            assert_eq!(ledger.observe(window, sequence), Arrived::First);
+            assert_eq!(ledger.observe(window, sequence, false, 0), Arrived::First);
         }
         ledger.close(window, 0, count, Closing::Drained);
         let sent = Sent { count, marks: vec![(0, 0)], ..Sent::default() };
@@ -38,10 +38,11 @@ fn any_rate_of_loss_is_counted_exactly() {
 fn a_message_that_left_the_window_may_still_come() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    (1..1_000).for_each(|sequence| assert_ne!(ledger.observe(window, sequence), Arrived::Duplicate));
+    (1..1_000)
+        .for_each(|sequence| assert_ne!(ledger.observe(window, sequence, false, 0), Arrived::Duplicate));
     assert_eq!(ledger.missing_so_far(), 1);
-    assert_eq!(ledger.observe(window, 0), Arrived::Reordered);
-    assert_eq!(ledger.observe(window, 0), Arrived::Duplicate);
+    assert_eq!(ledger.observe(window, 0, false, 0), Arrived::Reordered);
+    assert_eq!(ledger.observe(window, 0, false, 0), Arrived::Duplicate);
     assert_eq!(ledger.missing_so_far(), 0);
 }
 
@@ -50,8 +51,8 @@ fn what_was_sent_before_the_join_is_at_the_edge() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
     ledger.open(window, 10);
-    assert_eq!(ledger.observe(window, 9), Arrived::Edge);
-    assert_eq!(ledger.observe(window, 10), Arrived::First);
+    assert_eq!(ledger.observe(window, 9, false, 0), Arrived::Edge);
+    assert_eq!(ledger.observe(window, 10, false, 0), Arrived::First);
     ledger.close(window, 0, 11, Closing::Drained);
     let sent = Sent { count: 11, marks: vec![(0, 0)], ..Sent::default() };
     let audit = settle(&[&ledger], &[sent], TERMS).audit;
@@ -63,7 +64,9 @@ fn what_was_sent_before_the_join_is_at_the_edge() {
 fn what_was_missed_is_owed_by_whoever_claims_to_have_recovered_it() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    let see = |ledger: &mut Ledger, sequence| assert_eq!(ledger.observe(window, sequence), Arrived::First);
+    let see = |ledger: &mut Ledger, sequence| {
+        assert_eq!(ledger.observe(window, sequence, false, 0), Arrived::First)
+    };
     (0..10).filter(|sequence| *sequence != 3).for_each(|sequence| see(&mut ledger, sequence));
     // 10 to 19 were sent while it was away; 15 is forgotten, and so is 19, which would have come last.
     ledger.resume(window, 20, 0);
@@ -81,7 +84,7 @@ fn what_was_missed_is_owed_by_whoever_claims_to_have_recovered_it() {
 fn a_wrong_count_does_not_close() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);
-    ledger.observe(window, 0);
+    ledger.observe(window, 0, false, 0);
     ledger.tally_mut().first += 1;
     ledger.close(window, 0, 1, Closing::Drained);
     let sent = Sent { count: 1, marks: vec![(0, 0)], ..Sent::default() };
@@ -89,7 +92,7 @@ fn a_wrong_count_does_not_close() {
 }
 
 fn see(ledger: &mut Ledger, window: u32, sequences: impl Iterator<Item = u32>) {
-    sequences.for_each(|sequence| assert_eq!(ledger.observe(window, sequence), Arrived::First));
+    sequences.for_each(|sequence| assert_eq!(ledger.observe(window, sequence, false, 0), Arrived::First));
 }
 
 #[test]
@@ -117,10 +120,10 @@ fn what_comes_again_after_a_new_beginning_is_a_duplicate() {
     see(&mut ledger, window, (0..10).filter(|sequence| *sequence != 4));
     ledger.close(window, 0, 12, Closing::Told { at_us: 0 });
     ledger.open(window, 12);
-    assert_eq!(ledger.observe(window, 9), Arrived::Duplicate);
-    assert_eq!(ledger.observe(window, 4), Arrived::Edge, "it never came before");
-    assert_eq!(ledger.observe(window, 4), Arrived::Duplicate);
-    assert_eq!(ledger.observe(window, 12), Arrived::First);
+    assert_eq!(ledger.observe(window, 9, false, 0), Arrived::Duplicate);
+    assert_eq!(ledger.observe(window, 4, false, 0), Arrived::Edge, "it never came before");
+    assert_eq!(ledger.observe(window, 4, false, 0), Arrived::Duplicate);
+    assert_eq!(ledger.observe(window, 12, false, 0), Arrived::First);
 }
 
 #[test]
@@ -136,4 +139,94 @@ fn who_leaves_for_good_is_owed_what_was_acknowledged_before() {
     ledger.close(window, 0, 3, Closing::Cut { at_us: 10_000 });
     let audit = settle(&[&ledger], &[sent], TERMS).audit;
     assert_eq!((audit.lost_silent, audit.indeterminate), (2, 1), "the second was not there yet: {audit:?}");
+}
+
+/// What the audit says of a member that got these one after the other, of a sender whose connections began with `turns` and who
+/// has no answer to `unknown`.
+fn audited(arrivals: impl IntoIterator<Item = u32>, turns: &[u32], unknown: &[u32]) -> Settled {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    let arrivals: Vec<u32> = arrivals.into_iter().collect();
+    let count = arrivals.iter().max().map_or(0, |last| last + 1);
+    for &sequence in &arrivals {
+        ledger.observe(window, sequence, false, 0);
+    }
+    ledger.close(window, 0, count, Closing::Drained);
+    let mut sent = Sent { count, marks: vec![(0, 0)], turns: turns.to_vec(), ..Sent::default() };
+    unknown.iter().for_each(|sequence| sent.unknown.insert(*sequence));
+    let settled = settle(&[&ledger], &[sent], TERMS);
+    assert!(settled.audit.conserved, "{settled:?}");
+    settled
+}
+
+fn late_and_reordered(settled: &Settled) -> (u64, u64) {
+    (settled.audit.late_unknown, settled.audit.reordered)
+}
+
+#[test]
+fn what_is_late_is_excused_if_it_was_never_acknowledged_and_its_client_had_gone_on_elsewhere() {
+    let late = || (0..8).chain([10, 11, 8, 9]);
+    assert_eq!(late_and_reordered(&audited(late(), &[0, 10], &[8, 9])), (2, 0));
+    assert_eq!(late_and_reordered(&audited(late(), &[0, 10], &[9])), (1, 1), "8 was acknowledged");
+    assert_eq!(late_and_reordered(&audited(late(), &[0], &[8, 9])), (0, 2), "there was one connection");
+    let crossed = audited((0..8).chain([10, 11, 9, 8]), &[0, 10], &[8, 9]);
+    assert_eq!(late_and_reordered(&crossed), (1, 1), "9 overtook 8 on their own connection");
+    let own = audited((0..8).chain([9, 10, 8]), &[0, 10], &[8]);
+    assert_eq!(late_and_reordered(&own), (0, 1), "9 came first, and was sent over the same connection");
+    let first = own.examples[0];
+    assert_eq!((first.sequence, first.by, first.turns), (8, 9, (1, 1)));
+    assert_eq!(first.answer, crate::record::Answer::None);
+}
+
+#[test]
+fn a_refused_one_is_as_unknown_as_one_without_an_answer() {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    for sequence in [0, 2, 1] {
+        ledger.observe(window, sequence, true, 7);
+    }
+    ledger.close(window, 0, 3, Closing::Drained);
+    let mut sent = Sent { count: 3, marks: vec![(0, 0)], turns: vec![0, 2], ..Sent::default() };
+    let reordered = settle(&[&ledger], std::slice::from_ref(&sent), TERMS);
+    assert_eq!((late_and_reordered(&reordered), reordered.reordered_in_recoveries), ((0, 1), 1));
+    sent.refused.insert(1);
+    let refused = settle(&[&ledger], &[sent], TERMS);
+    assert_eq!((late_and_reordered(&refused), refused.reordered_in_recoveries), ((1, 0), 0));
+    assert!(refused.examples[0].is_excused() && refused.examples[0].at_us == 7, "{refused:?}");
+}
+
+#[test]
+fn what_overtook_is_found_however_far_behind_the_late_one_is() {
+    let by = |arrivals: Vec<u32>| -> Vec<(u32, u32)> {
+        let settled = audited(arrivals, &[0], &[]);
+        settled.examples.iter().map(|example| (example.sequence, example.by)).collect()
+    };
+    // Within the window, with and without the next one there.
+    assert_eq!(by(vec![0, 2, 1]), [(1, 2)]);
+    assert_eq!(by(vec![0, 3, 4, 1, 2]), [(1, 3), (2, 3)]);
+    assert_eq!(by(vec![5, 1, 0]), [(1, 5), (0, 1)]);
+    // Far out of it: the next that came may be a settled one, or behind a long hole, or in the window still.
+    assert_eq!(by((1..200).chain([0]).collect()), [(0, 1)]);
+    assert_eq!(by((100..200).chain([5]).collect()), [(5, 100)]);
+    assert_eq!(by(vec![300, 5, 4, 299]), [(5, 300), (4, 5), (299, 300)]);
+    assert_eq!(by((0..10).chain(90..95).chain([300, 50, 40]).collect()), [(50, 90), (40, 50)]);
+}
+
+#[test]
+fn what_is_not_noted_any_more_is_reordered_without_excuse() {
+    let pairs = super::ledger::NOTES_MAX as u32 + 3;
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    for sequence in (0..pairs).flat_map(|pair| [2 * pair + 1, 2 * pair]) {
+        ledger.observe(window, sequence, false, 0);
+    }
+    let count = 2 * pairs;
+    ledger.close(window, 0, count, Closing::Drained);
+    // Each connection ends between the two of a pair.
+    let turns = std::iter::once(0).chain((0..pairs).map(|pair| 2 * pair + 1)).collect();
+    let mut sent = Sent { count, marks: vec![(0, 0)], turns, ..Sent::default() };
+    sent.unknown.push(0, count);
+    let settled = settle(&[&ledger], &[sent], TERMS);
+    assert_eq!(late_and_reordered(&settled), (super::ledger::NOTES_MAX as u64, 3));
+    assert_eq!(settled.examples.len(), 20);
 }

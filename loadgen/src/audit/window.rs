@@ -1,5 +1,7 @@
 //! What a member has seen of one sender: a base and a window of 64 messages, in 16 bytes.
 
+use super::ranges::Ranges;
+
 /// What a member has seen of one sender in one room since its join was confirmed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Window {
@@ -62,6 +64,23 @@ impl Window {
         self.base += settled;
         self.seen = self.seen.checked_shr(settled).unwrap_or(0);
         if later { Arrived::Reordered } else { Arrived::First }
+    }
+
+    /// The first message above `sequence` that has been delivered, asked right after `sequence` was found to be
+    /// [`Arrived::Reordered`]: there is one. `missing` is what has left this window undelivered, and not come since.
+    pub(super) fn overtaker(&self, sequence: u32, missing: Option<&Ranges>) -> u32 {
+        let next = sequence + 1;
+        if next < self.base {
+            // Settled: delivered, unless it is missing.
+            let came = missing.map_or(next, |missing| missing.first_without(next));
+            if came < self.base {
+                return came;
+            }
+        }
+        let place = next.saturating_sub(self.base);
+        let later = self.seen.checked_shr(place).unwrap_or(0);
+        debug_assert!(later != 0, "nothing above {sequence} has come");
+        self.base + place + later.trailing_zeros()
     }
 
     /// Moves the base up by `by`, noting what was not delivered.

@@ -90,6 +90,8 @@ pub(super) struct Books<'a> {
     pub(super) ledger: Ledger,
     /// By the thread's own streams.
     pub(super) sent: Vec<Sent>,
+    /// By the thread's own streams: the connection over which the last message went, 0 before the first.
+    connection_of: Vec<u32>,
     /// By all streams.
     last_member: Vec<LastMember>,
     /// By room: members of this thread that have joined and read at full speed.
@@ -110,6 +112,7 @@ impl<'a> Books<'a> {
         Self {
             ledger: Ledger::default(),
             sent: vec![Sent::default(); plan.streams_by_thread[thread] as usize],
+            connection_of: vec![0; plan.streams_by_thread[thread] as usize],
             last_member: plan.streams.iter().map(|_| LastMember::default()).collect(),
             readers: vec![0; plan.rooms.len()],
             latencies: Latencies {
@@ -136,21 +139,27 @@ impl<'a> Books<'a> {
         self.sums.scheduled += u64::from(self.is_counted(intended_us));
     }
 
-    /// A message gets its sequence and is about to be written.
+    /// A message gets its sequence and is about to be written to its client's `connection`: a number, not 0, that no other
+    /// connection of the client has.
     #[inline]
-    pub(super) fn send(&mut self, stream: u32, intended_us: u64, now_us: u64, bytes: usize) -> u32 {
+    pub(super) fn send(&mut self, intent: &Intent, connection: u32, now_us: u64, bytes: usize) -> u32 {
+        let stream = intent.stream;
         // One writer: a plain load and a store that publishes it to the members' threads.
         let next = &self.shared.next[stream as usize];
         let sequence = next.load(Ordering::Relaxed);
         next.store(sequence + 1, Ordering::Release);
         let interval = (now_us / self.shared.interval_us) as u32;
-        let sent = &mut self.sent[self.shared.plan.streams[stream as usize].local as usize];
+        let local = self.shared.plan.streams[stream as usize].local as usize;
+        let sent = &mut self.sent[local];
         sent.count = sequence + 1;
+        if std::mem::replace(&mut self.connection_of[local], connection) != connection {
+            sent.turns.push(sequence);
+        }
         if sent.marks.last().is_none_or(|mark| mark.0 < interval) {
             sent.marks.push((interval, sequence));
         }
         self.interval.sent += 1;
-        if self.is_counted(intended_us) {
+        if self.is_counted(intent.at_us) {
             self.sums.sent += 1;
             self.sums.payload_bytes += bytes as u64;
         }
@@ -216,7 +225,7 @@ impl<'a> Books<'a> {
         slow: bool,
         now_us: u64,
     ) {
-        let arrived = self.arrived(stamp, windows, order);
+        let arrived = self.arrived(stamp, windows, order, false, now_us);
         let Some((stream, Arrived::First | Arrived::Reordered)) = arrived else { return };
         // Live, and for the first time: history and copies do not end a silence.
         self.lulls.extend(self.shared.heard(stamp.room, now_us));
@@ -247,7 +256,14 @@ impl<'a> Books<'a> {
 
     /// Enters a copy into the audit: its stream, and what it was. `None`: its stamp is wrong.
     #[inline]
-    fn arrived(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack) -> Option<(u32, Arrived)> {
+    fn arrived(
+        &mut self,
+        stamp: &Stamp,
+        windows: u32,
+        order: &mut OrderTrack,
+        recovering: bool,
+        now_us: u64,
+    ) -> Option<(u32, Arrived)> {
         self.interval.delivered += 1;
         let room = &self.shared.plan.rooms[stamp.room as usize];
         if stamp.sender >= room.streams {
@@ -255,7 +271,7 @@ impl<'a> Books<'a> {
             return None;
         }
         let stream = room.first_stream + stamp.sender;
-        let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence);
+        let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence, recovering, now_us);
         if matches!(arrived, Arrived::First | Arrived::Reordered) {
             if let Some(stretch) = order.take(stamp.room, stream, stamp.sequence) {
                 self.interval.stretches.push(stretch);
@@ -268,13 +284,12 @@ impl<'a> Books<'a> {
     /// A message came with a member's recovery: a delivery like others, but how late it is says how long the member was
     /// away.
     pub(super) fn recovered(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack, now_us: u64) {
-        let Some((_, arrived)) = self.arrived(stamp, windows, order) else { return };
+        let Some((_, arrived)) = self.arrived(stamp, windows, order, true, now_us) else { return };
         let counted = self.is_counted(stamp.intended_us);
         let recoveries = &mut self.sums.recoveries;
         match arrived {
             Arrived::First | Arrived::Reordered => {
                 recoveries.publications += 1;
-                recoveries.reordered += u64::from(arrived == Arrived::Reordered);
                 if let Some(recovered) = self.latencies.recovered.as_mut().filter(|_| counted) {
                     recovered.record_us(now_us.saturating_sub(stamp.intended_us));
                 }

@@ -192,7 +192,7 @@ impl Client {
         let room = &shared.plan.rooms[stream.room as usize];
         let bytes = shared.scenario.traffic.payload[intent.size as usize].bytes;
         let id = self.take_id();
-        let sequence = books.send(intent.stream, intent.at_us, now_us, bytes);
+        let sequence = books.send(intent, self.connect_id, now_us, bytes);
         let stamp = Stamp {
             run: shared.plan.run,
             room: stream.room,

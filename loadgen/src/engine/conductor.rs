@@ -9,7 +9,7 @@ use super::books::Interval;
 use super::faults::Faults;
 use super::plan::{Plan, seconds_us};
 use super::process::{self, Cpu};
-use super::recorder::Recorder;
+use super::recorder::{self, Recorder};
 use super::shared::{Node, Shared};
 use super::worker::{Harvest, Worker};
 use super::{RunError, RunSpec};
@@ -149,7 +149,8 @@ impl<'a> Conductor<'a> {
         lulls.extend(shared.lulls_at_end(sending_us.min(end_us)));
         mark_room_silences(&mut marks, &lulls, &shared, end_us);
         let cpu = cpu.unwrap_or_default();
-        let mut recoveries = Recoveries { forgotten: settled.forgotten, ..Recoveries::default() };
+        let (forgotten, reordered) = (settled.forgotten, settled.reordered_in_recoveries);
+        let mut recoveries = Recoveries { forgotten, reordered, ..Recoveries::default() };
         harvest.iter().for_each(|thread| recoveries.add(&thread.sums.recoveries));
         settled.audit.abandoned = harvest.iter().map(|thread| thread.sums.abandoned).sum();
         let busiest = harvest.iter().map(|thread| thread.occupied);
@@ -164,6 +165,7 @@ impl<'a> Conductor<'a> {
             series: recorder.series(shared.interval_us, &settled.lost_by_interval),
             faults: marks,
             recoveries: scenario.recover.then_some(recoveries),
+            overtaken: recorder::overtaken(&settled.examples, &shared.plan),
             generator: Generator {
                 threads: shared.plan.threads as u64,
                 busy_share_max: busiest.busy,

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::books::{Interval, Reached};
+use super::plan::Plan;
 use super::shared::Shared;
-use crate::audit::OrderBook;
-use crate::record::{Histogram, Point, Series};
+use crate::audit::{Example, OrderBook};
+use crate::record::{Histogram, Overtaken, Point, Series};
 
 /// Messages that reached the members of some threads and not yet of all; beyond this many they are given up and have
 /// no slowest member.
@@ -117,4 +118,24 @@ impl Recorder {
             points: self.points.into_iter().enumerate().map(point).collect(),
         }
     }
+}
+
+/// Messages that came out of their place, by the names of rooms.
+pub(super) fn overtaken(examples: &[Example], plan: &Plan) -> Vec<Overtaken> {
+    let overtaken = |example: &Example| {
+        let room = &plan.rooms[plan.streams[example.stream as usize].room as usize];
+        Overtaken {
+            room: room.channel.clone(),
+            sender: example.stream - room.first_stream,
+            sequence: example.sequence,
+            by: example.by,
+            at_ms: example.at_us / 1_000,
+            answer: example.answer,
+            connection: example.turns.0,
+            by_connection: example.turns.1,
+            recovering: example.recovering,
+            excused: example.is_excused(),
+        }
+    };
+    examples.iter().map(overtaken).collect()
 }

@@ -88,6 +88,20 @@ pub enum Misbehaviour {
         /// n.
         every: u64,
     },
+    /// Carries every nth publish out late and answers it then, also if its connection has ended meanwhile.
+    Linger {
+        /// n.
+        every: u64,
+        /// By so much.
+        by: Duration,
+    },
+    /// Answers every nth publish at once, and carries it out late.
+    Postpone {
+        /// n.
+        every: u64,
+        /// By so much.
+        by: Duration,
+    },
     /// Does nothing at all for a while.
     Stall {
         /// After this many publishes.
@@ -106,13 +120,13 @@ impl FromStr for Misbehaviour {
     type Err = String;
 
     /// `drop:100`, `repeat:100`, `swap:100`, `stranger:100`, `damage:100`, `gap:100`, `refuse:100`, `forget:10`,
-    /// `recur:10`, `shuffle:10`, `ignore:10`, `cover:10` and `rerun:10` (recoveries, messages), `late:100:900` and `echo:100:900` (by milliseconds), `stall:5000:1000` (after publishes,
+    /// `recur:10`, `shuffle:10`, `ignore:10`, `cover:10` and `rerun:10` (recoveries, messages), `late:100:900`, `echo:100:900`, `linger:100:900` and `postpone:100:900` (by milliseconds), `stall:5000:1000` (after publishes,
     /// for milliseconds), `die:5000`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "`{text}`: expected drop, repeat, swap, stranger, damage, gap, refuse, forget, recur, shuffle, ignore, \
-                 cover, rerun or die with a count (drop:100), or late, echo or stall with a count and milliseconds (stall:5000:1000)"
+                 cover, rerun or die with a count (drop:100), or late, echo, linger, postpone or stall with a count and milliseconds (stall:5000:1000)"
             )
         };
         let mut parts = text.split(':');
@@ -137,6 +151,8 @@ impl FromStr for Misbehaviour {
             ("die", None) => Ok(Self::Die { after: every }),
             ("late", Some(Some(ms))) => Ok(Self::Late { nth: every, by: Duration::from_millis(ms) }),
             ("echo", Some(Some(ms))) => Ok(Self::Echo { nth: every, by: Duration::from_millis(ms) }),
+            ("linger", Some(Some(ms))) => Ok(Self::Linger { every, by: Duration::from_millis(ms) }),
+            ("postpone", Some(Some(ms))) => Ok(Self::Postpone { every, by: Duration::from_millis(ms) }),
             ("stall", Some(Some(ms))) => Ok(Self::Stall { after: every, lasting: Duration::from_millis(ms) }),
             _ => Err(wrong()),
         }
@@ -159,6 +175,8 @@ mod tests {
         let by = Duration::from_millis(5);
         assert_eq!("late:9:5".parse(), Ok(Misbehaviour::Late { nth: 9, by }));
         assert_eq!("echo:9:5".parse(), Ok(Misbehaviour::Echo { nth: 9, by }));
+        assert_eq!("linger:9:5".parse(), Ok(Misbehaviour::Linger { every: 9, by }));
+        assert_eq!("postpone:9:5".parse(), Ok(Misbehaviour::Postpone { every: 9, by }));
         for wrong in ["", "drop", "drop:0", "drop:x", "drop:1:2", "stall:1", "stall:1:x", "explode:1"] {
             assert!(wrong.parse::<Misbehaviour>().is_err(), "{wrong}");
         }

@@ -1,5 +1,7 @@
 //! The null server's loop: one thread, one epoll.
 
+mod linger;
+
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -16,6 +18,7 @@ use super::greeting::{greet, publish};
 use super::rooms::{Deed, Rooms};
 use super::session::Session;
 use super::{Misbehaviour, NullSettings};
+use linger::Lingering;
 
 const LISTENER: u64 = u64::MAX;
 const READ_BYTES: usize = 128 << 10;
@@ -35,6 +38,7 @@ pub(super) struct Server {
     touched: Vec<u32>,
     /// Frames that are sent late on purpose: when, and to whom.
     late: Vec<(Instant, u32, Vec<u8>)>,
+    lingering: Vec<Lingering>,
     buffer: Box<[u8]>,
     replies: Vec<u8>,
     /// The message on its way to the members, or the replies to their client: kept, so that neither costs an allocation.
@@ -62,6 +66,7 @@ impl Server {
             rooms: Rooms::new(settings.history),
             touched: Vec::new(),
             late: Vec::new(),
+            lingering: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             replies: Vec::new(),
             frame: Vec::new(),
@@ -99,6 +104,7 @@ impl Server {
                     break;
                 }
             }
+            self.carry_out();
             self.send_late();
             self.flush_touched();
         }
@@ -130,6 +136,7 @@ impl Server {
         for room in session.rooms {
             self.rooms.all[room as usize].members.retain(|member| *member != id);
         }
+        self.forget_asker(id);
         self.free.push(id);
     }
 
@@ -200,7 +207,7 @@ impl Server {
             if let Some((command, channel, data)) = publish(line.as_bytes())
                 && let Some(room) = self.rooms.find(channel)
             {
-                self.publish(command, room, data)?;
+                self.publish(id, command, room, data)?;
                 continue;
             }
             for command in json::commands(line) {
@@ -238,7 +245,7 @@ impl Server {
             Request::Publish(publish) => {
                 let room = self.rooms.find_or_make(&publish.channel);
                 let data = publish.data.map_or("null", json::Json::as_str);
-                return self.publish(command, room, data.as_bytes());
+                return self.publish(id, command, room, data.as_bytes());
             }
             _ => ReplyBody::Error(Error::from(ErrorCode::NOT_AVAILABLE)),
         };
@@ -259,8 +266,11 @@ impl Server {
         json::append_reply(&mut self.replies, reply);
     }
 
-    fn publish(&mut self, command: u32, room: u32, data: &[u8]) -> io::Result<()> {
+    fn publish(&mut self, id: u32, command: u32, room: u32, data: &[u8]) -> io::Result<()> {
         self.publishes += 1;
+        if self.puts_off(id, command, room, data) {
+            return Ok(());
+        }
         match self.settings.misbehaviour {
             Some(Misbehaviour::Refuse { every }) if self.publishes.is_multiple_of(every) => {
                 let error = Error::from(ErrorCode::INTERNAL);

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::measured::{Audit, Measured};
+use super::measured::Measured;
 
 /// Limits of the validity gates. The defaults are the method's; a report prints what was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -258,7 +258,7 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
         format!("{}", audit.duplicates),
         may_repeat || audit.duplicates == 0,
     );
-    promises_of_order(audit, declared("ordering"), disturbed, &mut promise);
+    promises_of_order(measured, declared("ordering"), &mut promise);
     promise("membership", "members only".to_owned(), format!("{} leaked", audit.leaked), audit.leaked == 0);
     // Positions with holes don't show a loss by themselves: who recovers is told of it all the same.
     let tells = match declared("positions") {
@@ -294,16 +294,18 @@ fn promises(measured: &Measured, guarantees: &Value) -> Vec<Promise> {
 }
 
 fn promises_of_order(
-    audit: &Audit,
+    measured: &Measured,
     ordering: &str,
-    disturbed: bool,
     promise: &mut impl FnMut(&str, String, String, bool),
 ) {
+    let (audit, disturbed) = (&measured.audit, measured.is_disturbed());
+    // Nothing is late beside a connection that nothing broke.
+    let broke = disturbed || measured.load.reconnects > 0;
     promise(
         "order of a publisher",
         "kept".to_owned(),
-        format!("{} reordered", audit.reordered),
-        audit.reordered == 0,
+        format!("{} reordered, {} late of unknown outcome", audit.reordered, audit.late_unknown),
+        audit.reordered == 0 && (broke || audit.late_unknown == 0),
     );
     let (while_healthy, one_order) = match ordering {
         "per-room" => (false, true),

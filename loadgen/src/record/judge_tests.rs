@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::record::{Generator, Load};
+use crate::record::{Audit, Generator, Load};
 
 /// A sound run of 10,000 publishes, ready to be spoilt.
 fn sound() -> Measured {
@@ -79,6 +79,31 @@ fn slow_clients_that_nobody_disconnects_test_nothing() {
     assert!(judged(&measured).0.valid);
     measured.load.slow_closes = 0;
     assert_eq!(judged(&measured).0.objections[0].gate, Gate::Purpose);
+}
+
+#[test]
+fn what_is_late_of_unknown_outcome_is_excused_where_connections_broke_and_what_is_reordered_never() {
+    fn kept(change: impl FnOnce(&mut Measured)) -> Option<(bool, String)> {
+        let mut measured = sound();
+        change(&mut measured);
+        let (_, verdict) = judged(&measured);
+        assert!(!verdict.clean, "not as if nothing had been");
+        let order = verdict.promises.into_iter().find(|one| one.about == "order of a publisher");
+        order.map(|order| (order.kept, order.observed))
+    }
+    let said = |kept: bool, observed: &str| Some((kept, observed.to_owned()));
+    let late = "0 reordered, 7 late of unknown outcome";
+    assert_eq!(kept(|one| one.audit.late_unknown = 7), said(false, late));
+    let reconnected = |one: &mut Measured| (one.audit.late_unknown, one.load.reconnects) = (7, 1);
+    assert_eq!(kept(reconnected), said(true, late));
+    let struck = |one: &mut Measured| {
+        let faulty = crate::report::sample::Sample::new("hybrid", "redis-restart", 1, 2.0);
+        one.faults = crate::report::sample::Sample { fault: true, ..faulty }.record().measured.faults;
+        one.audit.late_unknown = 7;
+    };
+    assert_eq!(kept(struck), said(true, late));
+    let reordered = |one: &mut Measured| (one.audit.reordered, one.load.reconnects) = (1, 9);
+    assert_eq!(kept(reordered), said(false, "1 reordered, 0 late of unknown outcome"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::FaultMark;
 use super::histogram::Histogram;
+use super::overtaken::Overtaken;
 use super::recoveries::Recoveries;
 
 /// Everything that the generator saw in one run.
@@ -34,6 +35,10 @@ pub struct Measured {
     /// What came of members that were away and asked for what they had missed; absent where clients don't ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recoveries: Option<Recoveries>,
+    /// The first messages that came out of their place, each as it came to one member: up to 20 that are in `reordered`,
+    /// then up to 20 that are in `late_unknown`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overtaken: Vec<Overtaken>,
     /// The generator's own state.
     pub generator: Generator,
 }
@@ -133,8 +138,13 @@ pub struct Audit {
     pub indeterminate: u64,
     /// Copies after the first.
     pub duplicates: u64,
-    /// First copies that came after a later message of the same sender and room.
+    /// First copies that came after a later message of the same sender and room, though one of the two was sent after the
+    /// other was acknowledged, or over the same connection.
     pub reordered: u64,
+    /// First copies, never acknowledged, that came after what the client had since sent over another connection: of unknown
+    /// outcome when it did so. Not in `reordered`.
+    #[serde(default)]
+    pub late_unknown: u64,
     /// Copies that reached someone who was not a member.
     pub leaked: u64,
     /// First copies after the deadline (counted in `delivered` too).
@@ -165,13 +175,14 @@ impl Audit {
         self.expected == self.delivered + self.lost() + self.indeterminate
     }
 
-    /// Nothing lost, duplicated, reordered, leaked or damaged.
+    /// Nothing lost, duplicated, out of its place (excused or not), leaked or damaged.
     pub fn is_clean(&self) -> bool {
         self.conserved
             && self.closes()
             && self.lost() == 0
             && self.duplicates == 0
             && self.reordered == 0
+            && self.late_unknown == 0
             && self.leaked == 0
             && self.corrupt == 0
     }

@@ -15,6 +15,7 @@ mod fault;
 mod histogram;
 mod judge;
 mod measured;
+mod overtaken;
 mod recoveries;
 #[cfg(test)]
 mod schema_tests;
@@ -25,6 +26,7 @@ pub use fault::{Deed, Fault, FaultMark, FaultOutcome, Target};
 pub use histogram::{Histogram, HistogramError};
 pub use judge::{Gate, Objection, Promise, Rules, Validity, Verdict, judge};
 pub use measured::{Audit, Generator, Latencies, Live, Load, Measured, Phase, Point, Series};
+pub use overtaken::{Answer, Overtaken};
 pub use recoveries::Recoveries;
 pub use setting::{Broker, Contender, Hardware, ScenarioRecord, Setting, Tool};
 

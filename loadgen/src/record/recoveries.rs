@@ -18,7 +18,7 @@ pub struct Recoveries {
     pub publications: u64,
     /// Copies in the replies that the member had already.
     pub repeated: u64,
-    /// First copies in the replies that came after a later message of the same sender.
+    /// First copies in the replies that are among the audit's `reordered`.
     pub reordered: u64,
     /// Messages that a server had said it recovered, and that never came (counted as lost silently, too).
     pub forgotten: u64,

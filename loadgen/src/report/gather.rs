@@ -190,6 +190,7 @@ impl<'a> Cell<'a> {
             sum.indeterminate += audit.indeterminate;
             sum.duplicates += audit.duplicates;
             sum.reordered += audit.reordered;
+            sum.late_unknown += audit.late_unknown;
             sum.leaked += audit.leaked;
             sum.late += audit.late;
             sum.recovered += audit.recovered;

@@ -132,6 +132,7 @@ impl Sample {
             series: self.series(&mut rng),
             faults: self.faults(),
             recoveries: None,
+            overtaken: Vec::new(),
             generator: Generator {
                 threads: 2,
                 busy_share_max: 0.3,

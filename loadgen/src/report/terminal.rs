@@ -138,7 +138,7 @@ pub fn single(record: &RunRecord, style: Style) -> String {
     }
     let _ = writeln!(
         out,
-        "  audit      {} expected = {} delivered + {} lost ({} told) + {} indeterminate; {} twice, {} reordered, {} leaked, {} late",
+        "  audit      {} expected = {} delivered + {} lost ({} told) + {} indeterminate; {} twice, {} reordered, {} late of unknown outcome, {} leaked, {} late",
         count(audit.expected),
         count(audit.delivered),
         count(audit.lost()),
@@ -146,6 +146,7 @@ pub fn single(record: &RunRecord, style: Style) -> String {
         count(audit.indeterminate),
         count(audit.duplicates),
         count(audit.reordered),
+        count(audit.late_unknown),
         count(audit.leaked),
         count(audit.late)
     );

@@ -98,7 +98,7 @@ impl Bath {
         let mut soaked = outcome.map(|measured| {
             let target_us = self.scenario.target_ms * 1_000;
             let judged = judge(&measured, &about.guarantees, target_us, Rules::default());
-            let steps = self.scenario.clients.len() as u64;
+            let steps = self.scenario.clients.clone();
             Soaked::finished((label.clone(), server), measured, judged, steps, std::mem::take(lives))
         });
         let undrained = match &nodes {

@@ -7,8 +7,11 @@ use super::flat::{
 };
 use super::health;
 use super::watch::Life;
-use crate::record::{Audit, FaultMark, Gate, Hardware, Load, Measured, Recoveries, Tool, Validity, Verdict};
+use crate::record::{
+    Audit, FaultMark, Gate, Hardware, Load, Measured, Overtaken, Recoveries, Tool, Validity, Verdict,
+};
 use crate::report::text::{bytes, count};
+use crate::scenario::ClientStep;
 
 /// Version of the record.
 pub const SOAK_VERSION: u32 = 1;
@@ -64,6 +67,12 @@ pub struct Soaked {
     pub faults: Vec<FaultMark>,
     /// Times that a share of the clients lost its connections.
     pub client_steps: u64,
+    /// Those times, their shares, and how: seconds from the end of the warm-up.
+    #[serde(default)]
+    pub steps: Vec<ClientStep>,
+    /// The first messages that came out of their place, each as it came to one member.
+    #[serde(default)]
+    pub overtaken: Vec<Overtaken>,
     /// Every incarnation of every process, with what was seen of its memory and descriptors.
     pub lives: Vec<Life>,
 }
@@ -81,6 +90,8 @@ impl Soaked {
             verdict: None,
             faults: Vec::new(),
             client_steps: 0,
+            steps: Vec::new(),
+            overtaken: Vec::new(),
             lives,
         }
     }
@@ -90,7 +101,7 @@ impl Soaked {
         (label, server): (String, String),
         measured: Measured,
         (validity, verdict): (Validity, Verdict),
-        client_steps: u64,
+        steps: Vec<ClientStep>,
         lives: Vec<Life>,
     ) -> Self {
         let mut problems = problems(&measured, &validity, &verdict);
@@ -104,7 +115,9 @@ impl Soaked {
             recoveries: measured.recoveries,
             verdict: Some(verdict),
             faults: measured.faults,
-            client_steps,
+            client_steps: steps.len() as u64,
+            steps,
+            overtaken: measured.overtaken,
             lives,
         }
     }
@@ -206,7 +219,7 @@ mod tests {
         let mut measured = Sample::new("hybrid", "small-rooms", 1, 0.3).record().measured;
         change(&mut measured);
         let judged = judge(&measured, &serde_json::json!({}), 500_000, Rules::default());
-        Soaked::finished(("hybrid".to_owned(), String::new()), measured, judged, 3, lives)
+        Soaked::finished(("hybrid".to_owned(), String::new()), measured, judged, Vec::new(), lives)
     }
 
     #[test]

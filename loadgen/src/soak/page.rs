@@ -57,11 +57,12 @@ fn servers(soak: &Soak) -> String {
 fn audit(soak: &Soak) -> Table {
     Table {
         caption: "What clients got. *Told*: deliveries lost of which the client was told. *Recovered*: members that were away and were said to \
-                  have got all that they missed, of those that asked."
+                  have got all that they missed, of those that asked. *Late, unknown*: deliveries of publishes that were never acknowledged, behind what \
+                  their client had since sent over another connection."
             .to_owned(),
         head: [
             "Strategy", "Verdict", "Acknowledged", "Refused or unknown", "Expected deliveries", "Silent", "Told", "Duplicates",
-            "Out of order", "Recovered", "Promises",
+            "Out of order", "Late, unknown", "Recovered", "Promises",
         ]
         .map(str::to_owned)
         .to_vec(),
@@ -76,7 +77,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
     };
     let mut row = vec![Entry::text(&*soaked.label).toned(Tone::Strong), verdict];
     let Some(audit) = &soaked.audit else {
-        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(9));
+        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(10));
         return row;
     };
     let zero =
@@ -97,6 +98,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
         Entry::number(count(audit.lost_declared)),
         zero(audit.duplicates),
         zero(audit.reordered),
+        Entry::number(count(audit.late_unknown)),
         Entry::number(recovered),
         match kept(soaked.verdict.as_ref()) {
             true => Entry::text("kept").toned(Tone::Good),

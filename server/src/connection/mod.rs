@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use manifold_protocol::DisconnectCode;
 use manifold_protocol::websocket::{CloseCode, ClosePayload, Event, Limits, Opcode, Reader, parse_header};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::time::Sleep;
@@ -78,6 +79,8 @@ pub(crate) struct Connection {
     first: Vec<u8>,
     /// Until when the last answers of the backplane are awaited.
     last_answers: Option<Pin<Box<Sleep>>>,
+    /// Standstills of this process that were reckoned with.
+    thaws: u32,
     client: Client,
 }
 
@@ -107,11 +110,13 @@ impl Connection {
     fn new(admission: Admission, session: Arc<Session>, first: Vec<u8>) -> Self {
         let message_bytes_max = admission.node().config().message_bytes_max;
         let limits = Limits { frame_bytes_max: message_bytes_max, message_bytes_max };
+        let thaws = admission.node().sweep().thaws();
         Self {
             reader: Reader::server(limits),
             phase: Phase::Open,
             first,
             last_answers: None,
+            thaws,
             client: Client::new(admission, session),
         }
     }
@@ -119,6 +124,11 @@ impl Connection {
     /// One turn: everything that can be done without waiting. Ready: the connection is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_over() {
+            return Poll::Ready(());
+        }
+        // What waits behind a join, or came with the handshake, is not in the socket any more.
+        let old = (self.client.is_waiting() || !self.first.is_empty()) && self.may_be_old();
+        if old && self.was_left() {
             return Poll::Ready(());
         }
         if self.phase == Phase::Open {
@@ -133,9 +143,9 @@ impl Connection {
         }
         if !self.first.is_empty() {
             let mut first = std::mem::take(&mut self.first);
-            self.take_bytes(&mut first, cx);
+            self.take_bytes(&mut first, old, cx);
         }
-        READ_BUFFER.with_borrow_mut(|buffer| self.read(buffer, cx))
+        READ_BUFFER.with_borrow_mut(|buffer| self.read(buffer, old, cx))
     }
 
     /// Answers the commands under way, as far as the backplane does so in time, then says goodbye.
@@ -168,13 +178,33 @@ impl Connection {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether what is still to be carried out may have been sent while this process stood still. If its sender has left since,
+    /// it goes on elsewhere: carried out now, this would come behind what it has sent there.
+    fn may_be_old(&mut self) -> bool {
+        self.client.node().sweep().may_be_old(&mut self.thaws)
+    }
+
+    fn was_left(&self) -> bool {
+        let session = self.client.session();
+        let left = has_hung_up(session.stream().get_ref());
+        if left {
+            tracing::debug!(client = %session.client_id(), "it hung up while this process stood still");
+        }
+        left
+    }
+
+    /// Reads and carries out. `old`: what is read may be [old](Self::may_be_old).
+    fn read(&mut self, buffer: &mut [u8], mut old: bool, cx: &mut Context<'_>) -> Poll<()> {
         let mut full_reads = 0;
         loop {
             let session = Arc::clone(self.client.session());
             let Ok(mut readiness) = ready!(session.stream().poll_read_ready(cx)) else {
                 return Poll::Ready(());
             };
+            old |= self.may_be_old();
+            if old && self.was_left() {
+                return Poll::Ready(());
+            }
             match rustix::net::recv(session.stream().get_ref(), &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Poll::Ready(()),
                 Ok((count, _)) => {
@@ -183,7 +213,7 @@ impl Connection {
                     if short {
                         readiness.clear_ready();
                     }
-                    self.take_bytes(&mut buffer[..count], cx);
+                    self.take_bytes(&mut buffer[..count], old, cx);
                     full_reads += usize::from(!short);
                     if full_reads == READS_PER_TURN {
                         cx.waker().wake_by_ref();
@@ -197,10 +227,12 @@ impl Connection {
         }
     }
 
-    fn take_bytes(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+    fn take_bytes(&mut self, bytes: &mut [u8], old: bool, cx: &mut Context<'_>) {
         if self.phase == Phase::Closed {
             return;
         }
+        // Who waited in vain for an answer may have closed in order, and left the socket open for ours.
+        let left = old && self.reader.pending_bytes() == 0 && says_goodbye(bytes);
         self.client.expect_single_frame(self.reader.pending_bytes() == 0 && is_one_frame(bytes));
         let mut ending = None;
         let mut input = self.reader.feed(bytes);
@@ -216,7 +248,7 @@ impl Connection {
                     self.client.leave_all();
                     return;
                 }
-                Ok(Some(_)) if self.phase != Phase::Open => {}
+                Ok(Some(_)) if left || self.phase != Phase::Open => {}
                 Ok(Some(event)) => {
                     if let Err(disconnect) = self.client.take_event(event, cx) {
                         ending = Some(disconnect);
@@ -290,5 +322,47 @@ fn is_one_frame(bytes: &[u8]) -> bool {
     match parse_header(bytes) {
         Ok(Some((header, length))) => header.fin && header.payload_len == (bytes.len() - length) as u64,
         _ => false,
+    }
+}
+
+/// Whether a close frame is among the frames that `bytes` begin with.
+fn says_goodbye(mut bytes: &[u8]) -> bool {
+    while let Ok(Some((header, length))) = parse_header(bytes) {
+        if header.opcode == Opcode::Close {
+            return true;
+        }
+        let Ok(payload) = usize::try_from(header.payload_len) else { return false };
+        let Some(rest) = bytes.get(length.saturating_add(payload)..) else { return false };
+        bytes = rest;
+    }
+    false
+}
+
+/// Whether the peer has closed the connection, or its half of it, even where bytes that it sent before are unread.
+fn has_hung_up(stream: &TcpStream) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut looked = [PollFd::new(stream, gone)];
+    // It looks, and does not wait. Where it cannot, the read finds out.
+    rustix::event::poll(&mut looked, Some(&Timespec::default())).is_ok()
+        && looked[0].revents().intersects(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use manifold_protocol::websocket::append_client_frame;
+
+    use super::*;
+
+    #[test]
+    fn a_goodbye_is_found_behind_whole_frames() {
+        let mut bytes = Vec::new();
+        for (opcode, length) in [(Opcode::Text, 3), (Opcode::Ping, 0), (Opcode::Text, 70_000)] {
+            append_client_frame(&mut bytes, opcode, &vec![0x88; length], [0; 4]);
+        }
+        assert!(!says_goodbye(&bytes) && !says_goodbye(&bytes[..1_000]) && !says_goodbye(&[]));
+        append_client_frame(&mut bytes, Opcode::Close, &[3, 232], [0; 4]);
+        assert!(says_goodbye(&bytes));
+        append_client_frame(&mut bytes, Opcode::Text, b"late", [0; 4]);
+        assert!(says_goodbye(&bytes));
     }
 }

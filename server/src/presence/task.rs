@@ -22,9 +22,17 @@ impl Presence {
     /// Runs for as long as the node lives. The hub's backplane must have been set.
     pub(crate) async fn run(self: Arc<Self>, hub: Arc<Hub>) {
         let guarantees = hub.backplane().guarantees();
-        if guarantees.spans_nodes && guarantees.whole_rooms {
-            self.enter_cluster(&hub).await;
-        }
+        let enters = guarantees.spans_nodes && guarantees.whole_rooms;
+        let enter = async {
+            if enters {
+                self.enter_cluster(&hub).await;
+            }
+        };
+        // Until the others can be heard, who comes and goes here is shown here.
+        tokio::join!(enter, self.gossip(&hub));
+    }
+
+    async fn gossip(&self, hub: &Hub) {
         let mut pushes = Pushes::default();
         loop {
             self.wait(pushes.is_empty()).await;
@@ -32,7 +40,7 @@ impl Presence {
             while self.state.lock().clear_out() {
                 tokio::task::yield_now().await;
             }
-            self.flush(&hub, &mut pushes).await;
+            self.flush(hub, &mut pushes).await;
         }
     }
 
@@ -59,6 +67,7 @@ impl Presence {
             tokio::time::sleep(pause).await;
         }
         self.state.lock().enter();
+        self.wake.notify_one();
     }
 
     /// Waits until there is something to do.

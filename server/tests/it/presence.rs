@@ -163,6 +163,24 @@ async fn who_wishes_sees_who_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn who_comes_and_goes_here_is_shown_while_the_others_cannot_be_heard() {
+    let bus = Bus::new();
+    bus.hidden_open.store(false, SeqCst);
+    let (one, two) = (node(&bus, quick()).await, node(&bus, quick()).await);
+    let ((mut ann, ann_id), (mut bob, bob_id)) = (connect(&one).await, connect(&one).await);
+    let (mut carl, carl_id) = connect(&two).await;
+    subscribe(&mut ann, "a", true).await;
+    while ann.next().await != join("a", &ann_id) {}
+    subscribe(&mut bob, "a", false).await;
+    assert_eq!(ann.next().await, join("a", &bob_id));
+    drop(bob);
+    assert_eq!(ann.next().await, leave("a", &bob_id));
+    subscribe(&mut carl, "a", false).await;
+    bus.hidden_open.store(true, SeqCst);
+    assert_eq!(ann.next().await, join("a", &carl_id));
+}
+
+#[tokio::test]
 async fn members_sent_away_are_not_present() {
     let bus = Bus::new();
     let server = node(&bus, quick()).await;

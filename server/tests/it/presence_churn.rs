@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 
 use crate::presence::{connect, node, present, quick, stats, subscribe, until_present};
 use crate::support::{Client, http};
@@ -15,6 +16,8 @@ const CLIENTS: usize = 40;
 const ROUNDS: u32 = 75;
 /// A thousand come and a thousand go every second.
 const ROUND: Duration = Duration::from_millis(40);
+/// Time between two questions: far below the rate that one connection may ask at.
+const QUESTION: Duration = Duration::from_millis(1);
 
 /// Comes and goes, and stays at the end or not.
 async fn churn(mut client: Client, stays: bool) -> Client {
@@ -81,12 +84,14 @@ async fn run(lossy: bool) {
     // Questions are answered on the spot all the while.
     let (mut asking, _) = connect(&one).await;
     let mut slowest = Duration::ZERO;
+    let mut pace = tokio::time::interval(QUESTION);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !churning.iter().all(tokio::task::JoinHandle::is_finished) {
+        pace.tick().await;
         let asked = Instant::now();
         let (clients, _) = stats(&mut asking, "a").await;
         slowest = slowest.max(asked.elapsed());
         assert!(clients <= 1 + CLIENTS as u64, "{clients} clients");
-        tokio::task::yield_now().await;
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     if let Some(losing) = losing {

@@ -9,10 +9,12 @@ use manifold_compose::{Environment, NodeSpec, Nodes, Purpose, RedisTopology, Req
 use serde_json::{Value, json};
 
 use crate::presence::{present, until_present};
-use crate::support::{Client, Received, within};
+use crate::support::{Client, Received, metric, within};
 
 /// How long the node is frozen.
 const FROZEN: Duration = Duration::from_secs(10);
+/// Twice what a node notices of its own standing still.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 /// The clients of a node that is not heard for the default time, and a heartbeat, count as gone; and some time to get there.
 const GONE_WITHIN: Duration = Duration::from_secs(8);
 
@@ -79,7 +81,7 @@ impl Member {
     }
 
     /// Hears until `last` has come; comes back where it is sent away.
-    async fn hear_up_to(&mut self, last: u64) {
+    async fn hear_until(&mut self, last: u64) {
         while self.seen.last() != Some(&last) {
             match self.client.receive().await {
                 Received::Reply(reply) if reply == json!({}) => self.client.send_text("{}").await,
@@ -94,6 +96,10 @@ impl Member {
                 end => panic!("the connection ended: {end:?}"),
             }
         }
+    }
+
+    async fn hear_up_to(&mut self, last: u64) {
+        self.hear_until(last).await;
         assert_eq!(self.seen, (1..=last).collect::<Vec<_>>(), "each once, and in order");
     }
 
@@ -179,5 +185,66 @@ async fn a_node_that_thaws_delivers_nothing_twice_and_leaves_no_ghosts() {
         within(member.hear_up_to(last)).await;
     }
     drop((bob, moved, speaker, neighbour));
+    tokio::task::spawn_blocking(move || drop((nodes, environment))).await.expect("they end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_left_with_a_frozen_node_is_not_carried_out_after_it_left() {
+    let (environment, nodes) = tokio::task::spawn_blocking(start).await.expect("it starts");
+    let [one, two] = nodes.http().iter().map(|http| address(http)).collect::<Vec<_>>()[..] else {
+        panic!("two nodes were asked for");
+    };
+    let frozen = nodes.processes().first().expect("the first node");
+    let (mut ann, mut bob) = (Member::enter(one).await, Member::enter(two).await);
+    let mut listener = Client::in_room(two, "b").await;
+    let (mut leaves, mut closes) = (Client::connect(one).await, Client::connect(one).await);
+    let mut stays = Client::connect(one).await;
+    for number in 1..=5 {
+        publish(&mut leaves, number).await;
+    }
+    ann.hear_up_to(5).await;
+    bob.hear_up_to(5).await;
+
+    frozen.stop().expect("it runs");
+    let frozen_at = Instant::now();
+    for number in 6_u64..=8 {
+        leaves.send(json!({"publish": {"channel": "a", "data": number}})).await;
+        closes.send(json!({"publish": {"channel": "a", "data": 10 * number}})).await;
+        stays.send(json!({"publish": {"channel": "b", "data": number}})).await;
+    }
+    drop(leaves);
+    // One hangs up; the other one says goodbye, and its socket stays open for the answer.
+    closes.socket.close(None).await.expect("an open connection");
+    let mut elsewhere = Client::connect(two).await;
+    for number in 9..=12 {
+        publish(&mut elsewhere, number).await;
+    }
+    tokio::time::sleep(STOOD_STILL.saturating_sub(frozen_at.elapsed())).await;
+    frozen.cont().expect("it is stopped");
+
+    // Who stayed gets what it asked for, in order.
+    for number in 6_u64..=8 {
+        let reply = stays.next().await;
+        assert_eq!(reply["publish"], json!({}), "{reply}");
+        assert_eq!(listener.publication().await, number);
+    }
+    // The goodbye is answered, and nothing else.
+    let end = closes.receive().await;
+    assert!(!matches!(end, Received::Reply(_)), "{end:?}");
+    // Once the connections of who left are over, nothing of them can follow: two are left.
+    within(async {
+        while metric(one, "manifold_connections").await != 2.0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let mut fresh = Client::connect(one).await;
+    publish(&mut fresh, 13).await;
+    for member in [&mut ann, &mut bob] {
+        member.hear_until(13).await;
+        let expected: Vec<u64> = (1..=5).chain(9..=13).collect();
+        assert_eq!(member.seen, expected, "nothing comes behind what was sent after it");
+    }
+    drop((ann, bob, listener, closes, stays, elsewhere, fresh));
     tokio::task::spawn_blocking(move || drop((nodes, environment))).await.expect("they end");
 }

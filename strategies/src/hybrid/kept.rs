@@ -28,6 +28,8 @@ pub(super) struct Kept {
 struct Outage {
     from_us: u64,
     to_us: u64,
+    /// When it was noticed, even if it counts as part of an earlier one.
+    noticed_us: u64,
     /// It is not over.
     lasts: bool,
 }
@@ -102,17 +104,33 @@ impl Kept {
 
     /// The log can be read no more, or again.
     pub(super) fn log_link(&mut self, broken: bool, now: Instant) {
-        self.unsettle_all();
         let at_us = now_us();
-        // One that follows soon is the same one.
-        if broken && !self.outage.lasts && at_us > self.outage.to_us.saturating_add(micros(CLOCKS_APART_MAX))
-        {
-            self.outage.from_us = at_us;
+        if broken && !self.outage.lasts {
+            self.outage.noticed_us = at_us;
+            // One that follows soon is the same one.
+            if at_us > self.outage.to_us.saturating_add(micros(CLOCKS_APART_MAX)) {
+                self.outage.from_us = at_us;
+            }
         }
+        self.unsettle_disturbed(at_us);
         self.outage.to_us = at_us;
         self.outage.lasts = broken;
         for watched in self.rooms.values_mut().filter(|watched| !watched.begun) {
             watched.calm_at = watched.calm_at.max(now + LAG_MAX);
+        }
+    }
+
+    /// Unsettles what was not calm when the outage began: other nodes may have been cut off before they read that, and show live
+    /// messages to members who lack it. Where it was calm every node had read all, and what goes by the log alone meanwhile
+    /// unsettles its partition when it is read, before anybody is answered.
+    fn unsettle_disturbed(&mut self, at_us: u64) {
+        let margin_us = micros(CLOCKS_APART_MAX);
+        // It may have begun long before it was noticed.
+        let began_us = self.outage.noticed_us.saturating_sub(micros(LAG_MAX));
+        for since in &mut self.unsettled_us {
+            if began_us <= since.saturating_add(margin_us) {
+                *since = at_us;
+            }
         }
     }
 
@@ -129,7 +147,7 @@ impl Kept {
     /// What was logged before `before_ms` (milliseconds since the Unix epoch) was delivered by every node before a position of
     /// some time later, if the log could be read all that time. If not, the time before which that is true.
     pub(super) fn trusted_before_ms(&self, before_ms: i64) -> i64 {
-        let Outage { from_us, to_us, lasts } = self.outage;
+        let Outage { from_us, to_us, lasts, .. } = self.outage;
         let margin_us = micros(CLOCKS_APART_MAX);
         let millis = |us: u64| i64::try_from(us / 1_000).unwrap_or(i64::MAX);
         let over = !lasts && before_ms > millis(to_us.saturating_add(margin_us));
@@ -143,7 +161,7 @@ impl Kept {
         }
     }
 
-    /// Something may, everywhere: a link broke.
+    /// Something may, everywhere: a link to Redis broke, or the log lost something.
     pub(super) fn unsettle_all(&mut self) {
         self.unsettled_us.fill(now_us());
     }
@@ -302,5 +320,43 @@ mod tests {
         assert!(kept.is_settled(0, minutes(2)) && !kept.is_settled(1, minutes(2)));
         kept.unsettle_all();
         assert!(kept.is_settled(1, minutes(2)));
+    }
+
+    /// The time so many seconds ago.
+    fn ago(seconds: u64) -> u64 {
+        now_us() - seconds * 1_000_000
+    }
+
+    #[test]
+    fn an_outage_of_the_log_leaves_settled_what_was_calm_before() {
+        let (start, noticed_us) = (Instant::now(), now_us());
+        let mut kept = Kept::new(None, 3, start);
+        // The second had been calm for long enough only if the outage did not begin before it was noticed.
+        kept.unsettled_us = vec![ago(120), ago(65), ago(5)];
+        kept.log_link(true, start);
+        assert!(kept.is_settled(0, now_us()) && !kept.is_settled(1, now_us()));
+        kept.unsettled_us[2] = ago(1);
+        kept.log_link(false, start);
+        assert!(kept.is_settled(0, now_us()) && !kept.is_settled(1, now_us()));
+        assert!(kept.unsettled_us[2] >= noticed_us, "the minute counts from the return");
+        // Something went by the log alone meanwhile, and is read now.
+        kept.unsettle(0);
+        assert!(!kept.is_settled(0, now_us()));
+        kept.log_link(true, start);
+        kept.log_link(false, start);
+        assert!(!kept.is_settled(0, now_us()));
+    }
+
+    #[test]
+    fn what_is_unsettled_during_an_outage_of_the_log_settles_after_it() {
+        let start = Instant::now();
+        let mut kept = Kept::new(None, 2, start);
+        kept.unsettled_us = vec![ago(120); 2];
+        kept.log_link(true, start);
+        kept.unsettle(1);
+        let during_us = now_us();
+        kept.log_link(false, start);
+        assert!(kept.is_settled(0, now_us()));
+        assert!(kept.unsettled_us[1] >= during_us);
     }
 }

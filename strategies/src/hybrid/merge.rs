@@ -6,6 +6,7 @@
 mod asked;
 mod bounds;
 mod parked;
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -16,14 +17,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::bounds::weight;
-use super::line::{Held, Key, Line, Room, SEQUENCED, What, position};
+use super::line::{Held, Line, Room, SEQUENCED, What, position};
 use crate::backplane::{Envelope, Event, Message, Position, RoomId};
 use crate::dedup::DedupWindow;
 use crate::envelope::View;
 use crate::stats::Stats;
-
-/// How much longer holes are held while the log cannot be read.
-const PATIENCE_WITHOUT_LOG: u32 = 5;
 
 /// Where a message stands in the log.
 #[derive(Debug, Clone, Copy)]
@@ -43,17 +41,26 @@ pub(super) struct Merge {
     held_bytes: usize,
     /// Live messages of all rooms whose records were not read yet.
     unlogged: usize,
+    /// Ids of what was delivered, or recognised.
     seen: DedupWindow,
+    /// Ids that the log brought without a position before anybody here was in their rooms. They are older than any join
+    /// that follows, so they are not new when a Redis that was frozen carries them out live. Apart from `seen`, which an outage
+    /// would fill with those of all rooms.
+    older: DedupWindow,
     /// The offset to be read next, per partition.
     tail: Vec<i64>,
     /// The broker's time of the newest record read, per partition.
     newest_ms: Vec<Option<i64>>,
+    /// When the last record was read, per partition.
+    read_at: Vec<Option<Instant>>,
     patience: Duration,
     /// Positions are reserved before the log has their messages. Then a top tells nothing about what must have arrived, and
     /// what comes after its place was given up is still delivered, without a position: both paths carry a publisher's messages
     /// in its order, so nothing of the same publisher has overtaken it.
     reserved: bool,
     log_broken: bool,
+    /// When the log could be read again, the last time.
+    log_back_at: Option<Instant>,
     /// Live links that are down.
     interrupted: usize,
     stats: Arc<Stats>,
@@ -74,11 +81,14 @@ impl Merge {
             held_bytes: 0,
             unlogged: 0,
             seen: DedupWindow::new(remembered),
+            older: DedupWindow::new(remembered),
             newest_ms: vec![None; tail.len()],
+            read_at: vec![None; tail.len()],
             tail,
             patience,
             reserved,
             log_broken: false,
+            log_back_at: None,
             interrupted: 0,
             stats,
             out: Vec::new(),
@@ -122,11 +132,6 @@ impl Merge {
     pub(super) fn reconnected(&mut self) {
         self.interrupted = self.interrupted.saturating_sub(1);
         self.out.push(Event::Reconnected);
-    }
-
-    /// Whether the log can be read.
-    pub(super) fn log_link(&mut self, broken: bool) {
-        self.log_broken = broken;
     }
 
     /// The live path stands at `top`, and what follows will come.
@@ -189,12 +194,18 @@ impl Merge {
         if let Some(newest) = self.newest_ms.get_mut(place.partition) {
             *newest = place.time_ms.or(*newest);
         }
+        if let Some(read_at) = self.read_at.get_mut(place.partition) {
+            *read_at = Some(now);
+        }
         self.logged(view.room, view.id);
         let listening = self.interrupted == 0;
-        let Some(room) = self.rooms.get_mut(view.room) else { return };
-        if place.offset < room.since {
+        let joined = self.rooms.get_mut(view.room).filter(|room| place.offset >= room.since);
+        let Some(room) = joined else {
+            if view.position.is_none() {
+                self.older.insert(view.id);
+            }
             return;
-        }
+        };
         let id = room.id.clone();
         let Some(at) = view.position else {
             return if room.parked.is_empty() {
@@ -207,7 +218,7 @@ impl Merge {
             Some(line) => line,
             // Late: its line has ended.
             None if room.is_past(at.epoch) => {
-                return self.deliver(view.to_envelope(), &id, Position::default());
+                return self.deliver(view.to_envelope(), &id, Position::default(), None);
             }
             // The live path knows better which one comes next.
             None if listening && !room.lines.is_empty() => return self.park(&id, view, now),
@@ -226,7 +237,7 @@ impl Merge {
                 self.hold(id, key, Held { what, since: now });
                 self.relieve(id);
             }
-            None => self.deliver(envelope, id, Position::default()),
+            None => self.deliver(envelope, id, Position::default(), None),
         }
     }
 
@@ -243,11 +254,8 @@ impl Merge {
         let Some(room) = self.rooms.get_mut(id) else { return };
         if offset <= line.reached {
             if offset < line.floor {
-                let envelope = envelope();
-                if fence.is_some() {
-                    self.show(id, envelope.id, (line.generation, offset));
-                }
-                return self.deliver(envelope, id, Position::default());
+                let shown = fence.is_some().then_some((line.generation, offset));
+                return self.deliver(envelope(), id, Position::default(), shown);
             }
             return self.stats.duplicates_removed.add(1);
         }
@@ -260,11 +268,8 @@ impl Merge {
             && offset == current.reached + 1
         {
             current.reached = offset;
-            let envelope = envelope();
-            if live {
-                self.show(id, envelope.id, (line.generation, offset));
-            }
-            return self.deliver(envelope, id, position(line, offset));
+            let shown = live.then_some((line.generation, offset));
+            return self.deliver(envelope(), id, position(line, offset), shown);
         }
         match room.held.get_mut(&(line.generation, offset, SEQUENCED)) {
             Some(Held { what: What::Sequenced { logged: in_log, live: came_live, .. }, .. }) => {
@@ -280,14 +285,19 @@ impl Merge {
     }
 
     /// Delivers a message unless another copy of it was. The default position is for what has no place among the others.
-    fn deliver(&mut self, envelope: Envelope, id: &RoomId, at: Position) {
-        if !self.seen.insert(envelope.id) {
+    /// `shown` is the place of one that came live alone so far: line and offset.
+    fn deliver(&mut self, envelope: Envelope, id: &RoomId, at: Position, shown: Option<(u32, u64)>) {
+        let is_older = shown.is_some() && self.older.contains(envelope.id);
+        if is_older || !self.seen.insert(envelope.id) {
             if at != Position::default() {
                 self.out.push(Event::Skipped { room: id.clone(), position: at });
             }
             return self.stats.duplicates_removed.add(1);
         }
         debug_assert_eq!(&envelope.room, id, "a room's messages are its own");
+        if let Some(place) = shown {
+            self.show(id, envelope.id, place);
+        }
         self.stats.envelopes_wanted.add(1);
         self.out.push(Event::Message(Message { envelope, position: at }));
     }
@@ -348,51 +358,15 @@ impl Merge {
         match held.what {
             What::Sequenced { envelope, live, logged, .. } if offset > line_now.reached => {
                 line.reached = offset;
-                if live && !logged {
-                    self.show(id, envelope.id, (line_now.generation, offset));
-                }
+                let shown = (live && !logged).then_some((line_now.generation, offset));
                 if !live && offset <= line_now.heard {
                     self.count_repaired(id, line_now.generation, offset);
                 }
-                self.deliver(envelope, id, position(line_now, offset));
+                self.deliver(envelope, id, position(line_now, offset), shown);
             }
             What::Sequenced { .. } => self.stats.duplicates_removed.add(1),
-            What::LogOnly { envelope } => self.deliver(envelope, id, Position::default()),
+            What::LogOnly { envelope } => self.deliver(envelope, id, Position::default(), None),
             What::Marker | What::Pause => {}
-        }
-    }
-
-    fn give_up(&mut self, id: &RoomId) {
-        if let Some(room) = self.rooms.get_mut(id)
-            && let Some((key, _)) = room.held.first_key_value()
-        {
-            let (generation, ..): Key = *key;
-            if let Some(epoch) = room.advance_to(generation) {
-                self.out.push(Event::Renumbered { room: id.clone(), epoch });
-            }
-            self.take_first(id);
-        }
-    }
-
-    /// Looks again at everything held: the log has moved on, or time has.
-    pub(super) fn look(&mut self, now: Instant) {
-        if self.holding.is_empty() {
-            return;
-        }
-        let patience = if self.log_broken { self.patience * PATIENCE_WITHOUT_LOG } else { self.patience };
-        for id in self.holding.iter().cloned().collect::<Vec<_>>() {
-            let parked = self.rooms.get(&id).and_then(|room| room.parked.front());
-            if parked.is_some_and(|oldest| now.duration_since(oldest.since) >= patience) {
-                self.unpark(&id, now);
-            }
-            self.drain(&id);
-            while let Some(room) = self.rooms.get(&id)
-                && let Some((_, held)) = room.held.first_key_value()
-                && now.duration_since(held.since) >= patience
-            {
-                self.give_up(&id);
-                self.drain(&id);
-            }
         }
     }
 }

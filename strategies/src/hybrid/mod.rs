@@ -34,7 +34,8 @@
 //!   dropped for good only if it comes after its place was declared as a gap.
 //! - *Not doubled.* One message may have up to three copies: live, in the log with its position, and in the log without one
 //!   (its publisher lost the link after sending the script, and could not know). Copies with a position are recognised by
-//!   the position; those without by the message id, within the node's window of ids.
+//!   the position; those without by the message id, within the node's window of ids. What came without a position before anybody
+//!   here was in the room has a window of its own: a Redis that was frozen may carry it out live after the join.
 //! - *Each publisher in order.* Let a publisher send `m` before `n` to one room, and consider a receiver.
 //!   1. Both with a position of one epoch: positions rise in the order of sending, and the merge follows them.
 //!   2. `m` and `n` both without one: both come from the log alone, in the order in which one task appended them.
@@ -43,7 +44,8 @@
 //!   4. `m` without a position (or of an earlier epoch), `n` with one. Before a node returns to the live path it
 //!      waits, with its publishes queued, until all of its appends have an outcome; every live message of it then carries a
 //!      *fence*: where its own writing to that partition ended. A receiver holds a live message until it has read the log up
-//!      to the fence, and so has seen `m`. A copy of `n` from the log lies behind `m` anyway.
+//!      to the fence, and so has seen `m`. It waits as long as its reading of the log moves on, and five times `heal_timeout_ms`
+//!      beyond, twenty times at most. A copy of `n` from the log lies behind `m` anyway.
 //! - *Not seen again by who comes back.* A message that has a position in the log is never delivered without one to members who
 //!   could then get it again: what the log brings of an epoch that the live path has not told of (its link is still with a
 //!   server that is master no more) waits until it has, or its link is known to be broken, or for `heal_timeout_ms`; then the log
@@ -111,9 +113,11 @@
 //!
 //! The stream by itself tells too little: while one publisher has lost its link to Redis, its messages pass the stream by, which
 //! looks whole all the same. So it is believed only where this node, which reads the whole log, knows that nothing in the
-//! partition went that way, and no link broke, in the last minute before the member's last message was published, or since. That
-//! minute must cover those 10 s and the difference between the clocks of nodes. With `first = "durable"` the stream may have holes,
-//! which it shows; then the log is asked.
+//! partition went that way, and no link to Redis broke, in the last minute before the member's last message was published, or
+//! since. That minute must cover those 10 s and the difference between the clocks of nodes. An outage of the log counts for
+//! partitions that had not been calm for a minute and 10 s when it was noticed: of the others every node had read all before, and what
+//! goes by the log alone meanwhile is read before anybody is answered. With `first = "durable"` the stream may have holes, which it
+//! shows; then the log is asked.
 //!
 //! So nothing is claimed while the log is away, however whole the stream looks. Before it went, a publisher without Redis may have
 //! appended something, and was told that it is safe. A node that had only just started begins to read behind the log's end of then:

@@ -86,7 +86,7 @@ impl Paths {
     /// The log can be read no more, or again.
     fn log_link(&self, broken: bool) {
         self.step(|merge| {
-            merge.log_link(broken);
+            merge.log_link(broken, Instant::now());
             self.kept.lock().log_link(broken, std::time::Instant::now());
         });
     }

@@ -32,7 +32,8 @@ pub struct Settings {
     /// Which path comes first: `fast` or `durable`. Default `fast`.
     pub first: First,
     /// How long a hole in the sequence is held for the log to fill it before it is declared as a gap, in ms, 10–60,000.
-    /// Default 1,000; five times as long while the log cannot be read. What is held takes 8,192 messages of a room and 64 MiB of a
+    /// Default 1,000; five times as long while the log cannot be read, or for what follows records that were not read yet, and
+    /// twenty times at most while the log moves on or keeps breaking. What is held takes 8,192 messages of a room and 64 MiB of a
     /// node at most; beyond, holes are declared earlier.
     pub heal_timeout_ms: u64,
     /// Partitions of the log, 1–1,024. Default 16: every node reads all of them, and each costs the broker work in every
@@ -73,7 +74,8 @@ pub struct Settings {
     pub linger_ms: u64,
     /// How long Redis remembers the sequence of an idle room that nobody is in, in s, 60–2,592,000. Default 86,400.
     pub room_ttl_s: u64,
-    /// Message ids that a node remembers to remove duplicates, 1–16,777,216. Default 65,536.
+    /// Message ids that a node remembers to remove duplicates, 1–16,777,216. Default 65,536; and as many of rooms that nobody here
+    /// was in, once Redis was away.
     pub dedup_messages: usize,
     /// Messages of a room that a node keeps in memory, and Redis in a stream, for those who come back, 0–10,000; 0 keeps none.
     /// Default 300; Redis may have a few more, and all rooms of a node take 128 MiB at most. What is not there is read from

@@ -62,9 +62,9 @@ async fn what_nobody_can_take_is_refused_and_the_rest_arrives() -> Result<()> {
             c.len()
         );
         ensure!(refused_a > 0 && refused_c > 0, "somebody claims to have taken it");
-        // Who may be missing something that was shown and then refused, or shown without a position, is told so: here that is
-        // everybody, but before it began.
-        ensure!(meanwhile.put_off > 0, "somebody claims to know: {meanwhile:?}");
+        // Who may be missing something that was shown and then refused, or shown without a position, is told so, or put off while
+        // nobody can know: here that is everybody, but before it began.
+        ensure!(meanwhile.put_off + meanwhile.incomplete > 0, "everybody claims to know: {meanwhile:?}");
         shutdown(nodes).await?;
     }
     Ok(())

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use manifold_strategies::{Event, RoomId};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::comeback::{come_back, keep_coming_back};
-use crate::node::{BOTH, Node, ROOM, ask_redis, audit, brokers, shutdown, stream};
+use crate::node::{BOTH, DEADLINE, Node, ROOM, ask_redis, audit, brokers, envelope, shutdown, stream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_dies_and_returns_empty_while_messages_flow() -> Result<()> {
@@ -195,4 +195,68 @@ async fn rooms_can_be_joined_while_redis_is_away() -> Result<()> {
     let heard = nodes[1].inbox.texts("late").split_off(early);
     ensure!(heard == expected, "{heard:?}");
     shutdown(nodes).await
+}
+
+/// Rooms that are joined during a freeze: in what order the sockets are served at the thaw is chance.
+const FREEZES: usize = 12;
+/// Messages of each freeze.
+const FROZEN: usize = 200;
+
+/// Publishes until the live path takes a message.
+async fn until_live(node: &Node, room: &str) -> Result<()> {
+    let until = Instant::now() + DEADLINE;
+    while node.backplane.publish(envelope(room, "again")).await?.offset == 0 {
+        ensure!(Instant::now() < until, "the live path does not come back");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_joined_during_a_freeze_does_not_hear_again_what_the_log_had() -> Result<()> {
+    let brokers = brokers()?;
+    let redis = brokers.process("redis").expect("it runs");
+    let settings = "partitions = 1";
+    let (a, b) = (Node::start("a", &brokers, settings).await?, Node::start("b", &brokers, settings).await?);
+    b.backplane.join(&RoomId::new("witness")).await?;
+    for freeze in 0..FREEZES {
+        // The room is subscribed to from before, or not; the join is answered after the thaw, or goes by the log.
+        let (lingers, goes_by_log) = (freeze % 2 == 1, freeze % 4 > 1);
+        let name = format!("room-{freeze}");
+        let room = RoomId::new(name.as_str());
+        a.backplane.join(&room).await?;
+        if lingers {
+            b.backplane.join(&room).await?;
+            b.backplane.leave(&room).await?;
+        }
+        until_live(&a, "nobody").await?;
+        redis.stop()?;
+        let frozen: Vec<_> =
+            (0..FROZEN).map(|number| a.backplane.publish(envelope(&name, &number.to_string()))).collect();
+        for publish in frozen {
+            publish.await?;
+        }
+        // There is one partition: whoever has read this has read them all.
+        a.publish("witness", &name).await?;
+        b.inbox.wait_until("the witness", || b.inbox.texts("witness").contains(&name)).await?;
+        let joining = tokio::spawn(b.backplane.join(&room));
+        if goes_by_log {
+            joining.await??;
+            redis.cont()?;
+        } else {
+            redis.cont()?;
+            joining.await??;
+        }
+        until_live(&a, &name).await?;
+        b.inbox.wait_until("what came since", || !b.inbox.of(&name).is_empty()).await?;
+        b.inbox.quiet().await?;
+        let heard = b.inbox.texts(&name);
+        let twice: Vec<_> = heard.iter().filter(|text| *text != "again").take(5).collect();
+        ensure!(twice.is_empty(), "freeze {freeze}: delivered again: {twice:?} of {}", heard.len());
+        let texts = a.inbox.texts(&name);
+        let count = texts.iter().filter(|text| *text != "again").count();
+        ensure!(count == FROZEN, "freeze {freeze}: its own node has {count} of {FROZEN}");
+        a.backplane.leave(&room).await?;
+        b.backplane.leave(&room).await?;
+    }
+    shutdown(vec![a, b]).await
 }

@@ -13,7 +13,8 @@ pub(super) fn section(tables: &[ScenarioTable<'_>]) -> Vec<Block> {
         Block::Text(
             "Sums over all runs of a row (their number is in the column *Runs*), invalid ones too. *Expected* counts acknowledged messages × members who had joined before and left \
              after; it equals delivered + lost + indeterminate to the last count. *Told* losses are those that the client was told of; \
-             *silent* ones are deceptions. “What a failure costs” has losses per run."
+             *silent* ones are deceptions. *Late, unknown* are publishes that were never acknowledged and came \
+             behind what their client had since sent over another connection. “What a failure costs” has losses per run."
                 .to_owned(),
         ),
         Block::Table(columns(tables)),
@@ -50,6 +51,7 @@ fn columns(tables: &[ScenarioTable<'_>]) -> Table {
                 zero_is_good(audit.lost_silent, kept("delivery") && kept("loss is told")),
                 zero_is_good(audit.duplicates, kept("duplicates")),
                 zero_is_good(audit.reordered, kept("order of a publisher")),
+                zero_is_good(audit.late_unknown, kept("order of a publisher")),
                 zero_is_good(audit.leaked, false),
                 zero_is_good(audit.divergent_rooms, kept("order of a room")),
                 zero_is_good(audit.late, true),
@@ -71,6 +73,7 @@ fn columns(tables: &[ScenarioTable<'_>]) -> Table {
             "Lost, silent",
             "Duplicates",
             "Reordered",
+            "Late, unknown",
             "Leaked",
             "Divergent rooms",
             "Late",

@@ -12,6 +12,7 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{
     BaseRecord, NoCustomPartitioner, Partitioner, Producer as _, ProducerContext, ThreadedProducer,
 };
+use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, ProducerSettings};
@@ -65,8 +66,13 @@ impl<A: AckSink, P: Send + Sync> ClientContext for Callbacks<A, P> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Never fatal: librdkafka reconnects by itself, and each record reports its own failure.
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
+        if matches!(error.rdkafka_error_code(), Some(Code::Fatal)) {
+            // From here on it refuses every record, each with the remedy.
+            tracing::error!(target: "librdkafka", %error, "{reason}");
+        } else {
+            // librdkafka reconnects by itself, and each record reports its own failure.
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        }
     }
 }
 

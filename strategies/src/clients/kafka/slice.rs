@@ -1,10 +1,10 @@
 //! Reading a bounded part of one partition, once: no group, no place of its own in the log, no thread that stays.
 //!
 //! A client takes some 10 ms to get to know the cluster, so a few are kept for the next reader. An idle one reads nothing
-//! and asks nothing.
+//! and asks nothing, but has about 8 descriptors: it is closed after a while.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -25,6 +25,10 @@ const READERS_MAX: usize = 2;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the next record before the clock is looked at.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a client waits for work until it is closed, at least.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked for those.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +80,49 @@ impl std::fmt::Debug for Slices {
 /// Clients that wait for work.
 struct Pool {
     connection: Connection,
-    idle: Mutex<Vec<BaseConsumer<Quiet>>>,
+    idle: Mutex<Idle<BaseConsumer<Quiet>>>,
+}
+
+/// Those, and since when each of them waits.
+struct Idle<C> {
+    clients: Vec<(C, Instant)>,
+    /// Somebody looks for those that have waited for too long.
+    swept: bool,
+}
+
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self { clients: Vec::new(), swept: false }
+    }
+}
+
+impl<C> Idle<C> {
+    /// The one that has waited for the shortest time: the others may become superfluous.
+    fn take(&mut self) -> Option<C> {
+        self.clients.pop().map(|(client, _)| client)
+    }
+
+    fn take_all(&mut self) -> Vec<(C, Instant)> {
+        std::mem::take(&mut self.clients)
+    }
+
+    /// Lets a client wait, unless enough do: then it comes back.
+    fn put(&mut self, client: C, now: Instant) -> Option<C> {
+        if self.clients.len() >= READERS_MAX {
+            return Some(client);
+        }
+        self.clients.push((client, now));
+        None
+    }
+
+    /// Those that have waited for too long. Nobody needs to look again when none is left.
+    fn take_old(&mut self, now: Instant) -> Vec<(C, Instant)> {
+        let is_old = |(_, since): &(C, Instant)| now.duration_since(*since) >= IDLE_MAX;
+        let (old, young) = self.take_all().into_iter().partition(is_old);
+        self.clients = young;
+        self.swept = !self.clients.is_empty();
+        old
+    }
 }
 
 /// The right to read one slice.
@@ -104,7 +150,7 @@ impl Slices {
     /// Refuses further readers and ends the clients that wait for work. Those at work end within their time.
     pub async fn close(&self) {
         self.slots.close();
-        let idle = std::mem::take(&mut *self.pool.idle.lock());
+        let idle = self.pool.idle.lock().take_all();
         // A client that closes waits for its own threads.
         let _ = tokio::task::spawn_blocking(move || drop(idle)).await;
     }
@@ -127,11 +173,11 @@ impl Turn {
 }
 
 impl Pool {
-    fn read_blocking(&self, slice: &Slice, sink: &mut impl SliceSink) -> Result<SliceEnd> {
+    fn read_blocking(self: &Arc<Self>, slice: &Slice, sink: &mut impl SliceSink) -> Result<SliceEnd> {
         if slice.from >= slice.to {
             return Ok(SliceEnd::Whole);
         }
-        let idle = self.idle.lock().pop();
+        let idle = self.idle.lock().take();
         let consumer = match idle {
             Some(consumer) => consumer,
             None => self
@@ -145,18 +191,47 @@ impl Pool {
         if consumer.unassign().is_ok() {
             // What was read ahead is not for the next reader.
             while consumer.poll(Duration::ZERO).is_some() {}
-            let mut idle = self.idle.lock();
-            if idle.len() < READERS_MAX {
-                idle.push(consumer);
-            }
+            self.keep(consumer);
         }
         Ok(end)
+    }
+
+    /// Keeps a client for the next reader.
+    fn keep(self: &Arc<Self>, consumer: BaseConsumer<Quiet>) {
+        let mut idle = self.idle.lock();
+        let superfluous = idle.put(consumer, Instant::now());
+        let is_first = !std::mem::replace(&mut idle.swept, true);
+        drop(idle);
+        if is_first {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+        // One that closes waits for its own threads, so nothing may be locked.
+        drop(superfluous);
+    }
+}
+
+/// Closes clients that have waited for too long, until none is left.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let (old, goes_on) = {
+            let mut idle = pool.idle.lock();
+            (idle.take_old(Instant::now()), idle.swept)
+        };
+        drop(pool);
+        if !old.is_empty() {
+            let _ = tokio::task::spawn_blocking(move || drop(old)).await;
+        }
+        if !goes_on {
+            return;
+        }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let idle = std::mem::take(self.idle.get_mut());
+        let idle = self.idle.get_mut().take_all();
         if !idle.is_empty() {
             // Perhaps on an async worker, which must not wait for the clients' threads.
             drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(idle)));
@@ -208,4 +283,24 @@ fn read(consumer: &BaseConsumer<Quiet>, slice: &Slice, sink: &mut impl SliceSink
         }
     }
     Ok(SliceEnd::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_wait_for_too_long_are_closed() {
+        let (start, mut idle) = (Instant::now(), Idle::default());
+        assert_eq!((idle.put('a', start), idle.put('b', start)), (None, None));
+        assert_eq!(idle.put('c', start), Some('c'), "enough wait");
+        idle.swept = true;
+        // The one that is used stays; the other one is superfluous.
+        let later = start + IDLE_MAX / 2;
+        assert_eq!(idle.take(), Some('b'));
+        assert_eq!(idle.put('b', later), None);
+        assert!(idle.take_old(later).is_empty());
+        assert_eq!((idle.take_old(start + IDLE_MAX), idle.swept), (vec![('a', start)], true));
+        assert_eq!((idle.take_old(later + IDLE_MAX), idle.swept), (vec![('b', later)], false));
+    }
 }

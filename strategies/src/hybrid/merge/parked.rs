@@ -55,7 +55,7 @@ impl Merge {
             };
             match line {
                 Some(line) => self.offer(id, line, at.offset, || envelope, None, now),
-                None => self.deliver(envelope, id, Position::default()),
+                None => self.deliver(envelope, id, Position::default(), None),
             }
         }
         self.drain(id);

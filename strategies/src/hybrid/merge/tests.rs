@@ -1,7 +1,9 @@
 //! The merge against everything that two unreliable paths can do to a room.
 
 mod bounds;
+mod older;
 mod parked;
+mod patience;
 
 use std::sync::Arc;
 use std::time::Duration;
