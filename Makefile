@@ -70,10 +70,12 @@ bench: ## what a delivery, a publish and a connection cost beside a floor that o
 	$(CARGO) build --release -p manifold-strategies --example raw_clients
 	target/release/loadgen bench $(if $(ONLY),--only $(ONLY)) || [ $$? -eq 2 ]
 
-counts: ## instructions per delivery against results/bench/counts.json: over 10 % more fails
+counts: ## instructions per delivery against results/bench/counts.json: over 10 % more fails (RECORD=1 writes it)
 	@$(NEED) rust cc valgrind
-	$(CARGO) build --release -p manifold-server -p manifold-loadgen --bins
-	target/release/loadgen bench --counts
+	$(CARGO) build --profile counts -p manifold-server --no-default-features --bins
+	@# The clients may be slow: they only have to be the same. After the tests this builds nothing.
+	$(CARGO) build --workspace --bins
+	target/debug/loadgen bench --counts --server target/counts/chat-server $(if $(RECORD),--record)
 
 microbench: ## the microbenchmarks: what runs per message, in isolation
 	@$(NEED) rust cc
