@@ -4,7 +4,7 @@
 //! `raw_clients kafka|redis --address ADDRESS --rate PER_S --consumers N --warm-up S --seconds S`
 //!
 //! The loop's CPU is that of the whole process, less what its pacing (sleeping until a message is due) was seen to cost on
-//! its own. Latency is from the send to the hand-over to a consumer, on one clock.
+//! its own. Latency is from when a message was due to its hand-over to a consumer, on one clock.
 
 #[path = "raw_clients/kafka.rs"]
 mod kafka;
@@ -116,10 +116,13 @@ impl Order {
             if number == self.warm_up {
                 cpu_ns = process_ns()?;
             }
-            sleep_until(begin + gap.mul_f64(number as f64));
+            let due = begin + gap.mul_f64(number as f64);
+            sleep_until(due);
+            let due_ns = due.duration_since(shared.origin).as_nanos() as u64;
             let mut payload = [b'.'; PAYLOAD_BYTES];
             payload[..8].copy_from_slice(&number.to_be_bytes());
-            payload[8..16].copy_from_slice(&shared.now_ns().to_be_bytes());
+            // As everywhere: from when it was to be sent, whenever it was.
+            payload[8..16].copy_from_slice(&due_ns.to_be_bytes());
             send(number, &payload)?;
         }
         let expected = self.messages * self.consumers as u64;
@@ -169,9 +172,9 @@ impl Shared {
         let word = |at: usize| {
             payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
         };
-        let (Some(number), Some(sent_ns)) = (word(0), word(8)) else { return };
+        let (Some(number), Some(due_ns)) = (word(0), word(8)) else { return };
         if number >= self.warm_up {
-            latencies.push(self.now_ns().saturating_sub(sent_ns) / 1_000);
+            latencies.push(self.now_ns().saturating_sub(due_ns) / 1_000);
             self.received.fetch_add(1, Ordering::AcqRel);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use manifold_protocol::websocket::{Opcode, append_client_frame, handshake, parse_header};
@@ -132,7 +132,7 @@ pub(super) fn frame_bytes(url: &str, payload_bytes: usize, recovering: bool) -> 
 }
 
 /// Sends `messages` to a room of `members`, `batch` in each frame, each batch only when everybody has the one before it. One of
-/// the members is the sender.
+/// the members is the sender. They stay for at least as long as `lasting` says; how long they stayed is returned.
 ///
 /// # Errors
 /// A server that does not answer as it should.
@@ -142,20 +142,23 @@ pub(super) fn exchange(
     messages: usize,
     batch: usize,
     recovering: bool,
-) -> Result<()> {
+    lasting: Duration,
+) -> Result<Duration> {
+    let began = Instant::now();
     let mut room = (0..members).map(|_| Member::join(url, recovering)).collect::<Result<Vec<_>>>()?;
     let mut id = 3;
     for _ in 0..messages / batch.max(1) {
         let commands: Vec<String> = (id..id + batch).map(|id| publish(id, 200)).collect();
         id += batch;
-        let Some((sender, others)) = room.split_first_mut() else { return Ok(()) };
+        let Some((sender, others)) = room.split_first_mut() else { break };
         sender.send(&commands.join("\n"))?;
         for member in others {
             member.await_publications(batch)?;
         }
         acknowledged(sender, batch, id - 1)?;
     }
-    Ok(())
+    std::thread::sleep(lasting.saturating_sub(began.elapsed()));
+    Ok(began.elapsed())
 }
 
 /// The sender has its own copies, and the answer to its last command, in whichever order and frames.
@@ -179,9 +182,10 @@ mod tests {
     #[test]
     fn everybody_gets_everything_and_the_sender_its_answers() {
         let server = NullServer::start(NullSettings::default()).unwrap();
-        exchange(&server.url(), 4, 12, 1, false).unwrap();
-        exchange(&server.url(), 3, 32, 16, false).unwrap();
-        assert!(exchange("ws://127.0.0.1:1/connection/websocket", 1, 1, 1, false).is_err());
+        exchange(&server.url(), 4, 12, 1, false, Duration::ZERO).unwrap();
+        let long = Duration::from_millis(300);
+        assert!(exchange(&server.url(), 3, 32, 16, false, long).unwrap() >= long);
+        assert!(exchange("ws://127.0.0.1:1/connection/websocket", 1, 1, 1, false, long).is_err());
     }
 
     #[test]

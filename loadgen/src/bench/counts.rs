@@ -1,8 +1,8 @@
 //! Instruction counts in user space, by callgrind: the figure that no neighbour disturbs, so the one that a regression is
 //! found by. It tells nothing of the kernel's share, which is the larger one.
 //!
-//! A server runs under the instrument twice, with few messages and with many; the difference, divided by the deliveries that
-//! the second run has more, is free of start-up, joining and leaving.
+//! A server runs under the instrument twice, with many messages and, for as long, with few; the difference, divided by the
+//! deliveries that the first run has more, is free of start-up, joining and leaving, and of what a server does by the clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,9 @@ const CALLGRIND_OUT: &str = "callgrind.out";
 
 /// What is counted: name, members of the room, messages in each frame, messages of the short run and of the long one.
 const SHAPES: [Shape; 3] = [
-    Shape { name: "small", members: 10, batch: 1, few: 100, many: 900 },
-    Shape { name: "big", members: 1_000, batch: 1, few: 4, many: 24 },
-    Shape { name: "batch", members: 10, batch: 16, few: 160, many: 1_760 },
+    Shape { name: "small", members: 10, batch: 1, few: 100, many: 3_100 },
+    Shape { name: "big", members: 1_000, batch: 1, few: 4, many: 104 },
+    Shape { name: "batch", members: 10, batch: 16, few: 160, many: 4_960 },
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -158,15 +158,16 @@ pub fn count(
     let mut counted = Vec::new();
     for shape in SHAPES {
         for (subject, program, args) in &subjects {
-            let measure = |messages: usize| {
+            let measure = |messages: usize, lasting: Duration| {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(RunError::Cancelled.into());
                 }
                 say(&format!("counting {}, {subject}, {messages} messages", shape.name));
-                let recovering = *subject == HISTORY;
-                under_instrument(&instrument, program, args, shape, messages, recovering)
+                let counted = Run { shape, messages, recovering: *subject == HISTORY, lasting };
+                under_instrument(&instrument, program, args, counted)
             };
-            let (few, many) = (measure(shape.few)?, measure(shape.many)?);
+            let (many, lasted) = measure(shape.many, Duration::ZERO)?;
+            let (few, _) = measure(shape.few, lasted)?;
             counted.push(Counted {
                 shape: shape.name.to_owned(),
                 subject: (*subject).to_owned(),
@@ -177,26 +178,29 @@ pub fn count(
     Ok(counted)
 }
 
-/// Instructions of a server's whole life, with so many messages in it.
-fn under_instrument(
-    instrument: &Path,
-    program: &Path,
-    args: &[String],
+/// One run under the instrument.
+struct Run {
     shape: Shape,
     messages: usize,
     recovering: bool,
-) -> Result<u64> {
+    /// How long clients stay at least.
+    lasting: Duration,
+}
+
+/// Instructions of a server's whole life, and how long it had clients.
+fn under_instrument(instrument: &Path, program: &Path, args: &[String], run: Run) -> Result<(u64, Duration)> {
     let mut line = vec!["--tool=callgrind".to_owned(), format!("--callgrind-out-file={CALLGRIND_OUT}")];
     line.push(program.to_string_lossy().into_owned());
     line.extend(args.iter().cloned());
     let served = Served::start("n1", instrument, &line).context("the server did not start under valgrind")?;
-    exchange(&served.url(), shape.members, messages, shape.batch, recovering)
+    let Run { shape, messages, recovering, lasting } = run;
+    let lasted = exchange(&served.url(), shape.members, messages, shape.batch, recovering, lasting)
         .with_context(|| format!("under valgrind; the log ends with:\n{}", served.process().log_tail()))?;
     // It writes its counts when it ends by itself.
     served.process().terminate(GRACE)?;
     let path = served.folder().join(CALLGRIND_OUT);
     let text = fs::read_to_string(&path).with_context(|| format!("callgrind wrote no {}", path.display()))?;
-    total(&text).context("callgrind's file has no total")
+    Ok((total(&text).context("callgrind's file has no total")?, lasted))
 }
 
 /// The sum in a callgrind file: of all threads.

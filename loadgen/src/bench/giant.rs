@@ -17,6 +17,8 @@ use crate::scenario::Scenario;
 const NUMBER: u8 = 5;
 /// Members.
 const MEMBERS: u64 = 20_000;
+/// Connections of the small rooms.
+const BESIDE: u64 = 200;
 /// Last member, ours ÷ the floor's.
 const LAST_MEMBER_MAX: f64 = 1.5;
 /// p99 of the small rooms, with ÷ without the giant.
@@ -43,7 +45,7 @@ fn giant(members: u64, name: &str, window_s: f64) -> Result<Scenario> {
 
 /// In each block the giant alone on both servers, then the small rooms without it and with it.
 pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
-    let members = fitting(MEMBERS, rig.connections_max.saturating_sub(1_000));
+    let members = fitting(MEMBERS, rig.connections_max.saturating_sub(BESIDE));
     if members != MEMBERS {
         found.note(format!(
             "a giant of {members} in place of {MEMBERS}: more open files are not allowed here (`ulimit -n`)"

@@ -8,7 +8,7 @@ use super::meter::Reading;
 use super::record::{Row, Target};
 use super::rig::Rig;
 use super::shapes::{clients, run_s, shape};
-use super::subject::{FLOOR, MEMORY, Subject};
+use super::subject::{FLOOR, HISTORY, MEMORY, NO_HISTORY, Subject};
 use crate::scenario::Scenario;
 
 const NUMBER: u8 = 4;
@@ -20,9 +20,8 @@ const AFTER_TRAFFIC_MAX: f64 = 1.5;
 const CPU_PERCENT_MAX: f64 = 1.0;
 /// Connections of the two sizes.
 const SIZES: [u64; 2] = [10_000, 20_000];
-/// Each connection is pinged once in a window of [`WINDOW_S`]: more often than by default, so that no window misses the pings.
-const PINGS: [&str; 4] = ["--ping-interval-ms", "10000", "--pong-timeout-ms", "4000"];
-const WINDOW_S: f64 = 10.0;
+/// Each connection is pinged once in such a window, by default.
+const WINDOW_S: f64 = 25.0;
 /// Where only memory is looked at.
 const GLANCE_S: f64 = 3.0;
 
@@ -30,7 +29,7 @@ const GLANCE_S: f64 = 3.0;
 pub(super) fn planned_s(blocks: u32) -> Result<f64> {
     let size = |connections, window_s| Ok::<f64, anyhow::Error>(run_s(&idle(connections, window_s)?));
     let each = size(SIZES[0], WINDOW_S)? + size(SIZES[0], GLANCE_S)? + size(SIZES[1], GLANCE_S)?;
-    Ok(f64::from(blocks) * (each + run_s(&shape("burst", "burst", &[])?)))
+    Ok(f64::from(blocks) * (each + 2.0 * run_s(&shape("burst", "burst", &[])?)))
 }
 
 fn idle(connections: u64, window_s: f64) -> Result<Scenario> {
@@ -47,9 +46,9 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
         ));
     }
     let (mut kib, mut floors, mut percent) = ([Vec::new(), Vec::new()], Vec::new(), Vec::new());
-    let mut after = Vec::new();
+    let (mut after, mut remembering) = (Vec::new(), Vec::new());
     for block in rig.blocks() {
-        let memory = || Subject::memory(&rig.server, MEMORY, &[], &PINGS);
+        let memory = || Subject::memory(&rig.server, HISTORY, &[], &[]);
         let mut before = None;
         for (place, size) in sizes.into_iter().enumerate() {
             let window_s = if place == 0 { WINDOW_S } else { GLANCE_S };
@@ -66,8 +65,13 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
         let one = resident(rig, found, &floor, &idle(sizes[0], GLANCE_S)?, block)?;
         floors.extend(one.map(|one| one.kib));
         let burst = shape("burst", "burst", &[("rooms.count", (sizes[0] as f64 / 10.0).ceil())])?;
-        let one = resident(rig, found, &memory()?, &burst, block)?;
+        // What rooms remember is meant to stay, and has a limit of its own.
+        let forgetful = Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &[])?;
+        let one = resident(rig, found, &forgetful, &burst, block)?;
         after.extend(one.map(|one| one.kib).zip(before));
+        drop(forgetful);
+        let one = resident(rig, found, &memory()?, &burst, block)?;
+        remembering.extend(one.map(|one| one.kib).zip(before));
     }
     let [first, second] = kib;
     let line = |size: u64| format!("resident per idle connection, {size} of them, history and pings on");
@@ -77,7 +81,9 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
     let what = "the same after 4 s of 50,000 deliveries/s of 2,000 bytes, then quiet";
     let target = Target::Ratio(AFTER_TRAFFIC_MAX);
     found.rows.push(Row::paired(NUMBER, what, "KiB", target, "before traffic", &after));
-    let what = format!("CPU of the idle node, {} connections, each pinged every 10 s", sizes[0]);
+    let what = "the same with history: 20,000 messages are remembered for ten minutes, 4 KiB per connection";
+    found.rows.push(Row::paired(NUMBER, what, "KiB", Target::Shown, "before traffic", &remembering));
+    let what = format!("CPU of the idle node, {} connections, each pinged every 25 s", sizes[0]);
     let target = Target::AtMost(CPU_PERCENT_MAX);
     found.rows.push(Row::plain(NUMBER, &what, "% of a core", target, percent));
     Ok(())

@@ -15,9 +15,9 @@ pub(super) fn connections_max() -> u64 {
     current.map_or(u64::MAX, |files| files.saturating_sub(SPARE))
 }
 
-/// As many of the wanted connections as fit, in whole thousands where they don't all.
+/// As many of the wanted connections as fit, in whole hundreds where they don't all.
 pub(super) fn fitting(wanted: u64, connections_max: u64) -> u64 {
-    if wanted <= connections_max { wanted } else { (connections_max / 1_000 * 1_000).max(100).min(wanted) }
+    if wanted <= connections_max { wanted } else { (connections_max / 100 * 100).max(100).min(wanted) }
 }
 
 #[cfg(test)]
@@ -25,10 +25,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_scaled_down_to_whole_thousands() {
+    fn what_does_not_fit_is_scaled_down_to_whole_hundreds() {
         assert_eq!(fitting(20_000, 100_000), 20_000);
-        assert_eq!(fitting(20_000, 3_584), 3_000);
-        assert_eq!(fitting(20_000, 512), 100);
+        assert_eq!(fitting(20_000, 3_584), 3_500);
+        assert_eq!(fitting(20_000, 12), 100);
         assert!(connections_max() > 0);
     }
 }

@@ -114,13 +114,18 @@ fn target(row: &Row) -> String {
 
 /// The figure with its range: a ratio, a difference, or the value itself.
 fn figure(row: &Row, spread: &Spread) -> String {
-    let (before, after) = match row.target {
-        Target::Ratio(_) | Target::Shown => ("", " ×".to_owned()),
-        Target::Excess(_) => ("+ ", format!(" {}", row.unit)),
-        Target::AtMost(_) | Target::AtLeast(_) => ("", String::new()),
+    let after = match row.target {
+        Target::Ratio(_) | Target::Shown => " ×".to_owned(),
+        Target::Excess(_) => format!(" {}", row.unit),
+        Target::AtMost(_) | Target::AtLeast(_) => String::new(),
     };
-    let (low, high) = (tick(spread.low), tick(spread.high));
-    format!("{before}{}{after} ({low}–{high}, {})", tick(spread.median), spread.samples)
+    let number = |value: f64| match row.target {
+        Target::Excess(_) if value >= 0.0 => format!("+{}", tick(value)),
+        Target::Excess(_) => format!("−{}", tick(-value)),
+        _ => tick(value),
+    };
+    let (low, high) = (number(spread.low), number(spread.high));
+    format!("{}{after} ({low} to {high}, {})", number(spread.median), spread.samples)
 }
 
 /// What is sent for one delivery: a floor with shorter frames has less to copy.
@@ -181,15 +186,17 @@ mod tests {
         let row = Row::paired(1, "memory, small", "µs per delivery", Target::Ratio(1.2), "floor", &pairs);
         assert_eq!(
             line(&row),
-            "| memory, small | ≤ 1.2 × floor | 3.5 µs per delivery | floor: 3 µs per delivery | 1.13 × (1.1–1.2, 3) | met |\n"
+            "| memory, small | ≤ 1.2 × floor | 3.5 µs per delivery | floor: 3 µs per delivery | 1.13 × (1.1 to 1.2, 3) | met |\n"
         );
         let row = Row::plain(2, "most", "deliveries/s", Target::AtLeast(1.4e6), vec![1.8e6, 1.0e6]);
         assert_eq!(
             line(&row),
-            "| most | ≥ 1,400,000 deliveries/s | 1,400,000 deliveries/s | – | 1,400,000 (1,000,000–1,800,000, 2) | met |\n"
+            "| most | ≥ 1,400,000 deliveries/s | 1,400,000 deliveries/s | – | 1,400,000 (1,000,000 to 1,800,000, 2) | met |\n"
         );
         let row = Row::paired(3, "p50", "ms", Target::Excess(0.3), "bare redis", &[(0.9, 0.2)]);
         assert!(line(&row).contains("| ≤ bare redis + 0.3 ms |") && line(&row).ends_with("| missed |\n"));
+        let row = Row::paired(3, "p99", "ms", Target::Excess(1.0), "bare redis", &[(0.5, 0.75), (2.0, 1.5)]);
+        assert!(line(&row).contains("| +0.125 ms (−0.25 to +0.5, 2) |"), "{}", line(&row));
         let row = Row::plain(4, "idle", "KiB", Target::AtMost(4.0), Vec::new());
         assert_eq!(line(&row), "| idle | ≤ 4 KiB | – | – | – | not measured |\n");
     }

@@ -44,7 +44,7 @@ fn talk() -> Result<Scenario> {
 
 /// A storm on a fresh server for each of ours and the floor, per block.
 pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
-    let count = fitting(CLIENTS, rig.connections_max.saturating_sub(500));
+    let count = fitting(CLIENTS, rig.connections_max.saturating_sub(200));
     if count != CLIENTS {
         found.note(format!(
             "a storm of {count} in place of {CLIENTS}: more open files are not allowed here (`ulimit -n`)"
