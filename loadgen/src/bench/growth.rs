@@ -7,14 +7,14 @@ use super::limits::fitting;
 use super::record::{Row, Target, Window};
 use super::rig::Rig;
 use super::shapes::{run_s, shape};
-use super::subject::{MEMORY, NO_HISTORY, Subject};
+use super::subject::{FLOOR, MEMORY, NO_HISTORY, Subject};
 use super::verdict::growth;
 use crate::campaign::{Brokers, Entrant};
 use crate::scenario::Scenario;
 
 const NUMBER: u8 = 7;
 /// Within this everything is flat.
-const FLAT: f64 = 1.15;
+pub(super) const FLAT: f64 = 1.15;
 /// Connections, ten to a room, 20,000 deliveries/s among them.
 const CONNECTIONS: [u64; 4] = [100, 1_000, 5_000, 20_000];
 /// Rooms of four, 8,000 deliveries/s among them, and how many each client is in: rooms grow, connections hardly.
@@ -26,7 +26,7 @@ const STRATEGIES: [&str; 3] = ["kafka-keyed", "redis-pubsub", "hybrid"];
 /// How long the part without brokers takes, seconds.
 pub(super) fn planned_s(blocks: u32, connections_max: u64) -> Result<f64> {
     let shapes = by_connections(connections_max)?.into_iter().chain(by_rooms()?);
-    Ok(f64::from(blocks) * shapes.map(|scenario| run_s(&scenario)).sum::<f64>())
+    Ok(f64::from(blocks) * 2.0 * shapes.map(|scenario| run_s(&scenario)).sum::<f64>())
 }
 
 /// How long the part with brokers takes, seconds, warming left out.
@@ -65,18 +65,28 @@ fn by_publish_rooms() -> Result<Vec<Scenario>> {
     PUBLISH_ROOMS.into_iter().map(one).collect()
 }
 
-/// One node without a backplane, sizes in another order in each block.
+/// One node without a backplane, sizes in another order in each block; and the floor, because the kernel and the processor's
+/// caches have more to do as well.
 pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
     let memory = Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &[])?;
+    let floor = Subject::floor(&rig.generator, false)?;
     let (connections, rooms) = (by_connections(rig.connections_max)?, by_rooms()?);
     for block in rig.blocks() {
-        let all = connections.iter().chain(&rooms).collect();
-        for scenario in rig.shuffled(all, "growth", block) {
-            found.window(rig, &memory, scenario, block)?;
+        let all = connections.iter().chain(&rooms);
+        let all = all.flat_map(|scenario| [(&memory, scenario), (&floor, scenario)]).collect();
+        for (subject, scenario) in rig.shuffled(all, "growth", block) {
+            found.window(rig, subject, scenario, block)?;
         }
     }
     for scenarios in [connections, rooms] {
-        let rows = rows(&found.windows, MEMORY, &scenarios, "a delivery's CPU", Window::us_per_delivery);
+        let of =
+            |subject| rows(&found.windows, subject, &scenarios, "a delivery's CPU", Window::us_per_delivery);
+        let rows = of(MEMORY).into_iter().zip(of(FLOOR)).map(|(ours, floor)| Row {
+            reference_name: FLOOR.to_owned(),
+            reference: floor.ours,
+            ..ours
+        });
+        let rows: Vec<Row> = rows.collect();
         found.rows.extend(rows);
     }
     Ok(())

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::found::Found;
+use super::growth::FLAT;
 use super::limits::fitting;
 use super::meter::Reading;
 use super::record::{Row, Target};
@@ -12,6 +13,8 @@ use super::subject::{FLOOR, HISTORY, MEMORY, NO_HISTORY, Subject};
 use crate::scenario::Scenario;
 
 const NUMBER: u8 = 4;
+/// The same readings tell what becomes of a connection's memory when there are more.
+const GROWTH_NUMBER: u8 = 7;
 /// KiB resident per connection.
 const KIB_MAX: f64 = 4.0;
 /// Of that, after traffic.
@@ -74,6 +77,9 @@ pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
         remembering.extend(one.map(|one| one.kib).zip(before));
     }
     let [first, second] = kib;
+    let grown = first.iter().zip(&second).map(|(first, second)| second / first).collect();
+    let what = format!("memory per connection with {} connections, beside that with {}", sizes[1], sizes[0]);
+    found.rows.push(Row::plain(GROWTH_NUMBER, &what, "×", Target::AtMost(FLAT), grown));
     let line = |size: u64| format!("resident per idle connection, {size} of them, history and pings on");
     let row = Row::plain(NUMBER, &line(sizes[0]), "KiB", Target::AtMost(KIB_MAX), first);
     found.rows.push(Row { reference_name: FLOOR.to_owned(), reference: floors, ..row });
