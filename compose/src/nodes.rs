@@ -49,6 +49,16 @@ pub struct Nodes {
     folder: RunDir,
 }
 
+/// Bounds the arenas of the C library's allocator, unless the environment has a bound of its own: every client of a broker's
+/// library brings threads, each thread takes an arena, and what is free in one is not given to another, nor back to the system.
+fn allocator() -> Vec<(OsString, OsString)> {
+    const ARENAS_MAX: &str = "MALLOC_ARENA_MAX";
+    match std::env::var_os(ARENAS_MAX) {
+        Some(_) => Vec::new(),
+        None => vec![(ARENAS_MAX.into(), "2".into())],
+    }
+}
+
 impl Nodes {
     /// Starts the nodes at once and returns when each of them listens.
     ///
@@ -161,7 +171,7 @@ impl Nodes {
         let process = Process::start(Spec {
             args: self.arguments(&name, &address),
             program: self.spec.binary.clone(),
-            environment: Vec::new(),
+            environment: allocator(),
             separate_output: true,
             ready: Box::new(wait_listening),
             folder,

@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 
 /// Which brokers each strategy needs.
 pub static STRATEGIES: &[StrategyBrokers] = &[
-    StrategyBrokers { name: "memory", kafka: false, redis: false },
-    StrategyBrokers { name: "kafka-broadcast", kafka: true, redis: false },
-    StrategyBrokers { name: "kafka-keyed", kafka: true, redis: false },
-    StrategyBrokers { name: "kafka-shared-group", kafka: true, redis: false },
-    StrategyBrokers { name: "redis-pubsub", kafka: false, redis: true },
-    StrategyBrokers { name: "hybrid", kafka: true, redis: true },
+    StrategyBrokers { name: "memory", kafka: false, redis: false, ids_kept: None },
+    StrategyBrokers { name: "kafka-broadcast", kafka: true, redis: false, ids_kept: Some("dedup_window") },
+    StrategyBrokers { name: "kafka-keyed", kafka: true, redis: false, ids_kept: Some("dedup_messages") },
+    StrategyBrokers { name: "kafka-shared-group", kafka: true, redis: false, ids_kept: None },
+    StrategyBrokers { name: "redis-pubsub", kafka: false, redis: true, ids_kept: Some("dedup_messages") },
+    StrategyBrokers { name: "hybrid", kafka: true, redis: true, ids_kept: Some("dedup_messages") },
 ];
 
 /// A line of [`STRATEGIES`].
@@ -29,6 +29,9 @@ pub struct StrategyBrokers {
     pub kafka: bool,
     /// Whether it needs Redis.
     pub redis: bool,
+    /// Its option that says how many message ids a node remembers, by which it knows copies; where there is one. It is what a
+    /// node's memory grows by until it is full.
+    pub ids_kept: Option<&'static str>,
 }
 
 /// A shape in which a broker can be brought up, as named on the command line.

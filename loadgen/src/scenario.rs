@@ -56,6 +56,9 @@ pub struct Scenario {
     /// How clients come back after a lost connection.
     #[serde(default)]
     pub reconnect: Reconnect,
+    /// How clients notice that a server is silent.
+    #[serde(default, skip_serializing_if = "Pings::are_default")]
+    pub pings: Pings,
     /// What is done to clients, and when.
     #[serde(default)]
     pub clients: Vec<ClientStep>,
@@ -217,6 +220,41 @@ pub struct Reconnect {
 impl Default for Reconnect {
     fn default() -> Self {
         Self { min_ms: 500, max_ms: 20_000 }
+    }
+}
+
+/// How clients notice that a server is silent: it says how often it pings, and whoever hears nothing at all for that long and
+/// a while goes elsewhere, as the official SDKs do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pings {
+    /// Time between the pings of servers that a campaign starts, milliseconds; 0 leaves it to them.
+    pub every_ms: u64,
+    /// How much longer than a server's own word a client waits, milliseconds.
+    pub patience_ms: u64,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        Self { every_ms: 0, patience_ms: 10_000 }
+    }
+}
+
+impl Pings {
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What a server has to be told on its command line.
+    pub fn server_arguments(&self) -> Vec<String> {
+        if self.every_ms == 0 {
+            return Vec::new();
+        }
+        // Clients answer at once; a server that waits longer for it than from ping to ping refuses to start.
+        [("--ping-interval-ms", self.every_ms), ("--pong-timeout-ms", self.every_ms - self.every_ms / 4)]
+            .into_iter()
+            .flat_map(|(flag, ms)| [flag.to_owned(), ms.to_string()])
+            .collect()
     }
 }
 

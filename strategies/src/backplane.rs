@@ -228,7 +228,8 @@ pub struct Envelope {
     pub id: MessageId,
     /// When the node received it: microseconds since the Unix epoch, by the publishing node's clock.
     pub published_at_us: u64,
-    /// Who sent it, already encoded for the receiving clients; opaque to the backplane, may be empty. At most 4 KiB.
+    /// Who sent it, already encoded for the receiving clients; opaque to the backplane, may be empty. At most 4 KiB. The same in all
+    /// that come over one connection.
     pub info: Bytes,
     /// The message itself, opaque, 0 to 64 KiB.
     pub payload: Bytes,

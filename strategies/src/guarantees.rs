@@ -12,7 +12,8 @@ pub struct Guarantees {
     pub delivery: Delivery,
     /// In which order members see messages. Each publisher's own order is kept in any case, also when a broker fails or
     /// comes back: over one connection, and after an acknowledgement over any. What was not acknowledged when its
-    /// publisher went on over another connection may appear behind what it has sent there.
+    /// publisher went on over another connection may appear behind what it has sent there, and so may a message whose
+    /// publish failed, on a node of `kafka-broadcast` that was expelled and reads what it missed in another one's copy.
     pub ordering: Ordering,
     /// What a publisher's acknowledgement means.
     pub ack: Ack,

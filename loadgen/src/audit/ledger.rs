@@ -18,9 +18,9 @@ pub(super) const NOTES_MAX: usize = 1_000_000;
 pub enum Closing {
     /// The run is over and its stragglers had their time: whatever is missing is lost.
     Drained,
-    /// The member left or its connection broke, `at_us` on the run's clock: recent messages may have been under way.
+    /// The member left or its connection broke: recent messages may have been under way.
     Cut {
-        /// When.
+        /// Until when its server had the chance to deliver, on the run's clock.
         at_us: u64,
     },
     /// The server told the client that it had missed messages: what is missing and could not have been noticed before is a
@@ -163,7 +163,14 @@ impl Ledger {
                 self.note(window, sequence, recovering, now_us);
             }
             Arrived::Duplicate => self.tally.duplicates += 1,
-            Arrived::Edge => return self.early(window, sequence),
+            Arrived::Edge => {
+                let arrived = self.early(window, sequence);
+                // It is not owed, and yet not to come behind what was sent after it.
+                if arrived == Arrived::Edge && self.windows[window as usize].has_any() {
+                    self.note(window, sequence, recovering, now_us);
+                }
+                return arrived;
+            }
         }
         arrived
     }

@@ -276,6 +276,10 @@ impl Bench {
             let expected = if self.had[member].insert((stream, sequence)) {
                 self.oracle.indeterminate += 1;
                 self.oracle.expected += 1;
+                if sequence < membership.opened[stream] && !membership.got[stream].is_empty() {
+                    let later = membership.got[stream].clone();
+                    self.out_of_place(stream, sequence, &later);
+                }
                 Arrived::Edge
             } else {
                 self.oracle.duplicates += 1;
@@ -292,21 +296,27 @@ impl Bench {
             self.oracle.duplicates += 1;
             Arrived::Duplicate
         } else if got.last().is_some_and(|&last| last > sequence) {
-            let turn = self.turn_of[&(stream, sequence)];
-            let mut overtakers = got.range(sequence + 1..);
-            let elsewhere = overtakers.all(|later| self.turn_of[&(stream, *later)] > turn);
-            if elsewhere && self.unacked.contains(&(stream, sequence)) {
-                self.oracle.late_unknown += 1;
-            } else {
-                self.oracle.reordered += 1;
-                self.reordered_in_recoveries += u64::from(self.recovering);
-            }
+            let later = got.range(sequence + 1..).copied().collect();
+            got.insert(sequence);
+            self.out_of_place(stream, sequence, &later);
             Arrived::Reordered
         } else {
+            got.insert(sequence);
             Arrived::First
         };
-        got.insert(sequence);
         assert_eq!(self.ledger.observe(window, sequence, self.recovering, self.now_us), expected);
+    }
+
+    /// A first copy came behind these.
+    fn out_of_place(&mut self, stream: usize, sequence: u32, later: &BTreeSet<u32>) {
+        let turn = self.turn_of[&(stream, sequence)];
+        let elsewhere = later.iter().all(|later| self.turn_of[&(stream, *later)] > turn);
+        if elsewhere && self.unacked.contains(&(stream, sequence)) {
+            self.oracle.late_unknown += 1;
+        } else {
+            self.oracle.reordered += 1;
+            self.reordered_in_recoveries += u64::from(self.recovering);
+        }
     }
 
     /// Whether a message was sent and acknowledged before then.

@@ -119,8 +119,8 @@ pub struct Settled {
 
 /// Settles all ledgers against all streams.
 ///
-/// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before that
-/// member's connection broke or left (sent: rounded up to a whole interval); younger ones may have been under way and are
+/// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before its
+/// server last had the chance to deliver to that member (sent: rounded up to a whole interval); younger ones may have been under way and are
 /// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later.
 ///
 /// A message out of its place is reordered, unless [`Example::is_excused`] says that nobody was promised more.

@@ -179,6 +179,33 @@ fn what_is_late_is_excused_if_it_was_never_acknowledged_and_its_client_had_gone_
 }
 
 #[test]
+fn what_was_sent_before_the_join_must_not_come_behind_what_was_sent_after_it() {
+    let audited = |arrivals: &[u32], turns: &[u32], unknown: &[u32]| {
+        let mut ledger = Ledger::default();
+        let window = ledger.allocate(1);
+        ledger.open(window, 10);
+        for &sequence in arrivals {
+            ledger.observe(window, sequence, false, 0);
+        }
+        ledger.close(window, 0, 200, Closing::Cut { at_us: 0 });
+        let mut sent = Sent { count: 200, marks: vec![(0, 0)], turns: turns.to_vec(), ..Sent::default() };
+        unknown.iter().for_each(|sequence| sent.unknown.insert(*sequence));
+        let settled = settle(&[&ledger], &[sent], TERMS);
+        assert!(settled.audit.conserved, "{settled:?}");
+        let by = settled.examples.first().map(|example| example.by);
+        (late_and_reordered(&settled), by)
+    };
+    assert_eq!(audited(&[8, 9, 10], &[0], &[]), ((0, 0), None));
+    assert_eq!(audited(&[8, 10, 9], &[0], &[]), ((0, 1), Some(10)));
+    assert_eq!(audited(&[199, 9, 8], &[0, 10], &[8, 9]), ((2, 0), Some(199)), "their connection had ended");
+    assert_eq!(
+        audited(&[12, 9, 9], &[0, 10], &[]),
+        ((0, 1), Some(12)),
+        "acknowledged, and the second is a copy"
+    );
+}
+
+#[test]
 fn a_refused_one_is_as_unknown_as_one_without_an_answer() {
     let mut ledger = Ledger::default();
     let window = ledger.allocate(1);

@@ -35,6 +35,11 @@ impl Window {
         self.opened
     }
 
+    /// Whether anything has been delivered that is owed.
+    pub(super) const fn has_any(&self) -> bool {
+        self.base > self.opened || self.seen != 0
+    }
+
     /// Takes a delivery. `miss(from, to)` is told of sequences that leave the window undelivered; `found(sequence)`
     /// is asked whether one that left it was missing until now.
     #[inline]
@@ -66,10 +71,10 @@ impl Window {
         if later { Arrived::Reordered } else { Arrived::First }
     }
 
-    /// The first message above `sequence` that has been delivered, asked right after `sequence` was found to be
-    /// [`Arrived::Reordered`]: there is one. `missing` is what has left this window undelivered, and not come since.
+    /// The first message above `sequence` that has been delivered and is owed, asked right after `sequence` was found to come
+    /// behind one. `missing` is what has left this window undelivered, and not come since.
     pub(super) fn overtaker(&self, sequence: u32, missing: Option<&Ranges>) -> u32 {
-        let next = sequence + 1;
+        let next = (sequence + 1).max(self.opened);
         if next < self.base {
             // Settled: delivered, unless it is missing.
             let came = missing.map_or(next, |missing| missing.first_without(next));

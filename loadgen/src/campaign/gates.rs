@@ -1,7 +1,8 @@
 //! What only a campaign sees of a run and holds against it: processes that ended by themselves, nodes that did not drain,
 //! faults that came too late.
 
-use crate::record::{ComponentKind, Gate, Measured, Objection, Promise, RunRecord, Validity};
+use crate::record::{ComponentKind, Deed, Gate, Measured, Objection, Promise, RunRecord, Target, Validity};
+use crate::scenario::Pings;
 
 /// A fault must be over this long before the load is, so that what it left behind shows.
 pub const AFTER_LAST_FAULT_S: f64 = 2.0;
@@ -59,6 +60,27 @@ pub(super) fn hold_late_faults(validity: &mut Validity, measured: &Measured) {
     }
 }
 
+/// A scenario that makes pings frequent is about clients that leave a silent node: somebody must be elsewhere when it wakes up.
+pub(super) fn hold_patient_clients(validity: &mut Validity, measured: &Measured, pings: Pings) {
+    let began_s = |deed: Deed| {
+        let marks = measured.faults.iter().filter(|mark| !mark.whom.is_empty());
+        marks
+            .filter(|mark| mark.fault.deed == deed && mark.fault.to == Target::Node)
+            .map(|mark| mark.began_s)
+            .next()
+    };
+    let (Some(stopped_s), Some(continued_s)) = (began_s(Deed::Stop), began_s(Deed::Continue)) else { return };
+    let patience_s = (pings.every_ms + pings.patience_ms) as f64 / 1e3;
+    let silent_s = continued_s - stopped_s;
+    if pings.every_ms > 0 && silent_s > patience_s && measured.load.reconnects == 0 {
+        object(
+            validity,
+            format!("a node was silent for {silent_s:.1} s, and none of its clients went elsewhere"),
+            "see what servers say of their pings, and that clients were on that node",
+        );
+    }
+}
+
 fn object(validity: &mut Validity, found: String, remedy: &str) {
     validity.valid = false;
     validity.objections.push(Objection { gate: Gate::Purpose, found, remedy: remedy.to_owned() });
@@ -76,6 +98,7 @@ pub enum Excluded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Fault, FaultMark};
     use crate::report::sample::Sample;
 
     fn record() -> RunRecord {
@@ -96,6 +119,30 @@ mod tests {
         let mut well = record();
         hold(&mut well, &Aftermath::default());
         assert_eq!(well, record());
+    }
+
+    #[test]
+    fn a_silent_node_must_have_been_left_where_pings_are_frequent() {
+        let judged = |pings, reconnects, silent_s| {
+            let mut record = record();
+            let mark = record.measured.faults[0].clone();
+            let marks = [(Deed::Stop, 2.0), (Deed::Continue, 2.0 + silent_s)];
+            record.measured.faults = marks
+                .map(|(deed, at_s)| FaultMark {
+                    fault: Fault { at_s, deed, to: Target::Node },
+                    began_s: at_s,
+                    ..mark.clone()
+                })
+                .into();
+            record.measured.load.reconnects = reconnects;
+            let before = record.validity.objections.len();
+            hold_patient_clients(&mut record.validity, &record.measured, pings);
+            record.validity.objections.len() > before
+        };
+        let frequent = Pings { every_ms: 2_000, patience_ms: 1_000 };
+        assert!(judged(frequent, 0, 10.0));
+        assert!(!judged(frequent, 9, 10.0) && !judged(frequent, 0, 2.5));
+        assert!(!judged(Pings::default(), 0, 100.0), "servers have a word of their own");
     }
 
     #[test]

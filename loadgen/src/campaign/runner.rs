@@ -74,6 +74,7 @@ impl Runner {
             nodes: cell.nodes,
             namespace: namespace(),
             strategy_options: cell.entrant.options.clone(),
+            extra_args: cell.scenario.pings.server_arguments(),
             ..NodeSpec::default()
         };
         let nodes = Nodes::start(&spec, brokers.environment()).context("the nodes did not start")?;
@@ -164,6 +165,7 @@ impl Runner {
         let target_us = scenario.delivery_us_p99_target;
         let (mut validity, verdict) = judge(&measured, &contender.guarantees, target_us, Rules::default());
         gates::hold_late_faults(&mut validity, &measured);
+        gates::hold_patient_clients(&mut validity, &measured, cell.scenario.pings);
         // Somebody else started the servers of a single run: nobody knows from what.
         let build = if cell.role == Role::Single { String::new() } else { self.build.clone() };
         RunRecord {

@@ -136,6 +136,13 @@ impl<'e> Stage<'e> {
         self.nodes.as_ref().map(|nodes| lock(nodes).processes().to_vec()).unwrap_or_default()
     }
 
+    /// The same, each with its HTTP address.
+    pub fn node_addresses(&self) -> Vec<(Process, Option<String>)> {
+        let Some(nodes) = &self.nodes else { return Vec::new() };
+        let nodes = lock(nodes);
+        nodes.processes().iter().cloned().zip(nodes.http().into_iter().map(Some)).collect()
+    }
+
     fn edge(&self, edge: Edge) {
         if let Some(sender) = lock(&self.edges).as_ref() {
             // The sampler lives until the sender is dropped.

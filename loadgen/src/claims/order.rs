@@ -2,6 +2,7 @@
 
 use super::experiments::{NO_REMOVAL, REMOVAL, SEVERAL_PARTITIONS, SHARED_GROUP};
 use super::rules::{Evidence, Found, Judgement, missing};
+use crate::record::Audit;
 use crate::report::text::{count, percent};
 
 /// Share of deliveries by which the loss of a shared group may differ from 1 − 1/nodes: rooms are few and unequal.
@@ -86,10 +87,11 @@ pub(super) fn keyed_keeps_order(evidence: &Evidence<'_>) -> Found {
         return missing("no valid run of kafka-keyed in whiteboard");
     };
     let kept = keyed.audit();
-    let keeps = kept.reordered == 0 && kept.divergent_rooms == 0;
+    let out_of_order = |audit: &Audit| audit.reordered + audit.late_unknown;
+    let keeps = out_of_order(&kept) == 0 && kept.divergent_rooms == 0;
     let keyed_figure = format!(
         "keyed: {} of {} deliveries reordered, {} of {} rooms seen in different orders",
-        count(kept.reordered),
+        count(out_of_order(&kept)),
         count(kept.delivered),
         count(kept.divergent_rooms),
         count(kept.compared_rooms)
@@ -105,13 +107,13 @@ pub(super) fn keyed_keeps_order(evidence: &Evidence<'_>) -> Found {
     let mixed = spread.audit();
     let figure = format!(
         "{keyed_figure}; through several partitions: {} reordered, {} of {} rooms in different orders",
-        count(mixed.reordered),
+        count(out_of_order(&mixed)),
         count(mixed.divergent_rooms),
         count(mixed.compared_rooms)
     );
     let no_random =
         "no strategy sends a sender's messages to partitions at random, so that form is not measured";
-    let (judgement, why) = match (keeps, mixed.reordered > 0, mixed.divergent_rooms > 0) {
+    let (judgement, why) = match (keeps, out_of_order(&mixed) > 0, mixed.divergent_rooms > 0) {
         (false, ..) => (Judgement::Refuted, "keyed messages lost their order".to_owned()),
         (true, true, _) => (Judgement::Confirmed, "partitions are independent logs".to_owned()),
         (true, false, true) => (

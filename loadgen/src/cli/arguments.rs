@@ -128,7 +128,7 @@ pub(super) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArguments {
-    /// A strategy, with options if any: 'kafka-keyed consume=demand'; repeat for several [default: all]
+    /// A strategy, with options if any: 'kafka-keyed consume=demand'; repeat for several; `all` [default: all]
     #[arg(long)]
     pub(super) strategy: Vec<String>,
     /// A scenario; repeat for several [default: quick: small-rooms, giant-room, skewed and broker restarts; full: all]

@@ -21,6 +21,7 @@ mod baseline;
 mod bench;
 mod claims;
 mod compare;
+mod contest;
 mod interrupt;
 mod output;
 mod readme;

@@ -9,13 +9,18 @@ use manifold_compose::STRATEGIES;
 use super::Outcome;
 use super::arguments::{DiffArguments, Format, ReportArguments};
 use super::output::write_report;
-use super::readme;
+use super::{readme, soak};
 use crate::campaign::{Loaded, Store, StoreError, style};
 use crate::diff::{describe, diff as compare};
 use crate::report::gather::mixtures;
 use crate::scenario::{Scenario, shipped};
 
 pub(super) fn execute(arguments: &ReportArguments) -> Result<Outcome> {
+    if let [folder] = arguments.folders.as_slice()
+        && soak::render(folder)?
+    {
+        return Ok(Outcome::Pass);
+    }
     let target = arguments.output.as_ref().unwrap_or(&arguments.folders[0]);
     let loaded = load(&arguments.folders, target)?;
     write_report(target, &loaded)?;

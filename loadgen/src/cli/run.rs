@@ -126,16 +126,31 @@ fn scenario(arguments: &RunArguments) -> Result<Scenario> {
     Ok(Scenario::load(&arguments.scenario, &overrides)?)
 }
 
-/// This command line, for records.
+/// This command line, for records. Where things lie on this machine says nothing: of whole paths only the last part is kept.
 pub(super) fn command_line() -> String {
-    let words = std::env::args().enumerate().map(|(index, word)| match index {
-        0 => Path::new(&word).file_name().map_or(word.clone(), |name| name.to_string_lossy().into_owned()),
-        _ if word.is_empty() || word.contains([' ', '\'', '"', '$', '*', '&', ';']) => {
+    repeatable(std::env::args())
+}
+
+fn repeatable(words: impl Iterator<Item = String>) -> String {
+    let words = words.enumerate().map(|(index, word)| {
+        // As a word of its own, or behind an option: --output=/…, -o/….
+        let starts = if index == 0 { Some(0) } else { word.find('/').filter(|&at| is_option(&word[..at])) };
+        let name = starts.and_then(|at| Some((&word[..at], Path::new(&word[at..]).file_name()?)));
+        name.map_or_else(|| word.clone(), |(option, name)| format!("{option}{}", name.to_string_lossy()))
+    });
+    let words = words.map(|word| match () {
+        () if word.is_empty() || word.contains([' ', '\'', '"', '$', '*', '&', ';']) => {
             format!("'{}'", word.replace('\'', "'\\''"))
         }
-        _ => word,
+        () => word,
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a path may follow: nothing, `-o`, `--output=`.
+fn is_option(before: &str) -> bool {
+    let short = before.len() == 2 && before.starts_with('-');
+    before.is_empty() || short || (before.starts_with("--") && before.ends_with('='))
 }
 
 pub(super) fn null_server(arguments: &NullArguments) -> Result<Outcome> {
@@ -151,4 +166,28 @@ pub(super) fn null_server(arguments: &NullArguments) -> Result<Outcome> {
     eprintln!("try: loadgen run small-rooms --url {}", server.url());
     server.wait(|| stop.load(Ordering::Relaxed))?;
     Ok(Outcome::Pass)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_repeats_something_names_no_place_on_this_machine() {
+        let words = [
+            "/opt/x/loadgen",
+            "soak",
+            "--seed",
+            "5",
+            "-o",
+            "/var/x/trial",
+            "--server=/opt/x/chat-server",
+            "-o/var/x",
+            "-o",
+            "results/y",
+            "a b",
+        ];
+        let said = repeatable(words.map(str::to_owned).into_iter());
+        assert_eq!(said, "loadgen soak --seed 5 -o trial --server=chat-server -ox -o results/y 'a b'");
+    }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
-use manifold_compose::{STRATEGIES, chat_server_binary};
+use anyhow::{Context, Result};
 
 use super::arguments::SoakArguments;
+use super::contest::{entrants, new_folder, server};
 use super::{Outcome, interrupt, run::command_line};
-use crate::campaign::{Entrant, Show, now_rfc3339, write_whole};
+use crate::campaign::{Show, now_rfc3339, write_whole};
 use crate::engine::RunError;
 use crate::probe::{hardware, tool};
 use crate::record::{Live, Phase};
@@ -18,20 +18,21 @@ use crate::soak::{Bath, SOAK_VERSION, Soak, Soaked, page, scenario};
 
 /// Seconds of a soak between two lines about one strategy.
 const SAY_EVERY_S: f64 = 30.0;
-/// All strategies but counter-examples.
-const ALL: &str = "all";
+/// What a soak found, for programs.
+const RECORD: &str = "soak.json";
+/// The same for people.
+const PAGE: &str = "SOAK.md";
 
 pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
-    let binary = chat_server_binary(arguments.server.as_deref())?;
-    let binary = fs::canonicalize(&binary).with_context(|| format!("cannot find {}", binary.display()))?;
+    let binary = server(arguments.server.as_deref())?;
     let show = arguments.show.show();
     let cancel = interrupt::watch()?;
-    let entrants = entrants(&arguments.strategy)?;
+    // A counter-example would show its mistake and nothing else.
+    let entrants = entrants(&arguments.strategy, false)?;
+    // Of what runs, not of what lies in the checkout by the time that it ends.
+    let tool = tool();
     let started_at = now_rfc3339();
-    let folder = arguments.output.clone().unwrap_or_else(|| {
-        let time: String = started_at.chars().filter(char::is_ascii_alphanumeric).collect();
-        Path::new("results").join(format!("soak-{time}"))
-    });
+    let folder = arguments.output.clone().unwrap_or_else(|| new_folder("soak", &started_at));
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let baths = entrants
         .into_iter()
@@ -58,12 +59,11 @@ pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
         seed: arguments.seed,
         minutes: arguments.minutes,
         hardware: hardware(),
-        tool: tool(),
+        tool,
         strategies,
     };
-    write_whole(&folder.join("soak.json"), &serde_json::to_vec_pretty(&soak)?)?;
-    write_whole(&folder.join("SOAK.md"), page(&soak).as_bytes())?;
-    outln!("{}", folder.join("SOAK.md").display());
+    write_whole(&folder.join(RECORD), &serde_json::to_vec_pretty(&soak)?)?;
+    write_page(&folder, &soak)?;
     if soak.passed() {
         outln!("passed");
         return Ok(Outcome::Pass);
@@ -73,6 +73,26 @@ pub(super) fn execute(arguments: &SoakArguments) -> Result<Outcome> {
     }
     eprintln!("failed; seed {} repeats it, logs are in {}", soak.seed, folder.join("logs").display());
     Ok(Outcome::Failed)
+}
+
+/// Writes the page of a soak anew from its record. False: the folder holds none.
+pub(super) fn render(folder: &Path) -> Result<bool> {
+    let record = folder.join(RECORD);
+    if !record.exists() {
+        return Ok(false);
+    }
+    let text = fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
+    let soak: Soak =
+        serde_json::from_str(&text).with_context(|| format!("{} is no soak's record", record.display()))?;
+    write_page(folder, &soak)?;
+    Ok(true)
+}
+
+fn write_page(folder: &Path, soak: &Soak) -> Result<()> {
+    let path = folder.join(PAGE);
+    write_whole(&path, page(soak).as_bytes())?;
+    outln!("{}", path.display());
+    Ok(())
 }
 
 /// All at once, each on threads of its own.
@@ -130,45 +150,5 @@ fn say(show: Show, text: &str) {
         Show::Quiet => {}
         Show::Json => outln!("{}", serde_json::json!({ "event": "soak", "message": text })),
         Show::Line | Show::Log => eprintln!("{text}"),
-    }
-}
-
-fn entrants(given: &[String]) -> Result<Vec<Entrant>> {
-    let entrant = |strategy: &str| Entrant { strategy: strategy.to_owned(), options: Vec::new() };
-    if given.is_empty() || given.iter().any(|one| one == ALL) {
-        let all = STRATEGIES.iter().map(|known| entrant(known.name));
-        return Ok(all.filter(|one| !one.is_counter_example()).collect());
-    }
-    given
-        .iter()
-        .map(|text| {
-            let mut words = text.split_whitespace().map(str::to_owned);
-            let strategy = words.next().context("an empty --strategy")?;
-            let entrant = Entrant { strategy, options: words.collect() };
-            let known = STRATEGIES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-            ensure!(
-                entrant.brokers().is_some(),
-                "no strategy `{}`; there are {known} and {ALL}",
-                entrant.strategy
-            );
-            Ok(entrant)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_are_all_that_people_would_choose() {
-        let names = |given: &[&str]| -> Vec<String> {
-            let given: Vec<String> = given.iter().map(|one| (*one).to_owned()).collect();
-            entrants(&given).unwrap().into_iter().map(|one| one.label()).collect()
-        };
-        assert_eq!(names(&[]).len(), 5);
-        assert_eq!(names(&["all"]), names(&[]));
-        assert_eq!(names(&["kafka-keyed consume=demand"]), ["kafka-keyed consume=demand"]);
-        assert!(entrants(&["nothing".to_owned()]).is_err());
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::arguments::CompareArguments;
+use super::contest::new_folder;
 use crate::campaign::{Progress, now_rfc3339, write_whole};
 
 /// File that says which campaign a folder holds.
@@ -46,8 +47,7 @@ pub(super) fn folder(
         progress.say(&format!("continuing {}", found.display()));
         return Ok(found);
     }
-    let time: String = now_rfc3339().chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
-    Ok(results.join(format!("{name}-{time}")))
+    Ok(new_folder(name, &now_rfc3339()))
 }
 
 pub(super) fn read_ticket(folder: &Path) -> Option<Ticket> {

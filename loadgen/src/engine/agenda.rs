@@ -29,6 +29,8 @@ pub(super) enum What {
     Timeout,
     /// Read a little.
     SlowRead,
+    /// Go elsewhere if nothing has come for too long.
+    Silence,
     /// Ask to join again.
     Join,
     /// Come back to the rooms that it left.
@@ -38,6 +40,10 @@ pub(super) enum What {
 impl Timer {
     pub(super) fn timeout(now_us: u64, local: u32, generation: u32) -> Self {
         Self { at_us: now_us + JOIN_TIMEOUT_US, local, generation, what: What::Timeout }
+    }
+
+    pub(super) fn silence(at_us: u64, local: u32, generation: u32) -> Self {
+        Self { at_us, local, generation, what: What::Silence }
     }
 
     pub(super) fn slow_read(at_us: u64, local: u32, generation: u32) -> Self {

@@ -1,5 +1,8 @@
 //! What one thread writes down: the audit's ledger, latencies, and the figures of the current interval.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::Ordering;
 
 use super::payload::Stamp;
@@ -225,10 +228,14 @@ impl<'a> Books<'a> {
         slow: bool,
         now_us: u64,
     ) {
-        let arrived = self.arrived(stamp, windows, order, false, now_us);
-        let Some((stream, Arrived::First | Arrived::Reordered)) = arrived else { return };
-        // Live, and for the first time: history and copies do not end a silence.
-        self.lulls.extend(self.shared.heard(stamp.room, now_us));
+        let Some((stream, arrived)) = self.arrived(stamp, windows, order, false, now_us) else { return };
+        // Live, and for the first time, if only just after a join: history and copies do not end a silence.
+        if arrived != Arrived::Duplicate {
+            self.lulls.extend(self.shared.heard(stamp.room, now_us));
+        }
+        if !matches!(arrived, Arrived::First | Arrived::Reordered) {
+            return;
+        }
         let latency_us = now_us.saturating_sub(stamp.intended_us);
         let counted = self.is_counted(stamp.intended_us);
         if slow {

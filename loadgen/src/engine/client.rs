@@ -55,6 +55,8 @@ pub(super) struct Client {
     connect_id: u32,
     connected: bool,
     pongs: bool,
+    /// After how much silence its server counts as gone; `None` where that pings nobody.
+    patience_us: Option<u64>,
     /// When its connection last brought something, on the run's clock.
     heard_us: u64,
     /// Has left its rooms for a while (churn).
@@ -101,6 +103,7 @@ impl Client {
             connect_id: 0,
             connected: false,
             pongs: false,
+            patience_us: None,
             heard_us: 0,
             away: false,
             slow: false,
@@ -116,6 +119,13 @@ impl Client {
     /// Connected, and in all of its rooms (or away from them on purpose).
     pub(super) fn is_live(&self) -> bool {
         self.connected && (self.away || self.memberships.iter().all(|one| one.standing == Standing::In))
+    }
+
+    /// For how much longer silence is no reason to go, at `now_us` on the run's clock. `None`: it would never be, since the
+    /// server pings nobody, or since the client is slow to read on purpose.
+    pub(super) fn patience_us(&self, now_us: u64) -> Option<u64> {
+        let patience_us = self.patience_us.filter(|_| self.connected && !self.slow)?;
+        Some((self.heard_us + patience_us).saturating_sub(now_us))
     }
 
     /// The first frame of a connection: connect and all joins at once, as the browser SDK does.
@@ -158,16 +168,16 @@ impl Client {
         }
     }
 
-    /// Leaves all rooms, on purpose.
-    pub(super) fn leave(&mut self, books: &mut Books<'_>, now_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
+    /// Leaves all rooms, on purpose; its server had the chance to deliver until `spoke_us`.
+    pub(super) fn leave(&mut self, books: &mut Books<'_>, spoke_us: u64, out: &mut Vec<u8>, key: [u8; 4]) {
         self.away = true;
-        let Self { memberships, next_id, slow, heard_us, .. } = self;
+        let Self { memberships, next_id, slow, .. } = self;
         if !memberships.iter().any(|one| one.standing == Standing::In) {
             return;
         }
         wire::append_frame(out, key, |out| {
             for membership in memberships.iter_mut().filter(|one| one.standing == Standing::In) {
-                membership.start_to_leave(*slow, now_us, *heard_us, books);
+                membership.start_to_leave(*slow, spoke_us, books);
                 membership.id = *next_id;
                 *next_id = next_id.wrapping_add(1).max(1);
                 separate(out);

@@ -30,7 +30,7 @@ const FIRST_JOIN_US: u64 = 6_000_000;
 const JOIN_US: u64 = 20_000_000;
 /// Clients per second that any server should manage to take.
 const JOINS_PER_S: u64 = 200;
-/// Messages sent this long before a connection broke have had their time; younger ones are indeterminate.
+/// Messages sent this long before a server last had the chance to deliver have had their time; younger ones are indeterminate.
 pub(super) const EDGE_US: u64 = 1_000_000;
 /// Losses must be noticed within this time: servers look every few seconds, and may be without their broker for a while.
 const NOTICE_US: u64 = 30_000_000;

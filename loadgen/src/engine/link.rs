@@ -60,7 +60,7 @@ pub(super) struct Link {
     written: usize,
     /// Tells events of a closed socket from those of its successor.
     pub(super) generation: u32,
-    /// Node that it is connected, or tries to connect, to.
+    /// Node that it is connected, or tries to connect, to; until it does, counted round.
     pub(super) node: usize,
     pub(super) reading: Reading,
     interest: EventFlags,

@@ -1,5 +1,6 @@
 //! The engine: drives servers with an open-loop load over the client protocol, and times and audits every delivery.
 
+mod abandoned;
 mod agenda;
 mod alarm;
 mod books;
@@ -15,6 +16,7 @@ mod receive;
 mod recorder;
 mod shared;
 mod upkeep;
+mod voices;
 mod wire;
 mod worker;
 

@@ -158,6 +158,7 @@ impl Worker<'_> {
     fn take(&mut self, local: u32, count: usize) {
         let run_us = self.run_us(self.shared.now_us());
         let key = self.key();
+        self.voices.heard(self.connections[local as usize].link.node, run_us);
         let outcome = take(
             &mut self.connections[local as usize],
             &mut self.buffer[..count],

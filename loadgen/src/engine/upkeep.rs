@@ -45,7 +45,8 @@ impl Worker<'_> {
             self.books.ledger.tally_mut().gaps += 1;
             self.books.interval.gaps += 1;
         }
-        let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: run_us } };
+        let spoke_us = self.spoke_us(local, run_us);
+        let closing = if told { Closing::Told { at_us: run_us } } else { Closing::Cut { at_us: spoke_us } };
         let mut chance = self.chance(local);
         let wait_us = if again { self.backoff_us(local, &mut chance) } else { 0 };
         let nodes = self.shared.node_count();
@@ -69,6 +70,21 @@ impl Worker<'_> {
             let failed = connection.link.node;
             connection.link.node = if node % nodes == failed % nodes { node + 1 } else { node };
             self.reconnect_in(local, wait_us);
+        }
+    }
+
+    /// A client is live for the first time, or again.
+    pub(super) fn live(&mut self, local: u32) {
+        let connection = &mut self.connections[local as usize];
+        connection.attempt = 0;
+        let is_new = !std::mem::replace(&mut connection.is_joined, true);
+        if !std::mem::replace(&mut connection.was_live, true) {
+            self.connecting -= 1;
+            self.shared.joined.fetch_add(1, Ordering::AcqRel);
+        }
+        self.send_waiting(local);
+        if is_new {
+            self.watch_silence(local);
         }
     }
 
@@ -120,12 +136,27 @@ impl Worker<'_> {
                     self.lost(local, None, "not joined within 10 s");
                 }
                 What::SlowRead if current => self.read_slowly(local, now_us),
+                What::Silence if current => self.watch_silence(local),
                 What::Join if current => self.join(local),
                 What::Return => {
                     connection.client.away = false;
                     self.join(local);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Leaves a server that has been silent for too long, or looks again when it may have been.
+    pub(super) fn watch_silence(&mut self, local: u32) {
+        let now_us = self.shared.now_us();
+        let connection = &self.connections[local as usize];
+        match connection.client.patience_us(self.run_us(now_us)) {
+            None => {}
+            Some(0) => self.lost(local, None, "the server is silent: it has missed its pings"),
+            Some(left_us) => {
+                let generation = connection.link.generation;
+                self.timers.push(Timer::silence(now_us + left_us, local, generation));
             }
         }
     }
@@ -213,13 +244,23 @@ impl Worker<'_> {
         let wait_us = self.chance(local).below(MOVE_SPREAD_US);
         let nodes = self.shared.node_count();
         let grown = nodes > self.shared.nodes_at_start;
+        let spoke_us = self.spoke_us(local, run_us);
         let connection = &mut self.connections[local as usize];
         connection.client.forget_pending(Unacknowledged::Abandoned, &mut self.books);
-        connection.client.lost(Closing::Cut { at_us: run_us }, run_us, &mut self.books);
+        connection.client.lost(Closing::Cut { at_us: spoke_us }, run_us, &mut self.books);
         connection.link.close(Stage::Down);
         connection.link.generation = connection.link.generation.wrapping_add(1);
         connection.link.node = if grown { nodes - 1 } else { connection.link.node + 1 };
         self.reconnect_in(local, wait_us);
+    }
+
+    /// Until when a client's node is taken to have had the chance to deliver. Where nothing is done to servers, silence is what a
+    /// loss looks like, and excuses nothing.
+    fn spoke_us(&self, local: u32, run_us: u64) -> u64 {
+        match self.shared.scenario.faults.is_empty() {
+            true => run_us,
+            false => self.voices.spoke_until(self.connections[local as usize].link.node, run_us),
+        }
     }
 
     fn churn(&mut self, run_us: u64) {
@@ -237,11 +278,12 @@ impl Worker<'_> {
             let pick = self.churn.below(self.agenda.churners.len() as u64) as usize;
             let local = self.agenda.churners[pick];
             let key = self.key();
+            let spoke_us = self.spoke_us(local, run_us);
             let connection = &mut self.connections[local as usize];
             if !connection.client.is_live() || connection.client.away {
                 continue;
             }
-            connection.client.leave(&mut self.books, run_us, &mut connection.link.out, key);
+            connection.client.leave(&mut self.books, spoke_us, &mut connection.link.out, key);
             let generation = connection.link.generation;
             self.touch(local);
             let at_us = self.shared.now_us() + super::plan::seconds_us(churn.away_s);

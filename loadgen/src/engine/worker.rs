@@ -4,7 +4,6 @@
 //! due: the kernel's timer for most of the wait, polling for the last stretch.
 
 use std::collections::BinaryHeap;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -12,6 +11,7 @@ use std::sync::mpsc::Sender;
 use rustix::event::Timespec;
 use rustix::event::epoll;
 
+use super::abandoned::Abandoned;
 use super::agenda::{Agenda, Timer};
 use super::alarm::Alarm;
 use super::books::{Books, Interval};
@@ -19,6 +19,7 @@ use super::client::Client;
 use super::link::Link;
 use super::process::{Occupied, ThreadTime};
 use super::shared::Shared;
+use super::voices::Voices;
 use super::{RunError, system};
 use crate::audit::Ledger;
 use crate::latency::{Activity, Lull};
@@ -83,6 +84,7 @@ pub(super) struct Worker<'a> {
     alarm_us: u64,
     pub(super) connections: Vec<Connection>,
     pub(super) books: Books<'a>,
+    pub(super) voices: Voices,
     pub(super) agenda: Agenda,
     pub(super) timers: BinaryHeap<Timer>,
     /// Connections with something to flush.
@@ -96,10 +98,9 @@ pub(super) struct Worker<'a> {
     pub(super) keys: Random,
     /// Who leaves its rooms for a while, and when.
     pub(super) churn: Random,
-    /// Sockets that nobody reads any more.
-    abandoned: Vec<TcpStream>,
+    abandoned: Abandoned,
     reports: Sender<Box<Interval>>,
-    connecting: u32,
+    pub(super) connecting: u32,
     connect_next: u32,
     /// The thread's times and the run's clock when the counted window began, then what it spent in it.
     window_began: Option<(ThreadTime, u64)>,
@@ -134,6 +135,7 @@ impl<'a> Worker<'a> {
             epoll,
             connections,
             books,
+            voices: Voices::default(),
             agenda: Agenda::new(shared, thread),
             timers: BinaryHeap::new(),
             touched: Vec::new(),
@@ -142,7 +144,7 @@ impl<'a> Worker<'a> {
             answers: Vec::new(),
             keys: Random::new(shared.seed, STREAMS.0 + thread as u64),
             churn: Random::new(shared.seed, STREAMS.1 + thread as u64),
-            abandoned: Vec::new(),
+            abandoned: Abandoned::default(),
             reports,
             connecting: 0,
             connect_next: 0,
@@ -227,7 +229,9 @@ impl<'a> Worker<'a> {
     /// Starts to connect a client.
     pub(super) fn connect(&mut self, local: u32, now_us: u64) {
         let client = self.client_of(local);
+        let nodes = self.shared.node_count();
         let connection = &mut self.connections[local as usize];
+        connection.link.node %= nodes;
         let node = self.shared.node(connection.link.node);
         match connection.link.connect(&node, client, &self.epoll, local) {
             Ok(()) => {
@@ -344,6 +348,7 @@ impl<'a> Worker<'a> {
     }
 
     fn report(&mut self) {
+        self.abandoned.close_ended();
         let next = Interval { index: self.books.interval.index + 1, ..Interval::default() };
         self.books.interval.connections =
             self.connections.iter().filter(|one| one.client.is_live()).count() as u64;
@@ -374,21 +379,10 @@ impl<'a> Worker<'a> {
         lacking.holes.store(holes, Ordering::Release);
     }
 
-    /// A client is live for the first time, or again.
-    pub(super) fn live(&mut self, local: u32) {
-        let connection = &mut self.connections[local as usize];
-        connection.attempt = 0;
-        connection.is_joined = true;
-        if !std::mem::replace(&mut connection.was_live, true) {
-            self.connecting -= 1;
-            self.shared.joined.fetch_add(1, Ordering::AcqRel);
-        }
-        self.send_waiting(local);
-    }
-
     /// Leaves a client's socket open, unread and unanswered.
     pub(super) fn abandon(&mut self, local: u32) {
-        self.abandoned.extend(self.connections[local as usize].link.abandon(&self.epoll));
+        let socket = self.connections[local as usize].link.abandon(&self.epoll);
+        socket.into_iter().for_each(|socket| self.abandoned.leave(socket));
     }
 
     pub(super) fn watch(&mut self, local: u32) {

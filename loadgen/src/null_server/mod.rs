@@ -44,6 +44,13 @@ impl Default for NullSettings {
     }
 }
 
+impl NullSettings {
+    /// How often it says that it pings, seconds; it never does, which matters only to clients of one that stands still.
+    fn promised_pings_s(&self) -> u32 {
+        u32::from(matches!(self.misbehaviour, Some(Misbehaviour::Stall { .. })))
+    }
+}
+
 /// A null server on a thread of its own. It ends when this is dropped.
 #[derive(Debug)]
 pub struct NullServer {

@@ -220,10 +220,10 @@ impl Server {
 
     fn command(&mut self, id: u32, command: u32, request: &Request<'_>) -> io::Result<()> {
         let body = match request {
-            Request::Connect(_) => ReplyBody::Connect(ConnectResult {
-                client: id.to_string().into(),
-                ..ConnectResult::default()
-            }),
+            Request::Connect(_) => {
+                let (client, ping) = (id.to_string().into(), self.settings.promised_pings_s());
+                ReplyBody::Connect(ConnectResult { client, ping, ..ConnectResult::default() })
+            }
             Request::Subscribe(subscribe) => {
                 let room = self.rooms.find_or_make(&subscribe.channel);
                 let session = self.session(id)?;

@@ -14,4 +14,4 @@ pub use hardware::{Steal, hardware};
 pub use http::{HttpError, get};
 pub use metrics::{Counters, parse_metrics};
 pub use process::{Usage, reset_peak, usage};
-pub use server::{Info, info};
+pub use server::{Account, Info, account, info};

@@ -1,8 +1,9 @@
 //! What a server says of itself at `/info`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::http::get;
@@ -29,6 +30,23 @@ pub struct Info {
     pub guarantees: Value,
     /// Its effective settings, secrets masked.
     pub settings: Value,
+}
+
+/// What a server counts of those that came back to it, and of what was lost on the way to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Account {
+    /// Recoveries by how they ended.
+    pub recoveries: BTreeMap<String, u64>,
+    /// Gaps seen, repaired and declared, and who was told, by kind.
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// Asks a server, by its HTTP address, for its account; `None` where it does not answer in time, or keeps none.
+pub fn account(base: &str, patience: Duration) -> Option<Account> {
+    let text = get(&format!("{base}/info"), patience).ok()?;
+    let account: Account = serde_json::from_str(&text).ok()?;
+    (account != Account::default()).then_some(account)
 }
 
 /// Asks a server, by its WebSocket or HTTP address, what it is. A server that doesn't say is described as unknown.

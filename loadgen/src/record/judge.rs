@@ -299,8 +299,8 @@ fn promises_of_order(
     promise: &mut impl FnMut(&str, String, String, bool),
 ) {
     let (audit, disturbed) = (&measured.audit, measured.is_disturbed());
-    // Nothing is late beside a connection that nothing broke.
-    let broke = disturbed || measured.load.reconnects > 0;
+    // Without a fault only what the scenario itself left unanswered may be late.
+    let broke = disturbed || audit.abandoned > 0;
     promise(
         "order of a publisher",
         "kept".to_owned(),

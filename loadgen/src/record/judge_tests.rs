@@ -95,7 +95,9 @@ fn what_is_late_of_unknown_outcome_is_excused_where_connections_broke_and_what_i
     let late = "0 reordered, 7 late of unknown outcome";
     assert_eq!(kept(|one| one.audit.late_unknown = 7), said(false, late));
     let reconnected = |one: &mut Measured| (one.audit.late_unknown, one.load.reconnects) = (7, 1);
-    assert_eq!(kept(reconnected), said(true, late));
+    assert_eq!(kept(reconnected), said(false, late), "its server broke the connection, and had no reason to");
+    let abandoned = |one: &mut Measured| (one.audit.late_unknown, one.audit.abandoned) = (7, 1);
+    assert_eq!(kept(abandoned), said(true, late));
     let struck = |one: &mut Measured| {
         let faulty = crate::report::sample::Sample::new("hybrid", "redis-restart", 1, 2.0);
         one.faults = crate::report::sample::Sample { fault: true, ..faulty }.record().measured.faults;

@@ -14,7 +14,7 @@ pub(super) const RATE_SHARE_MIN: f64 = 0.8;
 pub(super) const LATENCY_FACTOR_MAX: f64 = 2.0;
 
 /// Back for good: how long the end of the load must be as before, seconds…
-const BACK_S: f64 = 1.5;
+pub const BACK_S: f64 = 1.5;
 
 /// …with at least this share of the deliveries per publish: one room of twenty that stays silent shows.
 const BACK_SHARE_MIN: f64 = 0.96;

@@ -182,6 +182,11 @@ impl Scenario {
         }
         within("churn.share_per_min", self.churn.share_per_min, 0.0, 60.0)?;
         within("reconnect.max_ms", self.reconnect.max_ms as f64, self.reconnect.min_ms as f64, 600_000.0)?;
+        if self.pings.every_ms > 0 {
+            // The protocol names whole seconds.
+            within("pings.every_ms", self.pings.every_ms as f64, 1_000.0, 180_000.0)?;
+        }
+        within("pings.patience_ms", self.pings.patience_ms as f64, 100.0, 600_000.0)?;
         for step in &self.clients {
             within("clients.share", step.share, 0.0, 1.0)?;
             within("clients.at_s", step.at_s, 0.0, self.duration_s)?;

@@ -18,8 +18,9 @@ pub(super) const RSS_SLACK_BYTES: u64 = 2 << 20;
 /// Descriptors that may come on top.
 pub(super) const FILES_SLACK: u64 = 16;
 /// Descriptors that a node may have more at rest after the load than before: connections to brokers that are opened when first
-/// needed, and kept.
-pub(super) const REST_SLACK: u64 = 16;
+/// needed, and kept for a while. Two readers of Kafka's log with 8 descriptors each (a socket or two, and a pipe per broker
+/// thread), and 8 readers of Redis's streams: those are the bounds of a node's caches.
+pub(super) const REST_SLACK: u64 = 2 * 8 + 8;
 /// Samples that an incarnation needs to be judged.
 pub(super) const SAMPLES_MIN: usize = 12;
 /// Share of the soak that an incarnation must have lived to be judged.
@@ -107,6 +108,15 @@ mod tests {
         let thirds = memory(&looks, 1_200.0).unwrap();
         assert!(!thirds.flat && thirds.last < thirds.middle + 5.0 * 1_048_576.0, "{thirds:?}");
         assert!(!files(&looks, 1_200.0).unwrap().flat);
+    }
+
+    #[test]
+    fn what_is_full_within_the_first_third_is_flat_and_what_grows_with_each_trouble_is_not() {
+        // A table that doubles at 80 s and again at 160 s, and one that grows by 1.5 MiB each 100 s.
+        let full = life(|index| 24.0 + 2.0 * (index.min(16) / 8) as f64, |_| 80);
+        assert!(memory(&full, 1_200.0).unwrap().flat);
+        let grows = life(|index| 24.0 + 1.5 * (index / 10) as f64, |_| 80);
+        assert!(!memory(&grows, 1_200.0).unwrap().flat);
     }
 
     #[test]

@@ -73,19 +73,37 @@ pub(super) fn problems(measured: &Measured) -> Vec<String> {
             count(all.gaps)
         ));
     }
-    let stretches = last.chunks(((STRETCH_S / interval_s) as usize).max(1)).map(Sum::of);
-    let shares = stretches.filter(|one| one.scheduled >= PUBLISHES_MIN).chain([all]).map(|one| {
-        let sent = one.sent as f64 / one.scheduled.max(1) as f64;
-        sent.min(one.per_publish() / before.per_publish())
-    });
-    let worst = shares.fold(f64::INFINITY, f64::min);
-    if worst < SHARE_MIN {
-        problems.push(format!(
+    problems.extend(lacking(last, before, interval_s, end_s));
+    problems
+}
+
+/// What the end of the load lacks of what was due in it.
+fn lacking(last: &[Point], before: Sum, interval_s: f64, end_s: f64) -> Option<String> {
+    let share = |points: &[Point]| {
+        let sum = Sum::of(points);
+        let sent = sum.sent as f64 / sum.scheduled.max(1) as f64;
+        sent.min(sum.per_publish() / before.per_publish())
+    };
+    let whole = share(last);
+    if whole < SHARE_MIN {
+        return Some(format!(
             "it never recovered: in the last {HEALTHY_S:.0} s of the load {} of the deliveries that were due came",
-            percent(worst)
+            percent(whole)
         ));
     }
-    problems
+    let length = ((STRETCH_S / interval_s) as usize).max(1);
+    let stretches =
+        last.chunks(length).enumerate().filter(|(_, one)| Sum::of(one).scheduled >= PUBLISHES_MIN);
+    let shares =
+        stretches.map(|(place, one)| ((last.len() - place * length) as f64 * interval_s, share(one)));
+    let (before_end_s, worst) = shares.min_by(|one, other| one.1.total_cmp(&other.1))?;
+    (worst < SHARE_MIN).then(|| {
+        format!(
+            "a pause after all troubles: in the {STRETCH_S:.0} s from {:.0} s on {} of the deliveries that were due came in time",
+            end_s - before_end_s,
+            percent(worst)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -132,11 +150,12 @@ mod tests {
             soaked(|place, point| point.delivered -= if place > 80 { point.delivered / 20 } else { 0 });
         assert!(problems(&one_room_of_twenty).join("").contains("never recovered"));
         let pause = soaked(|place, point| {
-            if (360..364).contains(&place) {
+            if (360..363).contains(&place) {
                 point.delivered = 0;
             }
         });
-        assert!(problems(&pause).join("").contains("never recovered"));
+        let said = problems(&pause).join("");
+        assert!(said.contains("in the 5 s from 90 s on") && said.contains("85.0 %"), "{said}");
         let mut late = soaked(|_, _| {});
         late.faults[0].ended_s = 90.0;
         assert!(problems(&late).join("").contains("was over 10 s before"));

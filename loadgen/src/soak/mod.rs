@@ -8,6 +8,7 @@ mod flat;
 mod health;
 mod outcome;
 mod page;
+mod stretch;
 mod timeline;
 mod watch;
 
@@ -21,8 +22,10 @@ use anyhow::{Context, Result};
 use manifold_compose::{Environment, NodeSpec, Nodes, Process};
 
 pub use flat::{Look, Thirds};
+use outcome::Who;
 pub use outcome::{SOAK_VERSION, Soak, Soaked};
 pub use page::page;
+pub use stretch::Stretch;
 pub use timeline::scenario;
 pub use watch::{Life, Rest};
 
@@ -44,6 +47,11 @@ const TURN: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(15);
 /// How long clients' descriptors may take to be closed after them.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// Ids that nodes remember in a soak: fewer are no window for the retries and repetitions of an outage…
+const IDS_MIN: u64 = 1_024;
+/// …and more would not be reached soon enough.
+const IDS_MAX: u64 = 8_192;
 
 /// Processes that ended by themselves, with how their logs end.
 type Ended = Vec<(String, String)>;
@@ -98,8 +106,13 @@ impl Bath {
         let mut soaked = outcome.map(|measured| {
             let target_us = self.scenario.target_ms * 1_000;
             let judged = judge(&measured, &about.guarantees, target_us, Rules::default());
-            let steps = self.scenario.clients.clone();
-            Soaked::finished((label.clone(), server), measured, judged, steps, std::mem::take(lives))
+            let who = Who {
+                label: label.clone(),
+                server,
+                options: self.further_options(),
+                steps: self.scenario.clients.clone(),
+            };
+            Soaked::finished(who, measured, judged, std::mem::take(lives))
         });
         let undrained = match &nodes {
             Some(nodes) => nodes.terminate(GRACE).unwrap_or_else(|error| vec![error.to_string()]),
@@ -120,6 +133,20 @@ impl Bath {
         Ok(soaked?)
     }
 
+    /// What its nodes are told besides the entrant's own options: they remember so few ids that they have enough within half
+    /// of the first third. What grows after that is a leak.
+    fn further_options(&self) -> Vec<String> {
+        let Some(key) = self.entrant.brokers().and_then(|brokers| brokers.ids_kept) else {
+            return Vec::new();
+        };
+        let given = |option: &String| option.split_once('=').is_some_and(|(name, _)| name == key);
+        if self.entrant.options.iter().any(given) {
+            return Vec::new();
+        }
+        let sent = self.scenario.traffic.rate_per_s * self.scenario.duration_s;
+        vec![format!("{key}={}", ((sent / 6.0) as u64).clamp(IDS_MIN, IDS_MAX))]
+    }
+
     fn start(&self) -> Result<(Brokers, Nodes)> {
         let _turn = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let brokers = Brokers::start_small(&self.entrant, &self.scenario)?;
@@ -129,7 +156,8 @@ impl Bath {
             strategy: self.entrant.strategy.clone(),
             nodes,
             namespace: namespace(),
-            strategy_options: self.entrant.options.clone(),
+            strategy_options: self.entrant.options.iter().cloned().chain(self.further_options()).collect(),
+            extra_args: self.scenario.pings.server_arguments(),
             ..NodeSpec::default()
         };
         let nodes = Nodes::start(&spec, brokers.environment()).context("the nodes did not start")?;
@@ -160,10 +188,12 @@ impl Bath {
             watch.before(&stage.node_processes());
             let run = scope.spawn(|| engine::run(&spec, &stage as &dyn Surroundings));
             while !run.is_finished() {
-                watch.look(stage.node_processes().into_iter().chain(environment.processes().iter().cloned()));
+                let brokers = environment.processes().iter().map(|broker| (broker.clone(), None));
+                watch.look(stage.node_addresses().into_iter().chain(brokers));
                 std::thread::sleep(TURN);
             }
             watch.after(SETTLE);
+            watch.ask_all(stage.node_addresses());
             *lives = watch.finish(soak_s);
             run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });

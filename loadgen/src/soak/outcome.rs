@@ -6,6 +6,7 @@ use super::flat::{
     FILES_GROWTH_MAX, FILES_SLACK, LIFE_SHARE_MIN, REST_SLACK, RSS_GROWTH_MAX, RSS_SLACK_BYTES, SAMPLES_MIN,
 };
 use super::health;
+use super::stretch::{Stretch, stretches};
 use super::watch::Life;
 use crate::record::{
     Audit, FaultMark, Gate, Hardware, Load, Measured, Overtaken, Recoveries, Tool, Validity, Verdict,
@@ -53,6 +54,9 @@ pub struct Soaked {
     pub label: String,
     /// Version and commit of the server; empty where none came up.
     pub server: String,
+    /// What its nodes were told besides the options of the label, so that their memory is full early.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// What stands against it; nothing where it passed.
     pub problems: Vec<String>,
     /// What the load was; absent where the soak could not be finished.
@@ -73,8 +77,20 @@ pub struct Soaked {
     /// The first messages that came out of their place, each as it came to one member.
     #[serde(default)]
     pub overtaken: Vec<Overtaken>,
+    /// The load over time.
+    #[serde(default)]
+    pub series: Vec<Stretch>,
     /// Every incarnation of every process, with what was seen of its memory and descriptors.
     pub lives: Vec<Life>,
+}
+
+/// Whose soak it is, and what was planned to happen to its clients.
+#[derive(Debug, Default)]
+pub(super) struct Who {
+    pub(super) label: String,
+    pub(super) server: String,
+    pub(super) options: Vec<String>,
+    pub(super) steps: Vec<ClientStep>,
 }
 
 impl Soaked {
@@ -83,6 +99,7 @@ impl Soaked {
         Self {
             label,
             server: String::new(),
+            options: Vec::new(),
             problems: vec![error],
             load: None,
             audit: None,
@@ -92,16 +109,16 @@ impl Soaked {
             client_steps: 0,
             steps: Vec::new(),
             overtaken: Vec::new(),
+            series: Vec::new(),
             lives,
         }
     }
 
     /// A soak that ran to its end.
     pub(super) fn finished(
-        (label, server): (String, String),
+        Who { label, server, options, steps }: Who,
         measured: Measured,
         (validity, verdict): (Validity, Verdict),
-        steps: Vec<ClientStep>,
         lives: Vec<Life>,
     ) -> Self {
         let mut problems = problems(&measured, &validity, &verdict);
@@ -109,6 +126,7 @@ impl Soaked {
         Self {
             label,
             server,
+            options,
             problems,
             load: Some(measured.load),
             audit: Some(measured.audit),
@@ -118,6 +136,7 @@ impl Soaked {
             client_steps: steps.len() as u64,
             steps,
             overtaken: measured.overtaken,
+            series: stretches(&measured.series),
             lives,
         }
     }
@@ -212,14 +231,15 @@ mod tests {
     fn life(name: &str, pid: u32, flat: bool) -> Life {
         let thirds = Some(Thirds { middle: 1e7, last: 9e7, flat });
         let looks = vec![Look { at_s: 0.0, rss_bytes: 1, files: 1 }];
-        Life { name: name.to_owned(), pid, looks, memory: thirds, files: thirds, rest: None }
+        Life { name: name.to_owned(), pid, looks, memory: thirds, files: thirds, rest: None, account: None }
     }
 
     fn soaked(lives: Vec<Life>, change: impl Fn(&mut Measured)) -> Soaked {
         let mut measured = Sample::new("hybrid", "small-rooms", 1, 0.3).record().measured;
         change(&mut measured);
         let judged = judge(&measured, &serde_json::json!({}), 500_000, Rules::default());
-        Soaked::finished(("hybrid".to_owned(), String::new()), measured, judged, Vec::new(), lives)
+        let who = Who { label: "hybrid".to_owned(), ..Who::default() };
+        Soaked::finished(who, measured, judged, lives)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The soak as a page: `SOAK.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::outcome::{Soak, Soaked, rule};
 use super::watch::Life;
@@ -37,14 +37,29 @@ pub fn page(soak: &Soak) -> String {
         )),
         Block::Table(audit(soak)),
         Block::Table(memory(soak)),
-        Block::Text(format!("Flat means: {}.", rule())),
+        Block::Text(format!("Flat means: {}.{}", rule(), full_early(soak))),
     ];
     for soaked in soak.strategies.iter().filter(|soaked| !soaked.passed()) {
         blocks.push(Block::heading(2, &soaked.label, &format!("Against {}", soaked.label)));
         blocks.push(Block::List(soaked.problems.clone()));
     }
     blocks.push(Block::Table(troubles(soak)));
+    blocks.push(Block::Table(accounts(soak)));
     markdown("Soak", &blocks)
+}
+
+/// What nodes were told so that they are grown up early.
+fn full_early(soak: &Soak) -> String {
+    let told = soak.strategies.iter().filter(|soaked| !soaked.options.is_empty());
+    let told: Vec<String> =
+        told.map(|soaked| format!("those of {} with `{}`", soaked.label, soaked.options.join(" "))).collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!(
+        " Nodes are grown up by then because they remember fewer message ids than by default, at most 8,192 and at least 1,024, and in between as many as come within half of the first third: they were started, {}.",
+        told.join(", ")
+    )
 }
 
 fn servers(soak: &Soak) -> String {
@@ -58,10 +73,11 @@ fn audit(soak: &Soak) -> Table {
     Table {
         caption: "What clients got. *Told*: deliveries lost of which the client was told. *Recovered*: members that were away and were said to \
                   have got all that they missed, of those that asked. *Late, unknown*: deliveries of publishes that were never acknowledged, behind what \
-                  their client had since sent over another connection."
+                  their client had since sent over another connection. *Open*: deliveries of what was acknowledged while the member's node was silent, or \
+                  within a second before it left, and did not come: nobody can say whether they were lost."
             .to_owned(),
         head: [
-            "Strategy", "Verdict", "Acknowledged", "Refused or unknown", "Expected deliveries", "Silent", "Told", "Duplicates",
+            "Strategy", "Verdict", "Acknowledged", "Refused or unknown", "Expected deliveries", "Silent", "Told", "Open", "Duplicates",
             "Out of order", "Late, unknown", "Recovered", "Promises",
         ]
         .map(str::to_owned)
@@ -77,7 +93,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
     };
     let mut row = vec![Entry::text(&*soaked.label).toned(Tone::Strong), verdict];
     let Some(audit) = &soaked.audit else {
-        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(10));
+        row.extend(std::iter::repeat_with(|| Entry::text("–").toned(Tone::Soft)).take(11));
         return row;
     };
     let zero =
@@ -96,6 +112,7 @@ fn audit_row(soaked: &Soaked) -> Vec<Entry> {
         Entry::number(count(audit.expected)),
         zero(audit.lost_silent),
         Entry::number(count(audit.lost_declared)),
+        Entry::number(count(audit.indeterminate)),
         zero(audit.duplicates),
         zero(audit.reordered),
         Entry::number(count(audit.late_unknown)),
@@ -180,29 +197,87 @@ fn troubles(soak: &Soak) -> Table {
     }
 }
 
+/// What the nodes say of themselves, all incarnations together.
+fn accounts(soak: &Soak) -> Table {
+    let rows = soak.strategies.iter().map(|soaked| {
+        let (mut recoveries, mut losses) = (BTreeMap::new(), BTreeMap::new());
+        for account in soaked.lives.iter().filter_map(|life| life.account.as_ref()) {
+            for (sums, kinds) in [(&mut recoveries, &account.recoveries), (&mut losses, &account.losses)] {
+                kinds.iter().for_each(|(kind, times)| *sums.entry(kind.as_str()).or_insert(0_u64) += times);
+            }
+        }
+        let said = |sums: BTreeMap<&str, u64>| {
+            // How many links are down just now is no sum.
+            let kinds = sums.into_iter().filter(|(kind, times)| *times > 0 && *kind != "links_down");
+            kinds
+                .map(|(kind, times)| format!("{} ×{}", kind.replace('_', " "), count(times)))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        vec![
+            Entry::text(&*soaked.label).toned(Tone::Strong),
+            Entry::text(said(recoveries)),
+            Entry::text(said(losses)),
+        ]
+    });
+    Table {
+        caption: "What the nodes say of themselves: how they answered those that came back, and which gaps they saw, repaired and told of. The last seconds of a node that was \
+                  killed are missing."
+            .to_owned(),
+        head: ["Strategy", "Recoveries", "Gaps and notices"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::outcome::{SOAK_VERSION, Soaked};
     use super::*;
+    use crate::probe::Account;
     use crate::report::sample::Sample;
 
-    #[test]
-    fn a_failing_soak_says_what_and_with_which_seed() {
+    fn soak(strategy: Soaked) -> Soak {
         let record = Sample::new("hybrid", "small-rooms", 1, 0.3).record();
-        let soak = Soak {
+        Soak {
             soak_version: SOAK_VERSION,
-            started_at: record.started_at.clone(),
+            started_at: record.started_at,
             command: "loadgen soak --seed 77".into(),
             seed: 77,
             minutes: 20.0,
-            hardware: record.setting.hardware.clone(),
-            tool: record.setting.tool.clone(),
-            strategies: vec![Soaked::failed("hybrid".into(), "node n1 is gone".into(), vec![])],
-        };
+            hardware: record.setting.hardware,
+            tool: record.setting.tool,
+            strategies: vec![strategy],
+        }
+    }
+
+    #[test]
+    fn a_failing_soak_says_what_and_with_which_seed() {
+        let soak = soak(Soaked::failed("hybrid".into(), "node n1 is gone".into(), vec![]));
         let text = page(&soak);
         assert!(text.contains("**Failed.**") && text.contains("node n1 is gone"), "{text}");
+        assert!(!text.contains("grown up by then"), "{text}");
         assert!(text.contains("the seed is 77") && text.contains("| **hybrid** | **failed** |"), "{text}");
         let json = serde_json::to_string(&soak).unwrap();
         assert_eq!(serde_json::from_str::<Soak>(&json).unwrap(), soak);
+    }
+
+    #[test]
+    fn what_nodes_were_told_and_what_they_say_is_on_the_page() {
+        let life = |times| Life {
+            name: "n1".to_owned(),
+            pid: 1,
+            looks: Vec::new(),
+            memory: None,
+            files: None,
+            rest: None,
+            account: Some(Account {
+                recoveries: [("no_log".to_owned(), times)].into(),
+                ..Account::default()
+            }),
+        };
+        let mut soaked = Soaked::failed("hybrid".into(), "x".into(), vec![life(3), life(4)]);
+        soaked.options = vec!["ids=8192".to_owned()];
+        let text = page(&soak(soaked));
+        assert!(text.contains("those of hybrid with `ids=8192`") && text.contains("no log ×7"), "{text}");
     }
 }

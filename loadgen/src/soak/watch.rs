@@ -7,7 +7,10 @@ use manifold_compose::Process;
 use serde::{Deserialize, Serialize};
 
 use super::flat::{self, Look, Thirds};
+use crate::probe::{Account, account};
 
+/// How long a node may take to give its account; one that is frozen gives none.
+const ACCOUNT_WITHIN: Duration = Duration::from_millis(500);
 /// How often descriptors that settle are looked at.
 const SETTLE_TURN: Duration = Duration::from_millis(100);
 
@@ -27,6 +30,9 @@ pub struct Life {
     pub files: Option<Thirds>,
     /// Its descriptors without clients, before the load and after it, if it lived through the whole of it.
     pub rest: Option<Rest>,
+    /// What it said last of those that came back to it, and of what was lost on the way to it.
+    #[serde(default)]
+    pub account: Option<Account>,
 }
 
 /// Open descriptors of a process that has nothing to do.
@@ -57,7 +63,7 @@ impl Watch {
 
     /// The load has not begun: what there is, is at rest.
     pub(super) fn before(&mut self, processes: &[Process]) {
-        self.look(processes.iter().cloned());
+        self.look(processes.iter().map(|process| (process.clone(), None)));
         for life in &mut self.lives {
             life.rest = life.looks.last().map(|look| Rest { before: look.files, after: 0 });
         }
@@ -78,18 +84,34 @@ impl Watch {
         }
     }
 
-    /// Looks, if it is time to.
-    pub(super) fn look(&mut self, processes: impl IntoIterator<Item = Process>) {
+    /// Looks, if it is time to; asks those with an HTTP address for their account.
+    pub(super) fn look(&mut self, processes: impl IntoIterator<Item = (Process, Option<String>)>) {
         let now = Instant::now();
         if now < self.due {
             return;
         }
         self.due = now + self.every;
         let at_s = (now - self.began).as_secs_f64();
-        for process in processes.into_iter().filter(Process::is_running) {
-            self.note(process.name(), process.pid(), at_s);
+        for (process, base) in processes.into_iter().filter(|(process, _)| process.is_running()) {
+            let pid = process.pid();
+            self.note(process.name(), pid, at_s);
+            self.ask(pid, base.as_deref());
         }
         self.note("loadgen", std::process::id(), at_s);
+    }
+
+    /// The last word of those that live.
+    pub(super) fn ask_all(&mut self, nodes: impl IntoIterator<Item = (Process, Option<String>)>) {
+        for (process, base) in nodes {
+            self.ask(process.pid(), base.as_deref());
+        }
+    }
+
+    fn ask(&mut self, pid: u32, base: Option<&str>) {
+        let Some(said) = base.and_then(|base| account(base, ACCOUNT_WITHIN)) else { return };
+        if let Some(life) = self.lives.iter_mut().find(|life| life.pid == pid) {
+            life.account = Some(said);
+        }
     }
 
     fn note(&mut self, name: &str, pid: u32, at_s: f64) {
@@ -106,6 +128,7 @@ impl Watch {
                     memory: None,
                     files: None,
                     rest: None,
+                    account: None,
                 });
             }
         }

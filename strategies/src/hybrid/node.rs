@@ -18,6 +18,7 @@ use super::settings::{First, Settings};
 use super::under_way::{Permit, UnderWay};
 use super::{GUARANTEES, Outcome};
 use crate::backplane::{Backplane, BoxFuture, Envelope, History, Position, RoomId};
+use crate::clients::kafka::fault::timed_out;
 use crate::clients::kafka::{Consumer, Written};
 use crate::clients::redis::Address;
 use crate::envelope;
@@ -67,7 +68,7 @@ pub(super) async fn connect(start: Start, settings: Settings) -> Result<Arc<dyn 
     let settle_limit = settings.publish_timeout() + settings.publish_timeout() / 10;
     let paths = Paths::new(merge, kept, start.entrance, Arc::clone(&log), Arc::clone(&stats), settle_limit);
     let paths = Arc::new(paths);
-    let consumer = Consumer::start(log.cluster.connection(), &settings.consumer(), Tail(Arc::clone(&paths)))?;
+    let consumer = Consumer::start(&log.cluster, &settings.consumer(), Tail(Arc::clone(&paths)))?;
     let (reading, topic) = (consumer.clone(), log.topic.clone());
     log.cluster.run(move |_| reading.assign_blocking(&topic, &ends)).await?;
     let live = Live::start(Setup {
@@ -185,10 +186,23 @@ impl Backplane for Node {
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<Position>> {
-        match self.start_publish(envelope) {
-            Ok(outcome) => Box::pin(async { outcome.await.unwrap_or_else(|_| Err(closed("publish"))) }),
-            Err(error) => Box::pin(ready(Err(error))),
-        }
+        let partition = self.paths.log.partition_of(&envelope.room);
+        let outcome = match self.start_publish(envelope) {
+            Ok(outcome) => outcome,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        let (paths, reader) = (Arc::clone(&self.paths), self.consumer.clone());
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                outcome = outcome => outcome.unwrap_or_else(|_| Err(closed("publish"))),
+                // The message goes its way all the same; only its publisher waits no longer.
+                () = paths.silent(&reader, partition) => Err(timed_out(
+                    "publish",
+                    "the log's broker does not answer; the message may have been delivered, and may yet be kept",
+                )),
+            }
+        })
     }
 
     fn join(&self, room: &RoomId) -> BoxFuture<'static, Result<Position>> {

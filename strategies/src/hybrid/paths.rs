@@ -22,6 +22,8 @@ use crate::stats::Stats;
 const TICK: Duration = Duration::from_millis(20);
 /// How often it is looked whether the log's topic is still the one that is read: nobody may be told when it is deleted.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a publish waits at least for a log that is known to be silent.
+const SILENCE_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before a repair that failed is tried again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(250);
 /// Length of the fence in front of a live message.
@@ -34,6 +36,8 @@ pub(super) struct Paths {
     kept: Mutex<Kept>,
     /// Told after each batch of the log, and now and then.
     progress: watch::Sender<()>,
+    /// Some broker of the log is connected and answers nothing.
+    silent: watch::Sender<bool>,
     entrance: Arc<dyn Entrance>,
     pub(super) log: Arc<Log>,
     stats: Arc<Stats>,
@@ -53,7 +57,8 @@ impl Paths {
     ) -> Self {
         let (merge, kept, progress) = (Mutex::new(merge), Mutex::new(kept), watch::Sender::new(()));
         let out_of_range = AtomicBool::new(false);
-        Self { merge, kept, progress, entrance, log, stats, settle_limit, out_of_range }
+        let silent = watch::Sender::new(false);
+        Self { merge, kept, progress, silent, entrance, log, stats, settle_limit, out_of_range }
     }
 
     /// Runs a step of the merge, and delivers what it yields before anybody else's step.
@@ -123,6 +128,20 @@ impl Paths {
             }
         };
         timeout(limit, settles).await.is_ok()
+    }
+
+    /// Waits until the broker that leads a partition of the log is connected and answers nothing, as far as `reader` knows.
+    pub(super) async fn silent(&self, reader: &Consumer, partition: i32) {
+        let mut silent = self.silent.subscribe();
+        loop {
+            // The sender is this value's own.
+            let _ = silent.wait_for(|silent| *silent).await;
+            // It may be over in a moment, or be another broker's. And whoever tries again at once is slowed down.
+            sleep(SILENCE_PAUSE).await;
+            if reader.is_silent(&self.log.topic, partition) {
+                return;
+            }
+        }
     }
 
     /// Looks at held messages now and then, until the node is gone.
@@ -297,8 +316,12 @@ impl RecordSink for Tail {
 
     fn link(&mut self, change: Link) {
         match change {
-            Link::Broken => self.0.log_link(true),
+            Link::Broken => {
+                self.0.stats.links_down.add(1);
+                self.0.log_link(true);
+            }
             Link::Restored => {
+                self.0.stats.links_down.add(-1);
                 self.0.stats.reconnects.add(1);
                 self.0.log_link(false);
             }
@@ -311,5 +334,9 @@ impl RecordSink for Tail {
 
     fn lag(&mut self, messages: i64) {
         self.0.stats.lag_messages.set(messages);
+    }
+
+    fn silent(&mut self, silent: bool) {
+        self.0.silent.send_replace(silent);
     }
 }

@@ -52,7 +52,8 @@ pub struct Settings {
     /// Compression of batches: `none` or `lz4`. Default `none`.
     pub compression: Compression,
     /// A publish that the log does not acknowledge by then fails with an unknown outcome, in ms, 100–60,000.
-    /// Default 5,000.
+    /// Default 5,000. Publishers wait no longer, either, once the log's broker is found to stand still, which takes 1 to
+    /// 1.5 s, and as much longer as `log_wait_ms` is.
     pub publish_timeout_ms: u32,
     /// Publishes not yet acknowledged that the node holds at most, 1–1,000,000. Default 16,384. One more is refused before
     /// anybody sees it.
@@ -89,7 +90,8 @@ pub struct Settings {
     pub history_scan_messages_max: u32,
     /// How long one such read may take, in ms, 100–60,000. Default 2,000.
     pub history_scan_ms_max: u32,
-    /// How long Redis recognises the id of a message, in s, 1–3,600. Default 30. Only with `history_messages`.
+    /// How long Redis recognises the id of a message, in s, 1–3,600. Default 30, and not 300 as with `redis-pubsub`: nodes drop by
+    /// their own window of ids what comes later, out of Redis or out of the log. Only with `history_messages`.
     pub dedup_seconds: u64,
     /// Deadline of a graceful shutdown, in ms, 100–60,000. Default 5,000.
     pub shutdown_timeout_ms: u64,

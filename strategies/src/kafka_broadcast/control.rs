@@ -115,7 +115,7 @@ impl Tail {
             silent: Arc::clone(silent),
             broken: false,
         };
-        let consumer = Consumer::start(cluster.connection(), &ConsumerSettings::default(), sink)?;
+        let consumer = Consumer::start(cluster, &ConsumerSettings::default(), sink)?;
         let (warm, name) = (consumer.clone(), topic.to_owned());
         cluster.run(move |_| warm.refresh_blocking(&name, TAIL_TIMEOUT)).await?;
         let mut tail = Self { consumer, entries: receiver, standstill };

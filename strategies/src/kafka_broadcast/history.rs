@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::copies::{Copies, OneCopy, Shown};
-use super::cross::{Parts, Rules};
+use super::cross::{Doubt, Parts, Rules};
 use super::places::Places;
 use super::reader::Standstill;
 use super::reading::CLOCK_SLACK;
@@ -31,7 +31,7 @@ use crate::clients::kafka::Incarnations;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::{Error, Result};
 use crate::kafka_history::log::{Bounds, Found, Keep, Log, Wanted};
-use crate::kafka_history::page::LOOK_BACK_RECORDS;
+use crate::kafka_history::page::Place;
 
 /// Messages that a copy may have of a room beyond those that another one has too, and those that are asked for.
 pub(super) const EXTRA_MESSAGES: usize = 1_000;
@@ -50,8 +50,6 @@ pub(super) struct RoomHistory {
     pub(super) standstill: Arc<Standstill>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) join_timeout: Duration,
-    /// The cluster has one broker, so all times are of one clock.
-    pub(super) one_clock: bool,
 }
 
 /// The copy that this node reads, and where it ended when this node was asked: all before was delivered.
@@ -73,7 +71,7 @@ impl Standing {
 /// What can be said to a member that comes from another copy.
 enum Crossed {
     Missed(Vec<Envelope>),
-    /// What it has already may still come to the copy that this node reads.
+    /// A message may still come to one of the copies, and decides.
     Early,
 }
 
@@ -168,7 +166,7 @@ impl RoomHistory {
             if let Some(resumed) = self.remembered(room, since, &standing, limit) {
                 return Ok((top, Some(self.delivered(&standing, resumed).await?)));
             }
-            let found = self.followed(room, since, &standing, limit).await?;
+            let found = self.followed(room, since, &standing, &shown, limit).await?;
             found.map(|found| messages(found, standing.epoch))
         } else {
             match self.crossed(room, since, &standing, &shown, limit).await? {
@@ -215,6 +213,7 @@ impl RoomHistory {
         room: &RoomId,
         since: Position,
         standing: &Standing,
+        shown: &Shown,
         limit: usize,
     ) -> Result<Option<Found>> {
         let (from, to) = (i64::try_from(since.offset).unwrap_or(i64::MAX), standing.end);
@@ -226,9 +225,13 @@ impl RoomHistory {
         if from < start || from > to || to - from > records_max {
             return Ok(None);
         }
-        let look = (from - LOOK_BACK_RECORDS).max(start).max(to - records_max);
-        let (partition, keep) = (standing.partition, Keep::First(limit));
-        let found = self.log.read(Wanted { room: room.clone(), partition, look, from, to, keep }).await?;
+        // What lies before was written for another owner: its members saw that, and these did not.
+        let Some(own) = self.copies.find(shown, standing.epoch) else { return Ok(None) };
+        let partition = standing.partition;
+        let first = self.log.at_time(partition, own.joined_ms).await?;
+        let reach = start.max(first.min(from)).max(to - records_max);
+        let place = Place { room: room.clone(), partition, reach, end: to };
+        let found = place.since(&self.log, from, limit).await?;
         Ok(found.filter(|found| !found.more))
     }
 
@@ -245,7 +248,7 @@ impl RoomHistory {
         let (Some(own), Some(old)) = (own, self.copies.find(shown, since.epoch)) else { return Ok(None) };
         let Some(full) = shown.full_copy(&old, &own) else { return Ok(None) };
         let slack_ms = ms(shown.publish_timeout + CLOCK_SLACK);
-        let skew_ms = if self.one_clock { 0 } else { ms(CLOCK_SLACK) };
+        let skew_ms = if self.log.is_of_one_clock().await? { 0 } else { ms(CLOCK_SLACK) };
         let now_ms = shown.appended_ms;
         let Some(rules) = Rules::of(now_ms, slack_ms, skew_ms, &old, &own) else { return Ok(None) };
         let kept = self.incarnations.kept().await?;
@@ -279,7 +282,11 @@ impl RoomHistory {
         if rules.is_early(&parts) {
             return Ok(Some(Crossed::Early));
         }
-        Ok(rules.merge(parts).filter(|missed| missed.len() <= limit).map(Crossed::Missed))
+        Ok(match rules.merge(parts) {
+            Ok(missed) => (missed.len() <= limit).then_some(Crossed::Missed(missed)),
+            Err(Doubt::Early) => Some(Crossed::Early),
+            Err(Doubt::Lasting) => None,
+        })
     }
 
     /// The room's messages in the old copy from the member's place on, and the ids of those before it since `look_ms`.

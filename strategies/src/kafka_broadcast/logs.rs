@@ -1,7 +1,7 @@
 //! The data topic's log, as history needs it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -17,16 +17,11 @@ use crate::guarantees::Positions;
 use crate::kafka_history::log::Log;
 use crate::ring::{Feed, Rings};
 
-/// How long a look at the cluster may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The log, and what names places in it.
 pub(super) struct Logs {
     pub(super) log: Arc<Log>,
     pub(super) incarnations: Arc<Incarnations>,
     pub(super) copies: Arc<Copies>,
-    /// All times in it are of one broker's clock.
-    one_clock: bool,
 }
 
 impl Logs {
@@ -43,12 +38,10 @@ impl Logs {
         let rings = settings
             .rings()
             .map(|limits| Rings::new(Feed::Everything, Positions::Rising, limits, Instant::now()));
-        let brokers = cluster.run(|cluster| cluster.broker_count_blocking(LOOK_TIMEOUT)).await?;
         Ok(Self {
             log: Arc::new(Log::new(cluster.clone(), topic.to_owned(), settings.scan())),
             incarnations: Arc::new(incarnations),
             copies: Arc::new(Copies::new(topic, mark, rings)?),
-            one_clock: brokers == 1,
         })
     }
 
@@ -66,7 +59,6 @@ impl Logs {
             standstill: Arc::clone(standstill),
             status: status.clone(),
             join_timeout: settings.join_timeout(),
-            one_clock: self.one_clock,
         })
     }
 }

@@ -163,7 +163,7 @@ impl KafkaBroadcast {
             batch: Vec::new(),
             reached: Vec::new(),
         };
-        let reader = Consumer::start(cluster.connection(), &ConsumerSettings::default(), reader)?;
+        let reader = Consumer::start(&cluster, &ConsumerSettings::default(), reader)?;
         let writer = Arc::new(writer_to(&cluster, &topics.data, &settings, &stats)?);
 
         let (status_sender, status) = watch::channel(Status::Joining { awaits: 0 });

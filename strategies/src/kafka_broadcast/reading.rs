@@ -5,7 +5,9 @@
 //! there all the time. It first reads its old partition to the end, then follows the other member's from before its
 //! expulsion, and goes on with its own once messages have reached that again for a while. What it sees twice on the
 //! way is removed by message id; order per publisher holds, because it changes from one partition to the next and never
-//! mixes two that do not both have everything.
+//! mixes two that do not both have everything that was acknowledged. One thing escapes that: a publish that was not
+//! acknowledged, because its write failed in the partition that was read first and in no other, and whose sender's next
+//! ones did not fail there. It is shown when the other partition is read, behind these.
 //!
 //! The copies of one message may be appended as far apart as its publisher's timeout allows. So the other member's partition
 //! is read from the longest timeout of any member *before* the expulsion (a copy for this node may have come after the end

@@ -31,7 +31,9 @@ pub struct Settings {
     pub dedup_window: usize,
     /// Partitions of the data topic when it is created; it grows by itself when more nodes come. Default 4, 1 to 256.
     pub partitions: u32,
-    /// Replicas of both topics when they are created. Default: as many as there are brokers, at most 3.
+    /// Replicas of both topics when they are created. Default: as many as there are brokers, at most 3. One that lacks what was
+    /// acknowledged never leads, whatever the brokers' default is. Topics made by others need
+    /// `unclean.leader.election.enable = false` too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication: Option<u32>,
     /// How long the broker keeps messages, in minutes. Default 60, 1 to 10,080. As far as that clients can be given what

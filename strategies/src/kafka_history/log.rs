@@ -119,9 +119,17 @@ impl Log {
     ///
     /// # Errors
     /// When the broker does not answer.
-    #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
     pub(crate) async fn at_time(&self, partition: i32, time_ms: i64) -> Result<i64> {
         self.questions.ask(Question::AtTime(partition, time_ms)).await
+    }
+
+    /// Whether all times in the log are of one broker's clock, as the cluster is now.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    #[cfg_attr(not(feature = "kafka-broadcast"), allow(dead_code))]
+    pub(crate) async fn is_of_one_clock(&self) -> Result<bool> {
+        Ok(self.questions.ask(Question::OneBroker).await? == 1)
     }
 
     /// Reads what is wanted; `None` if that is more than a read may scan, takes longer than it may, or is no longer in the log.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// others waiting.
 const ASKED_MAX: usize = 16;
 
-/// About one partition.
+/// About one partition, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// Its first offset.
@@ -26,6 +26,8 @@ pub(super) enum Question {
     End(i32),
     /// The first record that was not appended before this time (ms since the Unix epoch), or the end.
     AtTime(i32, i64),
+    /// Of the whole topic: 1 if all its replicas are on one broker, else 0.
+    OneBroker,
 }
 
 /// Asks about the partitions of one topic.
@@ -68,14 +70,16 @@ impl Questions {
             return;
         }
         let topic = self.topic.clone();
+        let first = |offsets: Vec<(i32, i64)>| offsets.first().map_or(0, |&(_, offset)| offset);
         let asked = self.cluster.run(move |cluster| match question {
-            Question::Start(partition) => cluster.starts_blocking(&topic, &[partition]),
-            Question::End(partition) => cluster.ends_blocking(&topic, &[partition]),
+            Question::Start(partition) => cluster.starts_blocking(&topic, &[partition]).map(first),
+            Question::End(partition) => cluster.ends_blocking(&topic, &[partition]).map(first),
             Question::AtTime(partition, time_ms) => {
-                cluster.at_times_blocking(&topic, &[(partition, time_ms)])
+                cluster.at_times_blocking(&topic, &[(partition, time_ms)]).map(first)
             }
+            Question::OneBroker => cluster.is_of_one_broker_blocking(&topic).map(i64::from),
         });
-        let found = asked.await.map(|offsets| offsets.first().map_or(0, |&(_, offset)| offset));
+        let found = asked.await;
         for waiting in who {
             // Whoever waits no longer needs no answer.
             let _ = waiting.send(found.as_ref().copied().map_err(again));

@@ -199,7 +199,7 @@ async fn bring_up(
         keeper.clone(),
         settings.dedup_messages,
     );
-    warm_up(&cluster, &topics, &producer).await?;
+    warm_up(&cluster, &topics, &producer, settings.publish_timeout()).await?;
     // If a later step fails, the last handle of the consumer is dropped and its thread ends.
     let (consumer, mode) = match settings.consume {
         Consume::All => read_all(&cluster, &settings, &rooms, &topics, reader).await?,
@@ -236,6 +236,8 @@ async fn bring_up(
         waiting: Vec::new(),
         repair_at: None,
         look_at: Instant::now() + keeper::LOOK_EVERY,
+        looking: Arc::default(),
+        keeper: keeper.clone(),
     };
     let thread = Mutex::new(Some(keep(work, commands)?));
     let (closed, topic) = (AtomicBool::new(false), topics.rooms.into());
@@ -244,7 +246,7 @@ async fn bring_up(
 
 /// A node that connects can publish: the producer knows the topics, has its identity, and one write was
 /// acknowledged by as many replicas as a message needs.
-async fn warm_up(cluster: &Cluster, topics: &Topics, producer: &Sender) -> Result<()> {
+async fn warm_up(cluster: &Cluster, topics: &Topics, producer: &Sender, time_max: Duration) -> Result<()> {
     let (rooms, bell, writer) = (topics.rooms.clone(), topics.bell.clone(), producer.clone());
     let written = cluster
         .run(move |_| {
@@ -255,7 +257,7 @@ async fn warm_up(cluster: &Cluster, topics: &Topics, producer: &Sender) -> Resul
             sent.map(|()| waiting).map_err(|(error, _)| error)
         })
         .await?;
-    publish::acknowledged(written).await.map(drop)
+    publish::acknowledged_within(written, time_max).await.map(drop)
 }
 
 fn keep(work: Work, commands: Commands) -> Result<JoinHandle<()>> {
@@ -270,7 +272,7 @@ async fn read_all(
     topics: &Topics,
     reader: Reader,
 ) -> Result<(Consumer, Mode)> {
-    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let consumer = Consumer::start(cluster, &settings.consumer(), reader)?;
     let (reading, rooms, topic) = (consumer.clone(), Arc::clone(rooms), topics.rooms.clone());
     cluster
         .run(move |cluster| {
@@ -291,7 +293,7 @@ async fn read_on_demand(
     bell: Bell,
     heard: &Heard,
 ) -> Result<(Consumer, Mode)> {
-    let consumer = Consumer::start(cluster.connection(), &settings.consumer(), reader)?;
+    let consumer = Consumer::start(cluster, &settings.consumer(), reader)?;
     let (reading, of_rooms) = (consumer.clone(), topics.rooms.clone());
     let bell = cluster.run(move |cluster| {
         // Asked before the first fetch is held, so that the answers come at once.
@@ -337,12 +339,8 @@ async fn read_in_group(
     let patience = timeouts.session_timeout + GROUP_PATIENCE;
     let mut consuming = settings.consumer();
     consuming.group = Some(timeouts);
-    let consumer = Consumer::start_in_group(
-        cluster.connection(),
-        &consuming,
-        Arc::<Membership>::clone(&membership),
-        reader,
-    )?;
+    let consumer =
+        Consumer::start_in_group(cluster, &consuming, Arc::<Membership>::clone(&membership), reader)?;
     let (reading, topic) = (consumer.clone(), topics.rooms.clone());
     cluster.run(move |_| reading.refresh_blocking(&topic, LOOK_TIMEOUT)).await?;
     consumer.subscribe(&topics.rooms)?;

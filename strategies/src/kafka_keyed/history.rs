@@ -19,8 +19,8 @@ use crate::backplane::{BoxFuture, History, Message, Page, PageQuery, Position, R
 use crate::clients::kafka::Incarnations;
 use crate::clients::kafka::fault::timed_out;
 use crate::error::Result;
-use crate::kafka_history::log::{Bounds, Found, Keep, Located, Log, Wanted};
-use crate::kafka_history::page::{LOOK_BACK_RECORDS, Place};
+use crate::kafka_history::log::{Bounds, Found, Located, Log};
+use crate::kafka_history::page::Place;
 
 /// The history of a node's rooms. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -150,11 +150,8 @@ impl RoomHistory {
         if from < start || to - from > records_max {
             return Ok(None);
         }
-        let look = (from - LOOK_BACK_RECORDS).max(start).max(to - records_max);
-        let keep = Keep::First(limit);
-        self.log
-            .read(Wanted { room: room.clone(), partition: standing.partition, look, from, to, keep })
-            .await
+        let (partition, reach) = (standing.partition, start.max(to - records_max));
+        Place { room: room.clone(), partition, reach, end: to }.since(&self.log, from, limit).await
     }
 
     async fn paged(self, room: RoomId, query: PageQuery) -> Result<Page> {

@@ -123,6 +123,10 @@ pub(super) struct Work {
     pub(super) repair_at: Option<Instant>,
     /// When to look next whether the topic is still the same.
     pub(super) look_at: Instant,
+    /// Somebody is looking.
+    pub(super) looking: Arc<AtomicBool>,
+    /// For those who look.
+    pub(super) keeper: Keeper,
 }
 
 impl Work {
@@ -221,16 +225,28 @@ impl Work {
         bell.ring_if_due(Instant::now());
     }
 
-    /// Looks whether the topic is still there, and the one that is read.
-    fn look(&mut self) {
-        let is_same = match self.runtime.block_on(self.incarnations.refreshed()) {
-            Ok(mark) => self.rooms.partitions().all(|partition| self.rooms.mark(partition) == mark),
-            // It refuses to describe the topic. One that cannot be reached proves nothing.
-            Err(error) => error.kind() != ErrorKind::Broker,
-        };
-        if !is_same && self.repair_at.is_none() {
-            self.repair_at = Some(Instant::now());
+    /// Has somebody look whether the topic is still there, and the one that is read. Apart from this thread, on which joins wait:
+    /// a broker that stands still takes seconds to be given up.
+    fn look(&self) {
+        if self.looking.swap(true, Relaxed) {
+            return;
         }
+        let (incarnations, rooms) = (Arc::clone(&self.incarnations), Arc::clone(&self.rooms));
+        let (keeper, looking) = (self.keeper.clone(), Arc::clone(&self.looking));
+        self.runtime.spawn(async move {
+            let marks = || rooms.partitions().map(|partition| rooms.mark(partition)).collect::<Vec<_>>();
+            let read = marks();
+            let is_same = match incarnations.refreshed().await {
+                Ok(mark) => read.iter().all(|read| *read == mark),
+                // It refuses to describe the topic. One that cannot be reached proves nothing.
+                Err(error) => error.kind() != ErrorKind::Broker,
+            };
+            // What was repaired meanwhile says nothing of what is read now.
+            if !is_same && read == marks() {
+                keeper.repair();
+            }
+            looking.store(false, Relaxed);
+        });
     }
 
     /// Assigns everything that is read anew, at offsets that the log holds. The reader declares what was skipped. A topic that
@@ -254,7 +270,7 @@ impl Work {
         };
         let read: Vec<ReadTo> = partitions.iter().map(read_to).collect();
         let resumes = self.cluster.resume_blocking(&self.topic, &read)?;
-        tracing::warn!(partitions = partitions.len(), "the log no longer holds an offset; reading anew");
+        tracing::warn!(partitions = partitions.len(), "reading anew where the log goes on");
         let mark = self.runtime.block_on(self.incarnations.refreshed())?;
         let starts = self.cluster.starts_blocking(&self.topic, &partitions)?;
         self.rename_others(&resumes, mark)?;

@@ -48,10 +48,10 @@ impl Backplane for Node {
             true => Err(silent(&format!("{}[{partition}]", self.topic))),
             false => publish::send(&self.producer, &self.rooms, &self.topic, &envelope),
         };
-        let rooms = Arc::clone(&self.rooms);
+        let (rooms, time_max) = (Arc::clone(&self.rooms), self.settings.publish_timeout());
         match sent {
             Ok(waiting) => Box::pin(async move {
-                let written = publish::acknowledged(waiting).await?;
+                let written = publish::acknowledged_within(waiting, time_max).await?;
                 Ok(publish::position(&rooms, written))
             }),
             Err(error) => Box::pin(ready(Err(error))),

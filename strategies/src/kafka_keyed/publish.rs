@@ -1,13 +1,14 @@
 //! From an envelope to a record in the room's partition, and back to the publisher.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::partitioner::RoomPartitioner;
 use super::rooms::Rooms;
 use crate::backplane::{Envelope, Position};
-use crate::clients::kafka::fault::closed;
+use crate::clients::kafka::fault::{closed, timed_out};
 use crate::clients::kafka::{AckSink, Producer, Written};
 use crate::envelope;
 use crate::error::Result;
@@ -61,10 +62,17 @@ pub(super) fn send(
     Ok(waiting)
 }
 
-/// Waits for the broker's word.
-pub(super) async fn acknowledged(waiting: oneshot::Receiver<Result<Written>>) -> Result<Written> {
-    // The producer answers every record, unless it is torn down without a shutdown.
-    waiting.await.unwrap_or_else(|_| Err(closed("publish")))
+/// Waits for the broker's word for so long. The message keeps its place in the send queue, before all that the node is given
+/// later.
+pub(super) async fn acknowledged_within(
+    waiting: oneshot::Receiver<Result<Written>>,
+    time_max: Duration,
+) -> Result<Written> {
+    match tokio::time::timeout(time_max, waiting).await {
+        // The producer answers every record, unless it is torn down without a shutdown.
+        Ok(answer) => answer.unwrap_or_else(|_| Err(closed("publish"))),
+        Err(_) => Err(timed_out("publish", "outcome unknown: retry with the same message id")),
+    }
 }
 
 /// Where the message stands in its room.

@@ -14,6 +14,11 @@ use crate::kafka_history::{self, log::ScanLimits};
 use crate::ring::Limits;
 use crate::strategy::parse_settings;
 
+/// How long a message stays in the send queue after its publisher was told that the outcome is unknown. An idempotent client
+/// that gives up messages has to begin a new epoch each time, which holds up those behind them until they are given up too:
+/// after an outage about as long as the timeout, it can go on like that for ever.
+const WRITTEN_LATE_MAX: Duration = Duration::from_secs(25);
+
 /// How a node consumes the rooms' topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -44,7 +49,9 @@ pub struct Settings {
     pub dedicated_partitions: u32,
     /// Hot rooms that get a reserved partition: room → its number, below `dedicated_partitions`. Default none.
     pub overrides: BTreeMap<String, u32>,
-    /// Replicas of the topic if it is created now, 1–9. Default: as many as there are brokers, at most 3.
+    /// Replicas of the topic if it is created now, 1–9. Default: as many as there are brokers, at most 3. One that lacks what was
+    /// acknowledged never leads, whatever the brokers' default is. Topics made by others need
+    /// `unclean.leader.election.enable = false` too.
     pub replication: Option<u32>,
     /// How long the log is kept, in minutes, 1–525600, if the topic is created now. Default 1440 (a day).
     pub retention_minutes: u32,
@@ -53,11 +60,13 @@ pub struct Settings {
     pub linger_ms: f64,
     /// Compression of batches: `none` or `lz4`. Default `none`.
     pub compression: Compression,
-    /// A publish that is not acknowledged by then fails with an unknown outcome, in ms, 100–300000. Default 5000.
+    /// A publish that is not acknowledged by then fails with an unknown outcome, in ms, 100–300000. Default 5000. It stays in the
+    /// send queue for 25 s more, in its place, and may still be written then.
     pub message_timeout_ms: u32,
     /// Bound of the send queue in messages, 1–10000000; one more is `overloaded`. Default 100000.
     pub queue_messages_max: u32,
-    /// Message ids that a node remembers to remove duplicates, 1–10000000. Default 65536.
+    /// Message ids that a node remembers to remove duplicates, 1–10000000. Default 262144: 30 s of 8,700 messages per second,
+    /// as far apart as a late write and a publisher's retry elsewhere may be; about 20 MiB once it is full.
     pub dedup_messages: usize,
     /// Longest hold of an empty fetch at the broker, in ms, 1–5000. Default 500.
     pub fetch_wait_ms: u32,
@@ -100,7 +109,7 @@ impl Default for Settings {
             compression: Compression::None,
             message_timeout_ms: 5000,
             queue_messages_max: 100_000,
-            dedup_messages: DedupWindow::CAPACITY,
+            dedup_messages: 4 * DedupWindow::CAPACITY,
             fetch_wait_ms: 500,
             release_linger_ms: 10_000,
             all_above: 0.6,
@@ -194,6 +203,11 @@ impl Settings {
         self.partitions + self.dedicated_partitions
     }
 
+    /// When a publisher is told that the outcome is unknown.
+    pub(super) fn publish_timeout(&self) -> Duration {
+        Duration::from_millis(self.message_timeout_ms.into())
+    }
+
     /// Deadline of a graceful shutdown.
     pub fn shutdown_timeout(&self) -> Duration {
         Duration::from_millis(self.shutdown_timeout_ms.into())
@@ -221,7 +235,7 @@ impl Settings {
             linger_ms: self.linger_ms,
             idempotent: true,
             compression: self.compression,
-            message_timeout: Duration::from_millis(self.message_timeout_ms.into()),
+            message_timeout: self.publish_timeout() + WRITTEN_LATE_MAX,
             queue_records_max: self.queue_messages_max,
             ..ProducerSettings::default()
         }

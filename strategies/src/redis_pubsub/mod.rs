@@ -8,10 +8,11 @@
 //!   from the stream while the room stands still and the others go on; what the stream has no more is declared as a gap.
 //!   See `repair`.
 //! - A server that froze is noticed within one and a half times `response_timeout_ms`, and a quiet one is asked for a sign of life.
-//!   It has lost nothing yet; the link counts as down until it is heard again.
+//!   It has lost nothing yet; the link counts as down until it is heard again, and publishes are refused for so long. For one that
+//!   is down, and refuses connections, they wait.
 //! - When numbering restarts the room gets a new epoch: Redis lost its data, or was restarted with it, or a failover made a
-//!   replica the master, or the same server came back into office after another one, or the room's slot moved. That is declared as a gap too, an empty one if nothing is known to be
-//!   missing. A replica, or a file, may be older than what was acknowledged, and nobody can tell by how much: so nothing
+//!   replica the master, or the same server came back into office after another one, or the room's slot moved. That is declared as an empty gap and
+//!   announced, then what is known to be missing of the new epoch. A replica, or a file, may be older than what was acknowledged, and nobody can tell by how much: so nothing
 //!   of before can be resumed, and no number is used twice. Redis does not tell a new term of office from the first replica
 //!   ever, or from an hour without any: rooms are numbered anew then, too.
 //!
@@ -53,6 +54,7 @@ pub(crate) mod rooms;
 mod scripts;
 pub(crate) mod sequence;
 mod settings;
+mod silence;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
 pub(crate) mod work;
@@ -271,7 +273,18 @@ impl Inbound for DirectInbound {
         self.batch.push(Event::Message(Message { envelope: view.to_envelope(), position }));
     }
 
+    fn renumbered(&mut self, room: &RoomId, epoch: u64) {
+        // Something of the epoch before may be lost; nobody knows how much. Members that come back for that find the room in its
+        // new epoch, and are not sent away once more by the first message of it.
+        self.stats.gaps.add(1);
+        self.batch.push(Event::Gap { room: room.clone(), from: 1, to: 1 });
+        self.batch.push(Event::Renumbered { room: room.clone(), epoch });
+    }
+
     fn missing(&mut self, room: &RoomId, _epoch: u64, from: u64, to: u64) {
+        if from == to {
+            return;
+        }
         self.stats.gaps.add(1);
         self.stats.gap_messages.add(to - from);
         self.batch.push(Event::Gap { room: room.clone(), from, to });

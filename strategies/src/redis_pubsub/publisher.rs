@@ -2,16 +2,19 @@
 //!
 //! Publishes are written as soon as they are queued, many in one go under load, without waiting for earlier replies. When
 //! the link breaks, those without a reply are sent again, in order, ahead of all later ones; whether the first attempt
-//! reached Redis is unknown, so the script, or else the receivers, remove duplicates by message id.
+//! reached Redis is unknown, so the script, or else the receivers, remove duplicates by message id. Publishes wait for a server
+//! that is down, as long as they may; they do not wait for one that is [silent](super::silence).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::lanes::{Lane, Session, Standing, Use};
+use super::lanes::{Lane, Session, Standing};
 use super::live::{Shared, closed};
+use super::silence::Silence;
 use super::subscriber::closed as closed_signal;
 use super::work::{Backlog, Operation, Publish, Work, given_up, inherited, outcome, says_elsewhere};
 use crate::backplane::{MessageId, Position, RoomId};
@@ -21,6 +24,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Publishes sent and not yet answered, at most: bounds what an outage leaves unknown.
 const IN_FLIGHT_MAX: usize = 4096;
+/// How many times the pause after an outage members may take besides to come back.
+const COMEBACKS_MAX: u32 = 4;
+/// And for how long in all: others who ask meanwhile wait behind them.
+const COMEBACKS_TIME_MAX: Duration = Duration::from_secs(1);
 /// Publishes taken from the queue in one go.
 const BATCH_MAX: usize = 512;
 
@@ -69,10 +76,11 @@ impl Publisher {
     /// Runs until the live path closes or the lane retires. `session` is the first connection, if there is one already.
     pub(crate) async fn run(mut self, mut session: Option<Session>) {
         let mut closing = self.shared.closing.subscribe();
+        let mut silent_since = None;
         loop {
             let serving = match session.take() {
                 Some(session) => session,
-                None => match self.reconnect().await {
+                None => match self.reconnect(silent_since).await {
                     Some(session) => session,
                     None => break,
                 },
@@ -86,6 +94,8 @@ impl Publisher {
                 End::Broken(error) => {
                     tracing::warn!(%error, "publishing to Redis is interrupted");
                     self.standing.set(true);
+                    let asked_at = self.in_flight.front().map(|(_, sent_at)| *sent_at);
+                    silent_since = asked_at.filter(|_| error.kind() == ErrorKind::Timeout);
                     self.last_in_flight.clear();
                     let unknown = self.in_flight.drain(..).map(|(work, _)| (work, true));
                     let later = std::mem::take(&mut self.backlog);
@@ -125,7 +135,11 @@ impl Publisher {
                     self.backlog.extend(taken.drain(..).map(|work| (work, false)));
                 }
                 () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
-                    return End::Broken(no_answer(limit));
+                    // A node that got no processor for so long finds the answer at hand.
+                    let received = timeout(Duration::ZERO, session.connection.turn()).await;
+                    if let Err(error) = received.unwrap_or_else(|_| Err(no_answer(limit))) {
+                        return End::Broken(error);
+                    }
                 }
                 left = inherited(&mut self.inheriting) => self.put_first(left),
             }
@@ -230,26 +244,24 @@ impl Publisher {
     }
 
     /// Opens a connection again, subscriptions first. `None` when the live path closes or the lane retires.
-    async fn reconnect(&mut self) -> Option<Session> {
+    async fn reconnect(&mut self, silent_since: Option<Instant>) -> Option<Session> {
         let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
         let mut closing = shared.closing.subscribe();
         let refused = self.refused.take();
-        let opened = async {
-            loop {
-                match open(&shared, &lane, refused.as_ref()).await {
-                    Ok(session) => break session,
-                    Err(error) => tracing::debug!(%error, "cannot publish to Redis yet"),
-                }
-                sleep(shared.settings.reconnect_delay()).await;
-            }
-        };
+        let silence = Silence::new(&shared, silent_since);
+        let mut changes = silence.watch();
         let listened = async {
-            let session = opened.await;
+            let session = silence.open(&shared, &lane, refused.as_ref()).await;
             let mut listening = lane.listening.subscribe();
             loop {
                 // The sender lives as long as the lane, which this task holds.
                 let _ = listening.wait_for(|listening| *listening).await;
-                sleep(shared.settings.resume_delay()).await;
+                let delay = shared.settings.resume_delay();
+                sleep(delay).await;
+                if !shared.fail_fast {
+                    // Members who were told of the outage are coming back: what waits to be published is for them, too.
+                    shared.readers.rest((COMEBACKS_MAX * delay).min(COMEBACKS_TIME_MAX)).await;
+                }
                 if *listening.borrow() {
                     break session;
                 }
@@ -259,7 +271,9 @@ impl Publisher {
         let session = {
             tokio::pin!(listened);
             loop {
-                let expires = self.expire(shared.fail_fast);
+                let refuses = silence.ends_waiting();
+                let expires = self.expire(shared.fail_fast || refuses.is_some_and(|at| at <= Instant::now()));
+                let look_at = expires.into_iter().chain(refuses.filter(|_| expires.is_some())).min();
                 if self.retired {
                     return None;
                 }
@@ -273,7 +287,8 @@ impl Publisher {
                         }
                     }
                     left = inherited(&mut self.inheriting) => self.put_first(left),
-                    () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {}
+                    _ = changes.changed() => {}
+                    () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
                 }
             }
         };
@@ -291,7 +306,7 @@ impl Publisher {
         left.into_iter().rev().for_each(|entry| self.backlog.push_front(entry));
     }
 
-    /// Fails publishes whose time is up, or all of them. Returns when the next one's time is up.
+    /// Fails publishes whose time is up, or all of them where nothing is waited for. Returns when the next one's time is up.
     fn expire(&mut self, all: bool) -> Option<Instant> {
         let now = Instant::now();
         // All publishes have the same time to wait, so the first in order is the first to expire.
@@ -367,15 +382,6 @@ impl Publisher {
         }
         self.refuse(left);
     }
-}
-
-/// Opens a connection to a server that takes messages, for the room too that it refused one of.
-async fn open(shared: &Arc<Shared>, lane: &Arc<Lane>, refused: Option<&RoomId>) -> Result<Session> {
-    let mut session = shared.connect(lane, Use::Publish).await?;
-    if let Some(room) = refused.filter(|room| Arc::ptr_eq(&shared.lane_of(room), lane)) {
-        shared.ask_room(room, &mut session).await?;
-    }
-    Ok(session)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Connections that read and remove history: beside those of the lanes, so that a large answer holds up no publish and no message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::history::{Answer, Question};
 use super::lanes::{Lane, Session, Use};
@@ -36,6 +37,12 @@ impl Readers {
     pub(super) fn close(&self) {
         self.turns.close();
         self.idle.lock().clear();
+    }
+
+    /// Waits until everybody has an answer who has asked by now, for `limit` at most. Who asks meanwhile waits for the end of that.
+    pub(super) async fn rest(&self, limit: Duration) {
+        // All turns at once are had in turn, too.
+        let _ = timeout(limit, self.turns.acquire_many(READERS_MAX as u32)).await;
     }
 
     fn take(&self, lane: &Arc<Lane>) -> Option<Session> {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::history::{Answer, Question};
 use super::live::Shared;
 use super::rooms::{Room, Rooms};
-use super::sequence::Top;
+use super::sequence::{Missing, Top};
 use super::wire::Inbound;
 use crate::backplane::{BoxFuture, Position, RoomId};
 use crate::error::Result;
@@ -295,10 +295,11 @@ impl Repairs {
     /// Passes a message on, and declares what is missing before it. Says whether anything was.
     fn pass(&self, room: &mut Room, at: Position, body: &[u8], inbound: &mut dyn Inbound) -> bool {
         let renumber = self.shared.wire.in_order().then_some(&self.shared.epochs);
+        let before = room.place.shown();
         let missing = room.place.arrived(at, renumber);
         let position = room.place.shown().unwrap_or(at);
         if let Some(missing) = missing {
-            inbound.missing(&room.id, position.epoch, missing.from, missing.to);
+            declare(&room.id, before, position.epoch, missing, inbound);
         }
         inbound.message(&room.id, position, body, room.wanted);
         missing.is_some()
@@ -307,12 +308,21 @@ impl Repairs {
 
 /// Compares a room's place with a top, and declares what is missing.
 fn compare(room: &mut Room, top: Position, inbound: &mut dyn Inbound) -> Top {
+    let before = room.place.shown();
     let result = room.place.compare(top);
     if let Top::Missed(missing) = result {
         let epoch = room.place.shown().unwrap_or(top).epoch;
-        inbound.missing(&room.id, epoch, missing.from, missing.to);
+        declare(&room.id, before, epoch, missing, inbound);
     }
     result
+}
+
+/// Declares what is missing of `epoch`, and before that that the epoch is another one than `before`.
+fn declare(id: &RoomId, before: Option<Position>, epoch: u64, missing: Missing, inbound: &mut dyn Inbound) {
+    if before.is_some_and(|before| before.epoch != epoch) {
+        inbound.renumbered(id, epoch);
+    }
+    inbound.missing(id, epoch, missing.from, missing.to);
 }
 
 #[cfg(test)]

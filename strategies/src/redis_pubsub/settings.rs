@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// How long a publish waits for its acknowledgement, an outage included, before it fails; 100 to 60,000 ms.
-    /// Default 5,000: longer than a Sentinel failover.
+    /// Default 5,000: longer than a Sentinel failover. While the server is silent, and not down, publishes wait for one and a half
+    /// times `response_timeout_ms` only.
     pub publish_timeout_ms: u64,
     /// Publishes not yet acknowledged that the node holds at most; 1 to 1,000,000. Default 16,384.
     pub queue_messages_max: usize,
@@ -25,7 +26,9 @@ pub struct Settings {
     /// Constant pause between two attempts to reconnect; 1 to 10,000 ms. Default 20.
     pub reconnect_delay_ms: u64,
     /// After an outage, how long publishing waits once this node's own subscriptions are back, so that the other nodes
-    /// listen again too; 0 to 10,000 ms. Default 50, which is two of their attempts to reconnect.
+    /// listen again too; 0 to 10,000 ms. Default 50, which is two of their attempts to reconnect. Up to four times as long again,
+    /// but a second at most, where members are coming back that had to be told of a loss; who asks for history meanwhile
+    /// waits that long as well.
     pub resume_delay_ms: u64,
     /// How often the tops of all joined rooms are compared, which also notices a frozen server; 50 to 60,000 ms.
     /// Default 1,000.

@@ -216,6 +216,8 @@ impl Subscriber {
             self.shared.stats.reconnects.add(1);
             tracing::info!("listening to Redis resumes");
         }
+        // Members are told what they missed before anything is published again.
+        self.link.inbound.flush();
         self.lane.listening.send_replace(true);
     }
 

@@ -27,7 +27,10 @@ pub(crate) trait Wire: Send + Sync + 'static {
 pub(crate) trait Inbound: Send {
     /// A message, as [`Wire::encode`] wrote it. `wanted` says whether the room has local members.
     fn message(&mut self, room: &RoomId, position: Position, body: &[u8], wanted: bool);
-    /// Offsets that did not arrive and will not.
+    /// The room's numbering began anew with `epoch`; what the one before ended with is not known. What is missing of the new
+    /// one is told next.
+    fn renumbered(&mut self, _room: &RoomId, _epoch: u64) {}
+    /// Offsets that did not arrive and will not; none, behind a change of epoch of which nothing is known to be missing.
     fn missing(&mut self, room: &RoomId, epoch: u64, from: u64, to: u64);
     /// The room stands here, and messages follow from here on. Told when a subscription is effective.
     fn top(&mut self, _room: &RoomId, _position: Position) {}

@@ -116,6 +116,10 @@ pub(super) fn given_up(sent: bool) -> Error {
             "publish",
             "the link to Redis broke before it answered; the message may have been delivered",
         ),
-        false => Error::new(ErrorKind::Unreachable, "publish", "no link to Redis; the message was not sent"),
+        false => Error::new(
+            ErrorKind::Unreachable,
+            "publish",
+            "no link to Redis, or it does not answer; the message was not sent",
+        ),
     }
 }

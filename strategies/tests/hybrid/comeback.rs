@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use manifold_strategies::{Event, Position, Resumed, RoomId};
+use manifold_strategies::{Event, Message, Position, Resumed, RoomId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
@@ -16,8 +16,8 @@ use crate::node::{Node, ROOM};
 const PACE: Duration = Duration::from_millis(100);
 /// Places of a node's past at which members come back.
 const CUTS: usize = 60;
-/// As long as a server waits for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Twice as long as a server waits for an answer: reads of the log take longer here than they may by default.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// More than any test publishes.
 const NO_LIMIT: usize = 100_000;
 
@@ -37,24 +37,53 @@ pub(crate) struct Tally {
 struct Member {
     since: Position,
     seen: Vec<String>,
+    /// What it was told that it may have missed: of which epoch, from where, up to where.
+    told: Vec<(u64, u64, u64)>,
 }
 
 impl Member {
     /// A member that was there from the start and saw these events.
     fn of(events: &[Event]) -> Self {
         let mut member = Self::default();
+        let mut epoch = 0;
         for event in events {
-            if let Event::Message(message) = event
-                && message.envelope.room.as_str() == ROOM
-            {
-                // Clients know positions from messages alone.
-                if message.position.offset > 0 {
-                    member.since = message.position;
+            match event {
+                Event::Message(message) if message.envelope.room.as_str() == ROOM => {
+                    // Clients know positions from messages alone.
+                    if message.position.offset > 0 {
+                        member.since = message.position;
+                        epoch = message.position.epoch;
+                    }
+                    member.seen.push(text(message));
                 }
-                member.seen.push(String::from_utf8_lossy(&message.envelope.payload).into_owned());
+                Event::Renumbered { room, epoch: next } if room.as_str() == ROOM => epoch = *next,
+                Event::Gap { room, from, to } if room.as_str() == ROOM => {
+                    member.told.push((epoch, *from, *to));
+                    // Whoever is told subscribes again, and stands behind what it may have missed.
+                    if member.since.epoch == epoch {
+                        member.since.offset = member.since.offset.max(to.saturating_sub(1));
+                    }
+                }
+                _ => {}
             }
         }
         member
+    }
+
+    /// What had reached a node, but for what this member was told of. Whether that is what came there without a position nobody
+    /// can say.
+    fn expects(&self, events: &[Event]) -> Vec<String> {
+        let is_told = |at: Position| {
+            let tells = |(epoch, from, to): &(u64, u64, u64)| {
+                at.offset == 0 || *epoch == at.epoch && (*from..*to).contains(&at.offset)
+            };
+            self.told.iter().any(tells)
+        };
+        let expected = events.iter().filter_map(|event| match event {
+            Event::Message(message) if message.envelope.room.as_str() == ROOM => Some(message),
+            _ => None,
+        });
+        expected.filter(|message| !is_told(message.position)).map(text).collect()
     }
 
     /// Comes back to `node`; `expected` are messages that must not be missing then.
@@ -77,7 +106,9 @@ impl Member {
             }
         };
         tally.complete += 1;
-        let at = |what: &str| format!("{what}: back at node {} from {:?}", node.name, self.since);
+        let at = |what: &str| {
+            format!("{what}: back at node {} from {:?}, told of {:?}", node.name, self.since, self.told)
+        };
         let mut all: Vec<&str> = self.seen.iter().map(String::as_str).collect();
         for message in &messages {
             all.push(std::str::from_utf8(&message.envelope.payload)?);
@@ -97,6 +128,10 @@ impl Member {
     }
 }
 
+fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&message.envelope.payload).into_owned()
+}
+
 /// A member of `from` that comes back to `to` again and again until told to stop: while whatever happens happens.
 pub(crate) fn keep_coming_back(from: &Node, to: &Node) -> (watch::Sender<bool>, JoinHandle<Result<Tally>>) {
     let (stop, stopped) = watch::channel(false);
@@ -109,8 +144,7 @@ pub(crate) fn keep_coming_back(from: &Node, to: &Node) -> (watch::Sender<bool>, 
             if member.since == Position::default() {
                 continue;
             }
-            // What had reached the node by then.
-            let expected = to.inbox.texts(ROOM);
+            let expected = member.expects(&to.inbox.all());
             member.comes_back(&to, &expected, &mut tally).await?;
         }
         Ok(tally)

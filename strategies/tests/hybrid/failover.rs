@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::comeback::{come_back, keep_coming_back};
-use crate::node::{BOTH, Node, ROOM, audit, brokers_with, shutdown, stream_until, until_acknowledged};
+use crate::node::{
+    BOTH, LOG_IS_WELL, Node, ROOM, audit, brokers_with, shutdown, stream_until, until_acknowledged,
+};
 
 /// What happens to the master.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,7 @@ async fn fail_over(servers: &Environment, nodes: &[Node], fate: Fate) -> Result<
 async fn survives(fate: Fate) -> Result<()> {
     for settings in BOTH {
         let servers = brokers_with(RedisTopology::Sentinel)?;
+        let settings = &format!("{settings}\n{LOG_IS_WELL}");
         let nodes = Node::three(&servers, settings).await?;
         let (stop_streams, stopped) = watch::channel(false);
         let (stop, coming_back) = keep_coming_back(&nodes[1], &nodes[2]);

@@ -9,6 +9,8 @@ mod comeback;
 #[allow(dead_code, unreachable_pub)]
 mod inbox;
 mod node;
+#[path = "../redis_faults/pauses.rs"]
+mod pauses;
 
 mod both;
 mod deleted;

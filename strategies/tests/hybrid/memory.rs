@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::comeback::{come_back, keep_coming_back};
-use crate::node::{BOTH, Node, ROOM, ask_redis, audit, brokers, shutdown, stream_until};
+use crate::node::{
+    BOTH, LOG_IS_WELL, Node, REDIS_IS_WELL, ROOM, ask_redis, audit, brokers, shutdown, stream_until,
+};
 
 /// How often the memory is full in a test.
 const TIMES: usize = 3;
@@ -17,6 +19,8 @@ async fn publishers_keep_their_order_while_redis_is_full() -> Result<()> {
     let brokers = brokers()?;
     ask_redis(&brokers, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
     for settings in BOTH {
+        // Holes have the time that the log takes here.
+        let settings = &format!("{settings}\nheal_timeout_ms = 5000\n{LOG_IS_WELL}\n{REDIS_IS_WELL}");
         let nodes = Node::three(&brokers, settings).await?;
         let (stop, coming_back) = keep_coming_back(&nodes[1], &nodes[2]);
         let (stop_streams, stopped) = watch::channel(false);

@@ -14,8 +14,12 @@ use tokio::time::interval;
 
 use crate::inbox::Inbox;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const ROOM: &str = "room";
+/// Where Redis has no part in a fault: it is not taken for lost where the machine is slow.
+pub(crate) const REDIS_IS_WELL: &str = "response_timeout_ms = 10000";
+/// Where the log has no part in a fault: it may be as slow as the machine, and is read all the same.
+pub(crate) const LOG_IS_WELL: &str = "publish_timeout_ms = 20000\nhistory_scan_ms_max = 8000";
 /// Both orders in which the paths can be taken.
 pub(crate) const BOTH: [&str; 2] = ["first = 'fast'", "first = 'durable'"];
 
@@ -100,6 +104,11 @@ impl Node {
     /// The room's events that say that something may be missing.
     pub(crate) fn gaps(&self) -> usize {
         self.inbox.all().iter().filter(|event| matches!(event, Event::Gap { .. })).count()
+    }
+
+    /// How often numbering began anew.
+    pub(crate) fn epochs(&self) -> usize {
+        self.inbox.all().iter().filter(|event| matches!(event, Event::Renumbered { .. })).count()
     }
 
     pub(crate) fn reconnects(&self) -> usize {

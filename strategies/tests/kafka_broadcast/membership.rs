@@ -68,6 +68,7 @@ fn a_leaving_node_is_dropped_at_once_and_its_partition_is_used_again() {
         let (wrote, published) = (writes() - writes_then, publishes() - publishes_then);
         assert!(wrote <= published + 2, "{wrote} writes for {published} publishes");
         // The next node takes the partition over and hears nothing of what was written for the other.
+        let before = stream.next();
         let successor = Node::start(&kafka, &namespace, "successor", "").await;
         let from = stream.next();
         stays.inbox.wait_for(from + 50).await;
@@ -76,7 +77,7 @@ fn a_leaving_node_is_dropped_at_once_and_its_partition_is_used_again() {
         stays.inbox.wait_for(last).await;
         stays.inbox.assert_complete("stays", 0, last);
         successor.inbox.assert_complete("successor", from, last);
-        assert!(successor.inbox.numbers()[0] + 50 > from, "stale messages");
+        assert!(successor.inbox.numbers()[0] + 1 >= before, "stale messages");
         println!("longest pause that the room saw on leave and takeover: {:?}", stays.inbox.longest_pause());
         assert!(stays.inbox.longest_pause() < PAUSE_MAX);
         stays.shutdown().await;

@@ -63,6 +63,10 @@ impl Inbox {
         self.messages.lock().iter().map(|&(_, number)| number).collect()
     }
 
+    fn has(&self, number: u64) -> bool {
+        self.messages.lock().iter().rev().any(|&(_, arrived)| arrived == number)
+    }
+
     /// Gaps that were declared.
     pub(crate) fn gaps(&self) -> u64 {
         self.gaps.load(SeqCst)
@@ -101,7 +105,7 @@ impl Inbox {
     }
 
     pub(crate) async fn wait_for(&self, number: u64) {
-        self.wait_until(&format!("message {number}"), |inbox| inbox.numbers().contains(&number)).await;
+        self.wait_until(&format!("message {number}"), |inbox| inbox.has(number)).await;
     }
 
     /// Asserts that everything from `first` to `last` arrived once and in order.
@@ -139,8 +143,15 @@ pub(crate) fn start(kafka: &str, namespace: &str, name: &str, settings: &str) ->
 impl Node {
     /// Starts a node that is in the room.
     pub(crate) async fn start(kafka: &str, namespace: &str, name: &str, settings: &str) -> Self {
-        let (start, inbox) = start(kafka, namespace, name, settings);
-        let backplane = Arc::new(KafkaBroadcast::connect(start).await.expect("the node connects"));
+        let deadline = Instant::now() + DEADLINE;
+        let (backplane, inbox) = loop {
+            let (start, inbox) = start(kafka, namespace, name, settings);
+            match KafkaBroadcast::connect(start).await {
+                Ok(backplane) => break (Arc::new(backplane), inbox),
+                // A slow machine's broker may need longer than one attempt lasts.
+                Err(error) => assert!(error.is_temporary() && Instant::now() < deadline, "{name}: {error}"),
+            }
+        };
         backplane.join(&RoomId::new(ROOM)).await.expect("the room is joined");
         Self { backplane, inbox }
     }
@@ -151,7 +162,7 @@ impl Node {
 
     /// Waits for a message, and says how the node stands if it does not come.
     pub(crate) async fn wait_for(&self, number: u64) {
-        let came = self.inbox.wait(|inbox| inbox.numbers().contains(&number)).await;
+        let came = self.inbox.wait(|inbox| inbox.has(number)).await;
         assert!(
             came,
             "waited {DEADLINE:?} for message {number}: {:?} {:?}",

@@ -113,13 +113,40 @@ fn a_hundred_among_ten_thousand_of_other_rooms() {
     });
 }
 
+/// A partition that had another owner: what that one's members saw is new to this one's.
+#[test]
+fn what_a_former_owner_read_is_not_taken_for_seen() {
+    const SETTINGS: &str = "history_messages = 0";
+    let environment = shared();
+    let (kafka, namespace) = (address(&environment), namespace());
+    run(async move {
+        let first = Node::start(&kafka, &namespace, "first", SETTINGS).await;
+        let former = Node::start(&kafka, &namespace, "former", SETTINGS).await;
+        let partition = place(&former).await.epoch & 0xffff;
+        let message = envelope(7);
+        first.backplane.publish(message.clone()).await.expect("published");
+        former.shutdown().await;
+        let heir = Node::start(&kafka, &namespace, "heir", SETTINGS).await;
+        let since = place(&heir).await;
+        assert_eq!(since.epoch & 0xffff, partition, "it has the partition of the one that left");
+        first.backplane.publish(message).await.expect("published once more");
+        publish(&first, 8..9).await;
+        heir.wait_for(8).await;
+        assert_eq!(heir.inbox.numbers(), [7, 8]);
+        assert_eq!(missed(&heir, since).await, all(7..9), "what its members saw");
+        for node in [first, heir] {
+            node.shutdown().await;
+        }
+    });
+}
+
 #[test]
 fn a_client_of_a_node_that_died_goes_on_elsewhere() {
     let environment = shared();
     let (kafka, namespace) = (address(&environment), namespace());
     run(async move {
         let survivor = Node::start(&kafka, &namespace, "survivor", CHILD_SETTINGS).await;
-        let (mut victim, told) = start_child(&kafka, &namespace).await;
+        let (mut victim, told) = start_child(&kafka, &namespace, CHILD_SETTINGS).await;
         let since = told.place();
         publish(&survivor, 0..10).await;
         victim.kill().and_then(|()| victim.wait()).expect("killed with SIGKILL");

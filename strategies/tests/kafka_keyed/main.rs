@@ -11,6 +11,7 @@ mod faults;
 mod harness;
 mod latency;
 mod many;
+mod outages;
 mod resume;
 mod start;
 mod topics;

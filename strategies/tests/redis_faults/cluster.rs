@@ -11,7 +11,8 @@ use manifold_strategies::{Position, RoomId};
 use tokio::time::interval;
 
 use crate::history::{complete, incomplete};
-use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, servers, stream};
+use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, servers, stream, until_acknowledged};
+use crate::pauses::Pauses;
 
 struct Master {
     host: String,
@@ -101,11 +102,11 @@ async fn a_slot_moves_while_messages_flow() -> Result<()> {
     finish_moving(from, to, &number).await?;
 
     // Those that met the slot on its way were refused.
-    let acknowledged = stream.await?;
-    ensure!(acknowledged.len() > 1_000, "only {} were acknowledged", acknowledged.len());
-    b.inbox
-        .wait_until("the last message", || b.inbox.texts(ROOM).last().is_some_and(|t| t == "2999"))
-        .await?;
+    let mut acknowledged = stream.await?;
+    let (number, last) = until_acknowledged(&a, ROOM, 3_000).await?;
+    acknowledged.insert(number, last);
+    let arrived = || b.inbox.of(ROOM).last().is_some_and(|message| message.position == last);
+    b.inbox.wait_until("the last message", arrived).await?;
     let seen = audit(&b, ROOM, first)?;
     ensure!(
         seen.numbers.len() as u64 + seen.declared >= acknowledged.len() as u64,
@@ -116,9 +117,11 @@ async fn a_slot_moves_while_messages_flow() -> Result<()> {
     b.publish("another room", "0").await?;
     b.inbox.wait_for("another room", 1).await?;
     // History goes on where the slot is now.
-    let last = acknowledged[&2_999];
     let before_last = Position { offset: last.offset - 1, ..last };
-    ensure!(complete(b.resume(ROOM, before_last, 300).await?)? == ["2999"], "the new owner has it");
+    ensure!(
+        complete(b.resume(ROOM, before_last, 300).await?)? == [number.to_string()],
+        "the new owner has it"
+    );
     ensure!(
         incomplete(b.resume(ROOM, first, 300).await?)? == last,
         "nobody was told that nothing is missing"
@@ -133,8 +136,8 @@ async fn a_slot_that_stays_on_its_way_holds_up_nobody_else() -> Result<()> {
     let servers = servers(RedisTopology::Cluster)?;
     let redis = servers.redis().unwrap_or_default();
     // So patient that what is slow is not taken for broken.
-    let settings = "publish_timeout_ms = 20000\nresponse_timeout_ms = 10000";
-    let (a, b) = (Node::start("a", redis, settings).await?, Node::start("b", redis, settings).await?);
+    let (a, b) = Node::pair_with(redis, "publish_timeout_ms = 60000").await?;
+    let pauses = Pauses::watch();
     // Braces put them into one slot.
     let (moved, new) = ("{moved}", "{moved} new");
     let number = slot(format!("faults:{moved}").as_bytes());
@@ -172,7 +175,8 @@ async fn a_slot_that_stays_on_its_way_holds_up_nobody_else() -> Result<()> {
         slowest = slowest.max(asked.elapsed());
         ensure!(error.is_temporary(), "it may be tried again: {error}");
     }
-    ensure!(slowest < Duration::from_secs(2), "one of {published} took {slowest:?}");
+    let allowed = pauses.allow(Duration::from_secs(2));
+    ensure!(slowest < allowed, "one of {published} took {slowest:?}, {allowed:?} are allowed");
     for node in [&a, &b] {
         ensure!(node.backplane.stats().reconnects.get() == 0, "no link broke over it");
     }
@@ -269,7 +273,9 @@ async fn a_master_without_slots_is_let_go() -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         // What makes a lane notice is a publish or a lost subscription.
-        a.publish(ROOM, "1").await?;
+        if let Err(error) = a.backplane.publish(envelope(ROOM, "1")).await {
+            ensure!(error.is_temporary(), "{error}");
+        }
         let Value::Text(clients) = ask(&mut masters[0].connection, &["CLIENT", "LIST"]).await? else {
             anyhow::bail!("no clients");
         };
@@ -279,9 +285,8 @@ async fn a_master_without_slots_is_let_go() -> Result<()> {
         ensure!(Instant::now() < deadline, "still connected to a master without slots");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let count = b.inbox.of(ROOM).len();
-    a.publish(ROOM, "2").await?;
-    b.inbox.wait_for(ROOM, count + 1).await?;
+    let (number, _) = until_acknowledged(&a, ROOM, 2).await?;
+    b.inbox.wait_until("the last message", || b.inbox.texts(ROOM).contains(&number.to_string())).await?;
     b.backplane.shutdown().await?;
     Ok(a.backplane.shutdown().await?)
 }

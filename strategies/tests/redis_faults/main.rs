@@ -8,6 +8,7 @@
 #[allow(dead_code, unreachable_pub)]
 mod inbox;
 mod node;
+mod pauses;
 
 mod cluster;
 mod history;

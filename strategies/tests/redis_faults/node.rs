@@ -10,12 +10,17 @@ use manifold_strategies::clients::redis::connection::{Connection, Opening};
 use manifold_strategies::clients::redis::resp::Value;
 use manifold_strategies::{Backplane, Envelope, Event, MessageId, Position, RoomId, Start, find};
 use tokio::task::JoinHandle;
-use tokio::time::interval;
+use tokio::time::{Instant, interval, sleep};
 
 use crate::inbox::Inbox;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const ROOM: &str = "room";
+/// Where a server freezes: that is noticed as soon as by default.
+pub(crate) const FREEZES: &str = "response_timeout_ms = 1000";
+/// Unless a test says otherwise no server is taken for frozen because the machine is slow, and publishes are tried for as long as
+/// the machine may take for a failover or a restart.
+const PATIENCE_MS: [(&str, i64); 2] = [("response_timeout_ms", 10_000), ("publish_timeout_ms", 20_000)];
 
 pub(crate) fn servers(topology: RedisTopology) -> Result<Environment> {
     let request = Request {
@@ -26,6 +31,15 @@ pub(crate) fn servers(topology: RedisTopology) -> Result<Environment> {
         redis_given: None,
     };
     Ok(Environment::start(&request)?)
+}
+
+/// A node's settings.
+pub(crate) fn patient(settings: &str) -> Result<toml::Table> {
+    let mut settings: toml::Table = settings.parse()?;
+    for (name, ms) in PATIENCE_MS {
+        settings.entry(name).or_insert(ms.into());
+    }
+    Ok(settings)
 }
 
 /// A node and what it received.
@@ -43,7 +57,7 @@ impl Node {
             namespace: "faults".to_owned(),
             kafka: None,
             redis: Some(redis.to_owned()),
-            settings: settings.parse()?,
+            settings: patient(settings)?,
             connect_retry: None,
             entrance: Arc::clone(&inbox) as Arc<_>,
         };
@@ -52,7 +66,11 @@ impl Node {
     }
 
     pub(crate) async fn pair(redis: &str) -> Result<(Self, Self)> {
-        Ok((Self::start("a", redis, "").await?, Self::start("b", redis, "").await?))
+        Self::pair_with(redis, "").await
+    }
+
+    pub(crate) async fn pair_with(redis: &str, settings: &str) -> Result<(Self, Self)> {
+        Ok((Self::start("a", redis, settings).await?, Self::start("b", redis, settings).await?))
     }
 
     pub(crate) async fn join(&self, room: &str) -> Result<Position> {
@@ -96,6 +114,23 @@ pub(crate) fn stream(node: &Node, room: &str, count: usize) -> JoinHandle<HashMa
         }
         acknowledged
     })
+}
+
+/// Publishes rising numbers, beginning with `next`, until one is acknowledged: that one, and its position.
+pub(crate) async fn until_acknowledged(
+    node: &Node,
+    room: &str,
+    mut next: usize,
+) -> Result<(usize, Position)> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match node.backplane.publish(envelope(room, &next.to_string())).await {
+            Ok(position) => return Ok((next, position)),
+            Err(error) => ensure!(error.is_temporary() && Instant::now() < deadline, "{next}: {error}"),
+        }
+        next += 1;
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// What a node saw of a room: numbers delivered, and how many messages were declared lost.

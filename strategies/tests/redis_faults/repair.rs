@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Runtime;
 
 use crate::inbox::Inbox;
-use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, servers};
+use crate::node::{DEADLINE, Node, ROOM, admin, ask, audit, envelope, patient, servers};
 
 /// An entrance that can be shut: whoever delivers waits outside, and reads nothing more meanwhile.
 struct Gate {
@@ -63,7 +63,7 @@ impl Gated {
             namespace: "faults".to_owned(),
             kafka: None,
             redis: Some(redis.to_owned()),
-            settings: settings.parse()?,
+            settings: patient(settings)?,
             connect_retry: None,
             entrance: Arc::clone(&gate) as Arc<_>,
         };

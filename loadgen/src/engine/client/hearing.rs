@@ -120,15 +120,18 @@ impl Client {
                 ReplyBody::Connect(connect) if id == self.connect_id => {
                     self.connected = true;
                     self.pongs = connect.pong;
+                    let patience_us = books.shared.scenario.pings.patience_ms * 1_000;
+                    let ping_us = u64::from(connect.ping) * 1_000_000;
+                    self.patience_us = (ping_us > 0).then_some(ping_us + patience_us);
                     effects.confirmed = true;
                 }
                 ReplyBody::Subscribe(result) => self.joined(id, &result, now_us, books, effects),
                 ReplyBody::Unsubscribe => {
                     let left = self.memberships.iter_mut().filter(|one| one.id == id);
-                    left.for_each(|one| one.left(now_us, books));
+                    left.for_each(|one| one.left(books));
                     self.join(books, out, key);
                 }
-                ReplyBody::Error(error) => self.refused(id, &error, now_us, books, effects)?,
+                ReplyBody::Error(error) => self.refused(id, &error, books, effects)?,
                 ReplyBody::Publish => {
                     if let Some(pending) = self.answered(id) {
                         books.acknowledged(&pending, self.slow, now_us);
@@ -193,7 +196,6 @@ impl Client {
         &mut self,
         id: u32,
         error: &Error<'_>,
-        now_us: u64,
         books: &mut Books<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
@@ -207,7 +209,7 @@ impl Client {
             if error.code == ErrorCode::UNRECOVERABLE_POSITION {
                 one.give_up(books);
             }
-            one.left(now_us, books);
+            one.left(books);
             effects.join_later = true;
             return Ok(());
         }

@@ -50,7 +50,7 @@ impl Membership {
                 }
             }
         }
-        self.left(now_us, books);
+        self.left(books);
     }
 
     /// Whether it is cut off and means to come back.

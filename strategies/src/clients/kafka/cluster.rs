@@ -130,6 +130,23 @@ impl Cluster {
         }
     }
 
+    /// Whether all replicas of a topic, also those that are away, are on one broker: then all times in it are of one clock.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub fn is_of_one_broker_blocking(&self, topic: &str) -> Result<bool> {
+        let metadata = self
+            .query
+            .client()
+            .fetch_metadata(Some(topic), QUERY_TIMEOUT)
+            .map_err(|source| self.fail("metadata", source))?;
+        let found = metadata.topics().iter().filter(|found| found.name() == topic);
+        let mut replicas =
+            found.flat_map(|topic| topic.partitions()).flat_map(|partition| partition.replicas());
+        let first = replicas.next();
+        Ok(first.is_some() && replicas.all(|replica| Some(replica) == first))
+    }
+
     /// The cluster's own identity: changes when a cluster is created anew under the same address.
     pub fn cluster_id_blocking(&self) -> Option<String> {
         self.query.client().fetch_cluster_id(QUERY_TIMEOUT)
@@ -172,7 +189,9 @@ impl Cluster {
     async fn create(&self, spec: &TopicSpec, replication: u32) -> Result<bool> {
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
         let replicas = TopicReplication::Fixed(i32::try_from(replication).unwrap_or(i32::MAX));
-        let mut topic = NewTopic::new(&spec.name, partitions, replicas);
+        // A replica that lacks what was acknowledged never leads, whatever the brokers' own default is.
+        let mut topic =
+            NewTopic::new(&spec.name, partitions, replicas).set("unclean.leader.election.enable", "false");
         if replication >= 3 {
             topic = topic.set("min.insync.replicas", "2");
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -72,6 +73,10 @@ impl ClientProperties {
         for (key, value) in &self.0 {
             if let Some(text) = text_of(value) {
                 config.set(key, text);
+            }
+            if key == "debug" {
+                // librdkafka would drop the lines that were asked for.
+                config.set_log_level(RDKafkaLogLevel::Debug);
             }
         }
     }
@@ -323,6 +328,29 @@ impl Connection {
             .set("reconnect.backoff.max.ms", "200")
             .set("socket.keepalive.enable", "true");
         config
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// A connection to these addresses with default properties.
+    pub(super) fn to(kafka: &str) -> Self {
+        struct Nowhere;
+        impl crate::Entrance for Nowhere {
+            fn deliver(&self, batch: &mut Vec<crate::Event>) {
+                batch.clear();
+            }
+        }
+        let start = Start {
+            node: "n".into(),
+            namespace: "n".into(),
+            kafka: Some(kafka.into()),
+            redis: None,
+            settings: toml::Table::new(),
+            connect_retry: None,
+            entrance: std::sync::Arc::new(Nowhere),
+        };
+        Self::new(&start, ClientProperties::default()).expect("an address")
     }
 }
 

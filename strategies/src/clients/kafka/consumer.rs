@@ -1,7 +1,7 @@
 //! One dedicated thread that reads a consumer and hands over batches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,12 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::connection::{Connection, ConsumerSettings};
+use super::cluster::Cluster;
+use super::connection::ConsumerSettings;
 use super::fault::{closed, from_kafka};
 use super::group::GroupHook;
 use super::health::Health;
+use super::progress;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest sleep of the reading thread, and so the longest time that it takes to stop.
@@ -50,8 +52,8 @@ pub enum Link {
     Broken,
     /// All brokers that lead assigned partitions answer again.
     Restored,
-    /// An assigned offset is no longer (or not yet) in the log, or there is no such topic any more: the partition stands
-    /// still until it is assigned anew. The client does not say which partition.
+    /// An assigned offset is no longer (or not yet) in the log, or there is no such topic any more, or the client is stuck: the
+    /// partition stands still until it is assigned anew. Which one is not said.
     OutOfRange,
 }
 
@@ -82,10 +84,15 @@ struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
-    consumer: BaseConsumer<Health>,
+/// What the thread and those who mind it share.
+pub(super) struct Shared {
+    pub(super) consumer: BaseConsumer<Health>,
     /// Shared with the client's callbacks, which may be at work when it is set.
-    stop: Arc<AtomicBool>,
+    pub(super) stop: Arc<AtomicBool>,
+    /// How often the thread asked for more.
+    pub(super) turns: AtomicU64,
+    /// Some partition is read no more although its log goes on.
+    pub(super) stands_still: AtomicBool,
 }
 
 impl Drop for Handle {
@@ -101,43 +108,50 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// Makes a consumer and starts its thread. It reads nothing until partitions are assigned.
+    /// Makes a consumer and starts its thread. It reads nothing until partitions are assigned. To be called within a runtime, on
+    /// which it is minded: where reading stands still although the log goes on, the sink is told.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when librdkafka refuses a property or the thread cannot start.
-    pub fn start(
-        connection: &Connection,
-        settings: &ConsumerSettings,
-        sink: impl RecordSink,
-    ) -> Result<Self> {
-        Self::start_with(connection, settings, None, sink)
+    pub fn start(cluster: &Cluster, settings: &ConsumerSettings, sink: impl RecordSink) -> Result<Self> {
+        let started = Self::start_with(cluster, settings, None, sink)?;
+        let consumer = Arc::downgrade(&started.handle.shared);
+        tokio::spawn(progress::mind(consumer, cluster.clone(), settings.fetch_wait));
+        Ok(started)
     }
 
-    /// The same for a member of the group in `settings`. It reads nothing until it [subscribes](Self::subscribe).
+    /// The same for a member of the group in `settings`, which nobody minds. It reads nothing until it
+    /// [subscribes](Self::subscribe).
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_in_group(
-        connection: &Connection,
+        cluster: &Cluster,
         settings: &ConsumerSettings,
         hook: Arc<dyn GroupHook>,
         sink: impl RecordSink,
     ) -> Result<Self> {
-        Self::start_with(connection, settings, Some(hook), sink)
+        Self::start_with(cluster, settings, Some(hook), sink)
     }
 
     fn start_with(
-        connection: &Connection,
+        cluster: &Cluster,
         settings: &ConsumerSettings,
         hook: Option<Arc<dyn GroupHook>>,
         sink: impl RecordSink,
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let consumer: BaseConsumer<Health> = connection
+        let consumer: BaseConsumer<Health> = cluster
+            .connection()
             .consumer_config(settings)
             .create_with_context(Health::new(settings.fetch_wait + SILENT_AFTER, hook, Arc::clone(&stop)))
             .map_err(|source| from_kafka("connect", "Kafka consumer", source))?;
-        let shared = Arc::new(Shared { consumer, stop });
+        let shared = Arc::new(Shared {
+            consumer,
+            stop,
+            turns: AtomicU64::new(0),
+            stands_still: AtomicBool::new(false),
+        });
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".into())
@@ -278,6 +292,7 @@ fn read(shared: &Shared, mut sink: impl RecordSink) {
     let mut watch = Watch { lag: i64::MIN, lost: 0, broken: false, silent: false };
     while !shared.stop.load(Relaxed) {
         let mut next = shared.consumer.poll(POLL_TIMEOUT);
+        shared.turns.fetch_add(1, Relaxed);
         let mut records = 0;
         while let Some(polled) = next {
             match polled {
@@ -369,6 +384,9 @@ impl Watch {
             (self.broken, self.lost) = (false, lost);
             tracing::info!("the link to Kafka is back");
             sink.link(Link::Restored);
+        }
+        if shared.stands_still.swap(false, Relaxed) {
+            sink.link(Link::OutOfRange);
         }
         // Nobody knows what a broker holds that does not answer.
         let lag = if self.broken { -1 } else { health.lag_messages() };

@@ -28,6 +28,21 @@ pub fn from_kafka(operation: &'static str, about: &str, source: KafkaError) -> E
         .with_source(source)
 }
 
+/// What became of a record that was queued when its producer lost its identity: a first attempt may have been made.
+pub fn lost_its_identity(about: &str, source: KafkaError) -> Error {
+    let text = format!(
+        "{about}: the producer lost its identity and is replaced; outcome unknown: retry with the same message id"
+    );
+    Error::new(ErrorKind::Broker, "publish", text).with_source(source)
+}
+
+/// A publish by a producer that lost its identity before.
+pub fn not_sent() -> Error {
+    let text =
+        "the producer lost its identity and is replaced; the message was not sent: publish again later";
+    Error::new(ErrorKind::Unreachable, "publish", text)
+}
+
 /// Kind, whether a retry can help, and the remedy of an error code.
 fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
     match code {
@@ -71,7 +86,7 @@ fn classify(code: Code) -> (ErrorKind, bool, &'static str) {
             (ErrorKind::Broker, true, "the broker cannot write its log: is its disk full?")
         }
         Code::Fatal => {
-            (ErrorKind::Broker, false, "the producer lost its identity for good: restart this node")
+            (ErrorKind::Broker, true, "the producer lost its identity and is replaced; outcome unknown")
         }
         Code::PurgeQueue | Code::PurgeInflight => {
             (ErrorKind::Closed, false, "the node shut down before the broker answered; outcome unknown")

@@ -7,6 +7,7 @@
 //! - [`group`]: membership in a consumer group, with offsets named by the strategy.
 //! - [`health`]: lag and link state.
 //! - [`incarnation`]: telling a topic from one that was created anew under its name.
+//! - `progress`: noticing that a consumer stands still although the log goes on.
 //! - [`repair`]: reading on where the log no longer holds the next offset.
 //! - [`mod@slice`]: reading a bounded part of one partition, once.
 //! - [`fault`]: the mapping of librdkafka's errors to [`Error`](crate::Error).
@@ -21,6 +22,7 @@ pub mod group;
 pub mod health;
 pub mod incarnation;
 pub mod producer;
+mod progress;
 pub mod repair;
 pub mod slice;
 

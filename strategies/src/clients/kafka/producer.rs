@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::RwLock;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{
-    BaseRecord, NoCustomPartitioner, Partitioner, Producer as _, ProducerContext, ThreadedProducer,
+    BaseRecord, NoCustomPartitioner, Partitioner, Producer as _, ProducerContext, PurgeConfig,
+    ThreadedProducer,
 };
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, ProducerSettings};
-use super::fault::{closed, from_kafka, timed_out};
+use super::fault::{closed, from_kafka, lost_its_identity, not_sent, timed_out};
 use super::health::log_line;
 use crate::error::{Error, Result};
 
@@ -57,6 +60,10 @@ impl AckSink for NoAck {
 /// librdkafka's callbacks: deliveries to their sinks, partitioning to the strategy's own hook.
 struct Callbacks<A, P> {
     partitioner: Option<P>,
+    /// The client can write no more: librdkafka lost track of what the broker has of it.
+    lost: AtomicBool,
+    /// The producer was closed.
+    closed: Arc<AtomicBool>,
     sinks: PhantomData<fn(A)>,
 }
 
@@ -66,8 +73,8 @@ impl<A: AckSink, P: Send + Sync> ClientContext for Callbacks<A, P> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error.rdkafka_error_code(), Some(Code::Fatal)) {
-            // From here on it refuses every record, each with the remedy.
+        if error.rdkafka_error_code() == Some(Code::Fatal) {
+            self.lost.store(true, Relaxed);
             tracing::error!(target: "librdkafka", %error, "{reason}");
         } else {
             // librdkafka reconnects by itself, and each record reports its own failure.
@@ -84,7 +91,13 @@ impl<A: AckSink, P: Partitioner + Send + Sync> ProducerContext<P> for Callbacks<
             Ok(message) => Ok(Written { partition: message.partition(), offset: message.offset() }),
             Err((source, message)) => {
                 let about = format!("{}[{}]", message.topic(), message.partition());
-                Err(from_kafka("publish", &about, source.clone()))
+                // Before the producer is closed only the loss of its identity empties the queue. This may come before the
+                // event that tells of the loss.
+                let is_purged = source.rdkafka_error_code() == Some(Code::PurgeQueue);
+                Err(match is_purged && !self.closed.load(Relaxed) {
+                    true => lost_its_identity(&about, source.clone()),
+                    false => from_kafka("publish", &about, source.clone()),
+                })
             }
         });
     }
@@ -94,35 +107,73 @@ impl<A: AckSink, P: Partitioner + Send + Sync> ProducerContext<P> for Callbacks<
     }
 }
 
-/// A producer with its own event thread. `P` is the partitioner hook, if the strategy has one.
+/// What does the work, until it is lost.
+type Client<A, P> = ThreadedProducer<Callbacks<A, P>, P>;
+
+/// A producer with its own event thread. `P` is the partitioner hook, if the strategy has one. A client that lost its identity
+/// for good is replaced by a new one when all that was sent with it has its outcome.
 pub struct Producer<A: AckSink, P: Partitioner + Send + Sync + 'static = NoCustomPartitioner> {
-    inner: Arc<ThreadedProducer<Callbacks<A, P>, P>>,
+    /// Sending takes part, replacing needs it alone.
+    inner: Arc<RwLock<Arc<Client<A, P>>>>,
+    config: Arc<ClientConfig>,
     closed: Arc<AtomicBool>,
+}
+
+impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
+    /// Records sent and not yet acknowledged.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.inner.read().in_flight_count()).unwrap_or(0)
+    }
 }
 
 impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Clone for Producer<A, P> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), closed: Arc::clone(&self.closed) }
+        let (inner, config, closed) =
+            (Arc::clone(&self.inner), Arc::clone(&self.config), Arc::clone(&self.closed));
+        Self { inner, config, closed }
     }
 }
 
 impl<A: AckSink, P: Partitioner + Send + Sync + 'static> std::fmt::Debug for Producer<A, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("in_flight", &self.inner.in_flight_count()).finish_non_exhaustive()
+        f.debug_struct("Producer").field("in_flight", &self.in_flight()).finish_non_exhaustive()
     }
 }
 
-impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
+impl<A: AckSink, P: Partitioner + Clone + Send + Sync + 'static> Producer<A, P> {
     /// Makes a producer; connects in the background.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when librdkafka refuses a property.
     pub fn new(connection: &Connection, settings: &ProducerSettings, partitioner: Option<P>) -> Result<Self> {
-        let inner = connection
-            .producer_config(settings)
-            .create_with_context(Callbacks { partitioner, sinks: PhantomData })
-            .map_err(|source| from_kafka("connect", "Kafka producer", source))?;
-        Ok(Self { inner: Arc::new(inner), closed: Arc::new(AtomicBool::new(false)) })
+        let (config, closed) = (connection.producer_config(settings), Arc::default());
+        let inner = Arc::new(RwLock::new(Arc::new(client(&config, &closed, partitioner)?)));
+        Ok(Self { inner, config: Arc::new(config), closed })
+    }
+
+    /// Puts a new client into the place of one that is lost, once nothing is under way there: what came after it must not
+    /// overtake it.
+    fn replace(&self) -> Result<()> {
+        let mut inner = self.inner.write();
+        if self.closed.load(Relaxed) {
+            // What is waited for is the client at hand.
+            return Err(closed("publish"));
+        }
+        if !inner.context().lost.load(Relaxed) {
+            return Ok(());
+        }
+        if inner.in_flight_count() > 0 {
+            // What came back for another attempt after the loss would wait for its timeout.
+            inner.purge(PurgeConfig::default().queue().non_blocking());
+            return Err(not_sent());
+        }
+        let partitioner = inner.context().partitioner.clone();
+        let anew = Arc::new(client(&self.config, &self.closed, partitioner)?);
+        let lost = std::mem::replace(&mut *inner, anew);
+        tracing::warn!("the producer lost its identity; a new one goes on");
+        // Its threads take a moment to end.
+        std::thread::spawn(move || drop(lost));
+        Ok(())
     }
 
     /// Puts a record into the ordered send queue and returns at once; its place is fixed then. Without a partition
@@ -141,6 +192,14 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
         payload: &[u8],
         sink: A,
     ) -> std::result::Result<(), (Error, A)> {
+        let mut inner = self.inner.read();
+        if inner.context().lost.load(Relaxed) {
+            drop(inner);
+            if let Err(error) = self.replace() {
+                return Err((error, sink));
+            }
+            inner = self.inner.read();
+        }
         if self.closed.load(Relaxed) {
             return Err((closed("publish"), sink));
         }
@@ -148,9 +207,19 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
             BaseRecord::<'_, [u8], [u8], Box<A>>::with_opaque_to(topic, Box::new(sink)).payload(payload);
         record.partition = partition;
         record.key = key;
-        self.inner
-            .send(record)
-            .map_err(|(source, record)| (from_kafka("publish", topic, source), *record.delivery_opaque))
+        inner.send(record).map_err(|(source, record)| {
+            let error = if source.rdkafka_error_code() == Some(Code::Fatal) {
+                inner.context().lost.store(true, Relaxed);
+                not_sent().with_source(source)
+            } else {
+                from_kafka("publish", topic, source)
+            };
+            (error, *record.delivery_opaque)
+        })
+    }
+
+    fn client(&self) -> Arc<Client<A, P>> {
+        Arc::clone(&self.inner.read())
     }
 
     /// Looks at the topic now, so that partitions created since are known. Blocking; about 1 ms.
@@ -158,7 +227,7 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
     /// # Errors
     /// When the cluster does not answer within `timeout`.
     pub fn refresh_blocking(&self, topic: &str, timeout: Duration) -> Result<()> {
-        let refreshed = self.inner.client().fetch_metadata(Some(topic), timeout);
+        let refreshed = self.client().client().fetch_metadata(Some(topic), timeout);
         refreshed.map(drop).map_err(|source| from_kafka("metadata", topic, source))
     }
 
@@ -169,7 +238,7 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
     /// When the cluster does not answer within `timeout`.
     pub fn partitions_blocking(&self, topic: &str, timeout: Duration) -> Result<Vec<i32>> {
         let metadata = self
-            .inner
+            .client()
             .client()
             .fetch_metadata(Some(topic), timeout)
             .map_err(|source| from_kafka("metadata", topic, source))?;
@@ -178,18 +247,14 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
         Ok(led.map(rdkafka::metadata::MetadataPartition::id).collect())
     }
 
-    /// Records sent and not yet acknowledged.
-    pub fn in_flight(&self) -> usize {
-        usize::try_from(self.inner.in_flight_count()).unwrap_or(0)
-    }
-
     /// Refuses further sends and waits until everything sent is acknowledged or failed.
     ///
     /// # Errors
     /// [`Timeout`](crate::ErrorKind::Timeout) when records are still in flight at the deadline; these fail then.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
         self.closed.store(true, Relaxed);
-        let inner = Arc::clone(&self.inner);
+        // Alone: whoever came before has sent by then, and whoever comes later sees that it is closed.
+        let inner = Arc::clone(&self.inner.write());
         let flushed = tokio::task::spawn_blocking(move || inner.flush(deadline)).await;
         match flushed {
             Ok(Ok(())) => Ok(()),
@@ -198,5 +263,99 @@ impl<A: AckSink, P: Partitioner + Send + Sync + 'static> Producer<A, P> {
                 Err(timed_out("shutdown", format!("{left} records were not acknowledged in time")))
             }
         }
+    }
+}
+
+fn client<A: AckSink, P: Partitioner + Send + Sync + 'static>(
+    config: &ClientConfig,
+    closed: &Arc<AtomicBool>,
+    partitioner: Option<P>,
+) -> Result<Client<A, P>> {
+    let (lost, closed) = (AtomicBool::new(false), Arc::clone(closed));
+    let callbacks = Callbacks { partitioner, lost, closed, sinks: PhantomData };
+    Client::from_config_and_context(config, callbacks)
+        .map_err(|source| from_kafka("connect", "Kafka producer", source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use std::time::Instant;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn producer(kafka: &str) -> Producer<oneshot::Sender<Result<Written>>> {
+        let connection = Connection::to(kafka);
+        Producer::new(&connection, &ProducerSettings::default(), None).expect("a producer")
+    }
+
+    fn send(producer: &Producer<oneshot::Sender<Result<Written>>>) -> Result<Written> {
+        let (sink, outcome) = oneshot::channel();
+        producer.send("t", Some(0), None, b"x", sink).map_err(|(error, _)| error)?;
+        outcome.blocking_recv().expect("an outcome")
+    }
+
+    #[test]
+    fn a_client_that_lost_its_identity_is_replaced() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let producer = producer(&broker.bootstrap_servers());
+        send(&producer).expect("written");
+        let confused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        broker.request_errors(RDKafkaApiKey::Produce, &[confused]);
+        let error = send(&producer).expect_err("the broker expects another sequence number");
+        assert!(error.is_temporary(), "{error}");
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = send(&producer) {
+            assert!(error.is_temporary() && Instant::now() < deadline, "{error}");
+        }
+        assert!(!producer.client().context().lost.load(Relaxed));
+    }
+
+    #[test]
+    fn what_was_under_way_when_the_identity_was_lost_has_its_outcome_soon_and_may_be_repeated() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let settings = ProducerSettings { message_timeout: DEADLINE * 2, ..ProducerSettings::default() };
+        let mut config = Connection::to(&broker.bootstrap_servers()).producer_config(&settings);
+        // So that some wait in the queue for others that are in flight.
+        config.set("batch.num.messages", "10");
+        let closed = Arc::default();
+        let inner = Arc::new(RwLock::new(Arc::new(client(&config, &closed, None).expect("a client"))));
+        let producer = Producer { inner, config: Arc::new(config), closed };
+        send(&producer).expect("written");
+        broker.broker_round_trip_time(1, Duration::from_millis(100)).expect("a slow broker");
+        let confused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        let again = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+        broker.request_errors(RDKafkaApiKey::Produce, &[confused, again, again, again, again]);
+        let outcomes: Vec<_> = (0..200)
+            .map(|_| {
+                let (sink, outcome) = oneshot::channel();
+                producer.send("t", Some(0), None, b"x", sink).map_err(|(error, _)| error).map(|()| outcome)
+            })
+            .collect();
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = send(&producer) {
+            assert!(error.is_temporary() && Instant::now() < deadline, "{error}");
+        }
+        for outcome in outcomes {
+            if let Err(error) = outcome.and_then(|outcome| outcome.blocking_recv().expect("an outcome")) {
+                assert!(error.is_temporary(), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_it_was_closed() {
+        let broker = MockCluster::new(1).expect("a broker");
+        broker.create_topic("t", 1, 1).expect("a topic");
+        let producer = producer(&broker.bootstrap_servers());
+        producer.client().context().lost.store(true, Relaxed);
+        producer.close(DEADLINE).await.expect("closed");
+        let (sink, _) = oneshot::channel();
+        let (error, _) = producer.send("t", Some(0), None, b"x", sink).expect_err("it is closed");
+        assert_eq!(error.kind(), crate::error::ErrorKind::Closed, "{error}");
     }
 }

@@ -150,13 +150,13 @@ fn id(greeting: &Value) -> Result<i64> {
 
 /// Runs a step of connecting to `host`, bounded.
 async fn within<T>(limit: Duration, host: &str, step: impl Future<Output = io::Result<T>>) -> Result<T> {
-    let unreachable = |why: String| {
-        Error::new(ErrorKind::Unreachable, "connect", format!("no Redis at {host}: {why}; is it running?"))
-    };
+    let failed =
+        |kind, why: String| Error::new(kind, "connect", format!("no Redis at {host}: {why}; is it running?"));
     match timeout(limit, step).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(_) => Err(unreachable(format!("no connection within {limit:?}"))),
+        Ok(Err(error)) => Err(failed(ErrorKind::Unreachable, error.to_string())),
+        // Nobody refuses either: packets vanish on the way, or a host hangs.
+        Err(_) => Err(failed(ErrorKind::Timeout, format!("no connection within {limit:?}"))),
     }
 }
 

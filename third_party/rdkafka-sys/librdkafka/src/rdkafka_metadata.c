@@ -482,6 +482,10 @@ static void rd_kafka_metadata_decommission_unavailable_brokers(
         rd_list_t brokers_to_decommission;
         int i;
 
+        /* A cluster without a broker answered: the one that did is fenced. */
+        if (md->broker_cnt == 0)
+                return;
+
         rd_kafka_wrlock(rk);
         TAILQ_FOREACH(rkb, &rk->rk_brokers, rkb_link) {
                 if (rkb->rkb_source == RD_KAFKA_LEARNED) {
