@@ -1,7 +1,13 @@
 //! From windows to lines, and from lines to verdicts: ratios within a block, medians and ranges over blocks.
 
-use super::record::{Row, Target, Window};
+use super::record::{Bench, Row, Target, Window};
 use crate::stats::median;
+
+/// A verdict needs at least so many blocks.
+const BLOCKS_MIN: u32 = 5;
+
+/// A value, and the block that it is of.
+pub(super) type OfBlock = (u32, f64);
 
 /// A median and between which values it lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +29,7 @@ pub enum Verdict {
     Met,
     /// Not reached.
     Missed,
-    /// There is no figure: the notes say why.
+    /// There is no figure, or it lacks blocks that could change the verdict: the notes say why.
     Unknown,
     /// There was no target.
     Shown,
@@ -78,17 +84,53 @@ impl Row {
         Self { reference_name, reference, ..Self::plain(number, what, unit, target, ours) }
     }
 
+    /// A line that stands for itself, with a reference beside it from those of its blocks that have one.
+    pub(super) fn beside(
+        number: u8,
+        what: &str,
+        unit: &str,
+        target: Target,
+        reference_name: &str,
+        ours: &[OfBlock],
+        reference: &[OfBlock],
+    ) -> Self {
+        let is_alone = |block: u32| !reference.iter().any(|(other, _)| *other == block);
+        let alone = ours.iter().filter(|(block, _)| is_alone(*block)).map(|(_, value)| *value);
+        let mut row = Self::paired(number, what, unit, target, reference_name, &joined(ours, reference));
+        row.ours.extend(alone);
+        row
+    }
+
+    /// The lines of a target that is set for a size: one, where that size fits here; else the target's without a figure, and
+    /// beside it, as an explanation, what was measured at the size that fits.
+    pub(super) fn of_size(wanted: u64, had: u64, line: impl Fn(u64) -> Self) -> Vec<Self> {
+        if wanted == had {
+            return vec![line(had)];
+        }
+        let unmeasured = Self { ours: Vec::new(), reference: Vec::new(), ..line(wanted) };
+        vec![unmeasured, Self { target: Target::Shown, ..line(had) }]
+    }
+
     /// The figure that is held against the target, block by block: a ratio, a difference, or ours itself.
     pub fn figures(&self) -> Vec<f64> {
-        let pairs = self.ours.iter().zip(&self.reference);
         match self.target {
-            Target::Excess(_) => pairs.map(|(ours, reference)| ours - reference).collect(),
+            Target::Excess(_) => {
+                self.ours.iter().zip(&self.reference).map(|(ours, reference)| ours - reference).collect()
+            }
             Target::AtMost(_) | Target::AtLeast(_) => self.ours.clone(),
-            Target::Ratio(_) | Target::Shown => pairs
-                .filter(|(_, reference)| **reference > 0.0)
-                .map(|(ours, reference)| ours / reference)
-                .collect(),
+            Target::Ratio(_) | Target::Shown => self.ratios(),
         }
+    }
+
+    /// Ours ÷ the reference, block by block.
+    fn ratios(&self) -> Vec<f64> {
+        let pairs = self.ours.iter().zip(&self.reference);
+        pairs.filter(|(_, reference)| **reference > 0.0).map(|(ours, reference)| ours / reference).collect()
+    }
+
+    /// Ours ÷ the reference, in one.
+    pub fn ratio(&self) -> Option<Spread> {
+        Spread::of(&self.ratios())
     }
 
     /// The figures in one.
@@ -96,26 +138,47 @@ impl Row {
         Spread::of(&self.figures())
     }
 
-    /// Whether the target was reached: by the median.
-    pub fn verdict(&self) -> Verdict {
-        if self.target == Target::Shown {
-            return Verdict::Shown;
-        }
-        let Some(figure) = self.figure() else { return Verdict::Unknown };
-        let met = match self.target {
-            Target::Ratio(bound) | Target::Excess(bound) | Target::AtMost(bound) => figure.median <= bound,
-            Target::AtLeast(bound) => figure.median >= bound,
-            Target::Shown => true,
+    /// Whether the target was reached: by the median of at least `needed` blocks. With fewer it is missed if it would be so
+    /// even with the best in their place, and else not known.
+    pub fn verdict(&self, needed: usize) -> Verdict {
+        let (bound, best) = match self.target {
+            Target::Ratio(bound) | Target::Excess(bound) | Target::AtMost(bound) => {
+                (bound, f64::NEG_INFINITY)
+            }
+            Target::AtLeast(bound) => (bound, f64::INFINITY),
+            Target::Shown => return Verdict::Shown,
         };
-        if met { Verdict::Met } else { Verdict::Missed }
+        let mut figures = self.figures();
+        let is_whole = figures.len() >= needed.max(1);
+        figures.resize(figures.len().max(needed), best);
+        let Some(median) = median(&figures) else { return Verdict::Unknown };
+        let reached = if best > 0.0 { median >= bound } else { median <= bound };
+        match (reached, is_whole) {
+            (false, _) => Verdict::Missed,
+            (true, true) => Verdict::Met,
+            (true, false) => Verdict::Unknown,
+        }
+    }
+}
+
+impl Bench {
+    /// What became of one of its lines: every block that was ordered must be in it, and at least five.
+    pub fn verdict(&self, row: &Row) -> Verdict {
+        row.verdict(self.blocks.max(BLOCKS_MIN) as usize)
     }
 }
 
 /// What a figure is made from.
 pub(super) type Metric = fn(&Window) -> Option<f64>;
 
+/// Values of two things from the blocks that have both: ours first.
+pub(super) fn joined(ours: &[OfBlock], reference: &[OfBlock]) -> Vec<(f64, f64)> {
+    let reference_of = |block: u32| reference.iter().find(|(other, _)| *other == block);
+    ours.iter().filter_map(|(block, value)| Some((*value, reference_of(*block)?.1))).collect()
+}
+
 /// A figure of one subject under one shape, by block, of windows that may be used.
-fn by_block(windows: &[Window], shape: &str, subject: &str, metric: Metric) -> Vec<(u32, f64)> {
+fn by_block(windows: &[Window], shape: &str, subject: &str, metric: Metric) -> Vec<OfBlock> {
     let fitting = windows.iter().filter(|one| one.shape == shape && one.subject == subject);
     fitting.filter(|one| one.is_usable()).filter_map(|one| Some((one.block, metric(one)?))).collect()
 }
@@ -128,24 +191,23 @@ pub(super) fn pairs(
     reference: &str,
     metric: Metric,
 ) -> Vec<(f64, f64)> {
-    let references = by_block(windows, shape, reference, metric);
-    let ours = by_block(windows, shape, ours, metric);
-    ours.into_iter()
-        .filter_map(|(block, value)| {
-            let (_, reference) = references.iter().find(|(other, _)| *other == block)?;
-            Some((value, *reference))
-        })
-        .collect()
+    joined(&by_block(windows, shape, ours, metric), &by_block(windows, shape, reference, metric))
 }
 
-/// A subject's figure under one shape over that under another, from the blocks that have both.
-pub(super) fn growth(windows: &[Window], subject: &str, from: &str, to: &str, metric: Metric) -> Vec<f64> {
+/// A subject's figure under one shape over that under another, by block, from the blocks that have both.
+pub(super) fn growth(
+    windows: &[Window],
+    subject: &str,
+    from: &str,
+    to: &str,
+    metric: Metric,
+) -> Vec<OfBlock> {
     let before = by_block(windows, from, subject, metric);
     by_block(windows, to, subject, metric)
         .into_iter()
         .filter_map(|(block, value)| {
             let (_, first) = before.iter().find(|(other, _)| *other == block)?;
-            (*first > 0.0).then(|| value / first)
+            (*first > 0.0).then(|| (block, value / first))
         })
         .collect()
 }
@@ -183,7 +245,7 @@ mod tests {
         let row = Row::paired(1, "delivery", "µs", Target::Ratio(1.2001), "floor", &pairs);
         let figure = row.figure().unwrap();
         assert!((figure.median - 1.2).abs() < 1e-9 && (figure.high - figure.low).abs() < 1e-9);
-        assert_eq!((figure.samples, row.verdict()), (2, Verdict::Met));
+        assert_eq!((figure.samples, row.verdict(2)), (2, Verdict::Met));
     }
 
     #[test]
@@ -202,12 +264,13 @@ mod tests {
             window("memory", "20000", 2, 4.0),
         ];
         let grown = growth(&windows, "memory", "100", "20000", Window::us_per_delivery);
-        assert!((grown[0] - 1.1).abs() < 1e-9 && (grown[1] - 1.0).abs() < 1e-9);
+        assert!((grown[0].1 - 1.1).abs() < 1e-9 && (grown[1].1 - 1.0).abs() < 1e-9);
+        assert_eq!((grown[0].0, grown[1].0), (1, 2));
     }
 
     #[test]
     fn verdicts_follow_the_median() {
-        let plain = |target, ours: &[f64]| Row::plain(2, "x", "/s", target, ours.to_vec()).verdict();
+        let plain = |target, ours: &[f64]| Row::plain(2, "x", "/s", target, ours.to_vec()).verdict(1);
         assert_eq!(plain(Target::AtLeast(10.0), &[9.0, 10.0, 11.0]), Verdict::Met);
         assert_eq!(plain(Target::AtLeast(10.0), &[9.0, 9.0, 11.0]), Verdict::Missed);
         assert_eq!(plain(Target::AtMost(10.0), &[9.0, 10.0, 99.0]), Verdict::Met);
@@ -217,7 +280,46 @@ mod tests {
         assert!((excess.figure().unwrap().median - 0.3).abs() < 1e-9);
         let ratio =
             Row::paired(1, "x", "µs", Target::Ratio(1.05), "floor", &[(1.2, 1.0), (1.0, 1.0), (1.1, 1.0)]);
-        assert_eq!(ratio.verdict(), Verdict::Missed);
+        assert_eq!(ratio.verdict(3), Verdict::Missed);
+    }
+
+    #[test]
+    fn too_few_blocks_are_no_success_and_may_be_a_failure() {
+        let at_most =
+            |ours: &[f64]| Row::plain(4, "x", "KiB", Target::AtMost(10.0), ours.to_vec()).verdict(5);
+        assert_eq!(
+            at_most(&[1.0, 1.0, 1.0, 1.0]),
+            Verdict::Unknown,
+            "the fifth could not change it, but is owed"
+        );
+        assert_eq!(at_most(&[1.0, 1.0, 1.0, 99.0, 99.0]), Verdict::Met);
+        assert_eq!(at_most(&[99.0, 99.0]), Verdict::Unknown);
+        assert_eq!(at_most(&[99.0, 99.0, 99.0]), Verdict::Missed, "whatever the others had brought");
+        let at_least =
+            |ours: &[f64]| Row::plain(2, "x", "/s", Target::AtLeast(10.0), ours.to_vec()).verdict(5);
+        assert_eq!(at_least(&[11.0]), Verdict::Unknown);
+        assert_eq!(at_least(&[9.0, 9.0, 9.0, 11.0]), Verdict::Missed);
+    }
+
+    #[test]
+    fn what_stands_beside_is_of_the_same_block() {
+        let (ours, floor) = ([(1, 2.0), (2, 9.0), (3, 6.0)], [(3, 3.0), (1, 1.0)]);
+        let row = Row::beside(4, "idle", "KiB", Target::AtMost(6.0), "floor", &ours, &floor);
+        assert_eq!((row.ours.as_slice(), row.reference.as_slice()), (&[2.0, 6.0, 9.0][..], &[1.0, 3.0][..]));
+        assert_eq!(row.verdict(3), Verdict::Met);
+        let ratio = row.ratio().unwrap();
+        assert!((ratio.median - 2.0).abs() < 1e-9 && ratio.samples == 2);
+    }
+
+    #[test]
+    fn a_size_that_does_not_fit_leaves_its_target_open() {
+        let line =
+            |size: u64| Row::plain(5, &format!("{size} members"), "ms", Target::AtMost(9.0), vec![1.0]);
+        assert_eq!(Row::of_size(100, 100, line), [line(100)]);
+        let [target, shown] = <[Row; 2]>::try_from(Row::of_size(200, 100, line)).unwrap();
+        assert_eq!((target.what.as_str(), target.verdict(1)), ("200 members", Verdict::Unknown));
+        assert_eq!((shown.what.as_str(), shown.verdict(1)), ("100 members", Verdict::Shown));
+        assert_eq!(shown.ours, [1.0]);
     }
 
     #[test]
