@@ -23,10 +23,13 @@ pub struct Bench {
     pub command: String,
     /// Seed of order and load.
     pub seed: u64,
-    /// Blocks that were asked for: in each, every subject of a shape has its window.
+    /// Blocks that were asked for: in each, every subject of a shape has its window. A verdict needs all of them, and at
+    /// least five.
     pub blocks: u32,
     /// The numbers of the table that were asked for.
     pub numbers: Vec<u8>,
+    /// False when it ended before all of them had their turn.
+    pub complete: bool,
     /// The machine.
     pub hardware: Hardware,
     /// The load generator, and what it was built from.
@@ -69,8 +72,6 @@ pub struct FrameShape {
     pub payload_bytes: u64,
     /// Bytes of the whole frame, header included.
     pub frame_bytes: u64,
-    /// Whether the publisher gets an acknowledgement.
-    pub acknowledged: bool,
 }
 
 /// One line of the table.
@@ -89,7 +90,7 @@ pub struct Row {
     pub ours: Vec<f64>,
     /// What it is held against: the floor, a bare client; empty where there is none.
     pub reference_name: String,
-    /// Its values, of the same blocks in the same order; or empty.
+    /// Its values, of the same blocks and in the same order as the first of `ours`: what of those has none comes last.
     pub reference: Vec<f64>,
 }
 
@@ -137,11 +138,11 @@ pub struct Window {
     pub server_sleeps: u64,
     /// Resident memory of the servers when the window closed.
     pub server_resident_bytes: u64,
-    /// Instructions of the servers in user space, where the machine counts them.
+    /// Instructions of servers and brokers in user space, where the machine counts them.
     pub instructions_user: Option<u64>,
     /// Instructions of the kernel on their behalf, likewise.
     pub instructions_kernel: Option<u64>,
-    /// System calls of the servers; in windows of their own, because counting them costs time.
+    /// System calls of servers and brokers; in windows of their own, because counting them costs time.
     pub system_calls: Option<u64>,
     /// Median of the delivery latency, intended send to member.
     pub delivery_us_p50: Option<u64>,
@@ -149,8 +150,10 @@ pub struct Window {
     pub delivery_us_p99: Option<u64>,
     /// Median of the latency of each message's slowest member.
     pub last_member_us_p50: Option<u64>,
-    /// Sent ÷ scheduled.
+    /// Sent per second of the time that it really took ÷ scheduled per second.
     pub offered_share: f64,
+    /// 99th percentile of how late the generator sent.
+    pub send_lag_us_p99: Option<u64>,
     /// Share of the window that the generator's busiest thread was on a core.
     pub generator_busy_share: f64,
     /// Whether the audit found nothing lost, doubled, reordered, leaked or damaged.
@@ -198,14 +201,20 @@ impl Window {
         (self.publishes > 0).then(|| self.server_cpu_s * 1e6 / self.publishes as f64)
     }
 
-    /// Whether a figure may be made of it: nothing went wrong, and the load was what it was to be.
+    /// Whether a figure may be made of it: nothing went wrong, and the load was what it was to be, when it was to be.
     pub fn is_usable(&self) -> bool {
-        self.clean && self.offered_share >= OFFERED_SHARE_MIN
+        let lag_us_max = LAG_SHARE_MAX * self.window_s * 1e6;
+        self.clean
+            && self.offered_share >= OFFERED_SHARE_MIN
+            && self.send_lag_us_p99.is_none_or(|us| us as f64 <= lag_us_max)
     }
 }
 
 /// A window in which less than this was sent of what was to be sent measures another load.
-const OFFERED_SHARE_MIN: f64 = 0.99;
+pub(super) const OFFERED_SHARE_MIN: f64 = 0.99;
+/// What is sent late is received late, in part after the window, where nobody counts what it costs: at most so much of a
+/// window may the slowest hundredth be late.
+const LAG_SHARE_MAX: f64 = 0.02;
 
 #[cfg(test)]
 mod tests {
@@ -232,8 +241,10 @@ mod tests {
 
     #[test]
     fn a_window_with_less_load_than_asked_for_is_no_figure() {
-        let window = Window { clean: true, offered_share: 0.995, ..Window::default() };
+        let window = Window { clean: true, offered_share: 0.995, window_s: 2.0, ..Window::default() };
         assert!(window.is_usable());
+        assert!(Window { send_lag_us_p99: Some(40_000), ..window.clone() }.is_usable());
+        assert!(!Window { send_lag_us_p99: Some(40_001), ..window.clone() }.is_usable());
         assert!(!Window { offered_share: 0.9, ..window.clone() }.is_usable());
         assert!(!Window { clean: false, ..window }.is_usable());
     }

@@ -120,7 +120,6 @@ impl Rig {
 #[derive(Debug)]
 pub(super) struct Edges {
     watched: Vec<(ComponentKind, u32)>,
-    counters: Counters,
     state: Mutex<State>,
     cancel: Arc<AtomicBool>,
 }
@@ -128,6 +127,7 @@ pub(super) struct Edges {
 #[derive(Debug, Default)]
 struct State {
     opened: Option<Instant>,
+    closed: Option<Instant>,
     before: Vec<Option<Reading>>,
     after: Vec<Option<Reading>>,
     counting: Option<Counting>,
@@ -139,7 +139,9 @@ impl Edges {
         let mut watched: Vec<_> =
             subject.parts.iter().map(|(kind, process)| (*kind, process.pid())).collect();
         watched.push((ComponentKind::Generator, std::process::id()));
-        Self { watched, counters, state: Mutex::default(), cancel }
+        let pids: Vec<u32> = subject.parts.iter().map(|(_, process)| process.pid()).collect();
+        let state = State { counting: counters.attach(&pids), ..State::default() };
+        Self { watched, state: Mutex::new(state), cancel }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -150,9 +152,29 @@ impl Edges {
         self.watched.iter().map(|(_, pid)| Reading::now(*pid)).collect()
     }
 
+    /// What a watched process had used when the counted window opened.
+    pub(super) fn at_opening(&self, pid: u32) -> Option<Reading> {
+        let place = self.watched.iter().position(|(_, watched)| *watched == pid)?;
+        self.state().before.get(place)?.clone()
+    }
+
     /// When the counted window opened.
     pub(super) fn opened(&self) -> Option<Instant> {
         self.state().opened
+    }
+
+    /// Whether the whole window lay within another one.
+    pub(super) fn lay_within(&self, around: &Self) -> bool {
+        let span = |edges: &Self| {
+            let state = edges.state();
+            state.opened.zip(state.closed)
+        };
+        span(self).zip(span(around)).is_some_and(|(inner, outer)| outer.0 <= inner.0 && inner.1 <= outer.1)
+    }
+
+    /// When the counted window closed.
+    pub(super) fn closed(&self) -> Option<Instant> {
+        self.state().closed
     }
 
     /// What the processes of each kind used in the window; a kind of which one could not be read at both edges is missing.
@@ -179,20 +201,20 @@ impl Edges {
 
 impl Surroundings for Edges {
     fn window_opened(&self) {
-        let nodes = self.watched.iter().filter(|(kind, _)| *kind == ComponentKind::Node);
-        let pids: Vec<u32> = nodes.map(|(_, pid)| *pid).collect();
-        let counting = self.counters.start(&pids);
         let before = self.readings();
         let mut state = self.state();
-        (state.opened, state.before, state.counting) = (Some(Instant::now()), before, counting);
+        // What does not begin now counts nothing.
+        state.counting = state.counting.take().and_then(Counting::begin);
+        (state.opened, state.before) = (Some(Instant::now()), before);
     }
 
     fn window_closed(&self) {
+        let closed = Instant::now();
         let after = self.readings();
         let counting = self.state().counting.take();
-        let counts = counting.map(Counting::stop).unwrap_or_default();
+        let counts = counting.map(Counting::end).unwrap_or_default();
         let mut state = self.state();
-        (state.after, state.counts) = (after, counts);
+        (state.closed, state.after, state.counts) = (Some(closed), after, counts);
     }
 
     fn cancelled(&self) -> bool {
@@ -230,7 +252,8 @@ fn window(subject: &Subject, scenario: &Scenario, block: u32, measured: &Measure
         delivery_us_p50: latencies.delivery.quantile_us(0.5),
         delivery_us_p99: latencies.delivery.quantile_us(0.99),
         last_member_us_p50: latencies.last_member.quantile_us(0.5),
-        offered_share: if load.scheduled == 0 { 1.0 } else { load.sent as f64 / load.scheduled as f64 },
+        offered_share: if load.scheduled == 0 { 1.0 } else { load.offered_per_s / load.target_per_s },
+        send_lag_us_p99: latencies.send_lag.quantile_us(0.99),
         generator_busy_share: measured.generator.busy_share_max,
         // What could not be measured is no window either.
         clean: measured.audit.is_clean() && known,
@@ -238,12 +261,10 @@ fn window(subject: &Subject, scenario: &Scenario, block: u32, measured: &Measure
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::campaign::Show;
-
-    fn rig(blocks: u32) -> Rig {
-        Rig {
+impl Rig {
+    /// A rig that starts nothing.
+    pub(super) fn unplugged(blocks: u32) -> Self {
+        Self {
             server: PathBuf::new(),
             generator: PathBuf::new(),
             raw_clients: None,
@@ -252,13 +273,18 @@ mod tests {
             counters: Counters::NONE,
             connections_max: 1_000,
             cancel: Arc::default(),
-            progress: Arc::new(Progress::new(Show::Quiet)),
+            progress: Arc::new(Progress::new(crate::campaign::Show::Quiet)),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_order_changes_from_block_to_block_and_is_the_seeds() {
-        let rig = rig(20);
+        let rig = Rig::unplugged(20);
         let order = |block| rig.shuffled(vec![1, 2, 3, 4], "small", block);
         assert_eq!(order(3), order(3));
         assert!(rig.blocks().any(|block| order(block) != order(1)));
@@ -267,7 +293,7 @@ mod tests {
 
     #[test]
     fn whoever_wants_to_stop_is_heard() {
-        let rig = rig(1);
+        let rig = Rig::unplugged(1);
         assert!(rig.go_on().is_ok());
         rig.cancel.store(true, Ordering::Relaxed);
         assert!(crate::campaign::is_cancelled(&rig.go_on().unwrap_err()));
@@ -277,7 +303,6 @@ mod tests {
     fn edges_read_this_process_and_leave_out_who_is_gone() {
         let edges = Edges {
             watched: vec![(ComponentKind::Generator, std::process::id()), (ComponentKind::Node, u32::MAX)],
-            counters: Counters::NONE,
             state: Mutex::default(),
             cancel: Arc::default(),
         };
@@ -286,6 +311,7 @@ mod tests {
         let used = edges.used();
         assert!(used.contains_key(&ComponentKind::Generator) && !used.contains_key(&ComponentKind::Node));
         assert!(edges.resident_bytes(ComponentKind::Generator) > 1 << 20);
-        assert!(edges.opened().is_some() && edges.inject(Deed::Kill, Target::Node).is_err());
+        assert!(edges.lay_within(&edges) && edges.closed() >= edges.opened());
+        assert!(edges.inject(Deed::Kill, Target::Node).is_err());
     }
 }
