@@ -42,6 +42,16 @@ impl Found {
         }
     }
 
+    /// Adds those of a number's lines that nothing was found for: a target without its line would pass for one that is met.
+    pub(super) fn complete(&mut self, lines: Vec<Row>) {
+        for line in lines {
+            let is_known = self.rows.iter().any(|row| (row.number, &row.what) == (line.number, &line.what));
+            if !is_known {
+                self.rows.push(line);
+            }
+        }
+    }
+
     /// Makes a window and keeps it. One that fails, or may not be used, is noted.
     pub(super) fn window(
         &mut self,
@@ -61,8 +71,10 @@ impl Found {
         if !taken.window.is_usable() {
             let audit = &taken.measured.audit;
             self.note(format!(
-                "{what}: left out; {:.1} % of the load was sent, {} lost, {} doubled, {} reordered",
+                "{what}: left out; {:.1} % of the load was sent, the slowest hundredth {:.1} ms late; {} lost, {} doubled, \
+                 {} reordered",
                 taken.window.offered_share * 100.0,
+                taken.window.send_lag_us_p99.unwrap_or(0) as f64 / 1e3,
                 audit.lost(),
                 audit.duplicates,
                 audit.reordered
@@ -75,6 +87,7 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Target;
     use super::*;
     use crate::engine::RunError;
 
@@ -87,6 +100,10 @@ mod tests {
         }
         assert_eq!(found.notes, ["small: no server"]);
         assert_eq!(found.or_note("small", Ok(1)).unwrap(), Some(1));
+        let line = |what: &str, ours| Row::plain(4, what, "KiB", Target::AtMost(4.0), ours);
+        found.rows.push(line("idle", vec![2.0]));
+        found.complete(vec![line("idle", Vec::new()), line("after traffic", Vec::new())]);
+        assert_eq!(found.rows, [line("idle", vec![2.0]), line("after traffic", Vec::new())]);
         let stopped: Result<u32> = Err(RunError::Cancelled.into());
         assert!(found.or_note("small", stopped).is_err());
     }

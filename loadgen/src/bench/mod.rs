@@ -8,9 +8,11 @@
 //! What does not: load and audit (`engine`: every window is audited, a dirty one is no figure), strategies and servers
 //! (child processes, seen from outside), the brokers' client libraries (a program of their own).
 
+mod conditions;
 mod counted_client;
 mod counters;
 mod counts;
+mod crowd;
 mod delivery;
 mod found;
 mod giant;
@@ -21,6 +23,7 @@ mod limits;
 mod meter;
 mod overhead;
 mod page;
+mod per_connection;
 mod pressure;
 mod raw;
 mod record;
@@ -38,8 +41,9 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 
+pub use conditions::Conditions;
 pub use counts::{Change, Counted, Counts, TOLERANCE, count, instrument};
-pub use page::{changes, page, tables};
+pub use page::{body, changes, page};
 pub use record::{BENCH_VERSION, Bench, FrameShape, Instructions, Row, Target, Window};
 pub use verdict::{Spread, Verdict};
 
@@ -111,10 +115,10 @@ impl Order {
 }
 
 /// Measures what was ordered. Whatever fails on the way becomes a note and a line without a figure; when the person wants
-/// to stop, what there is by then is returned, with a note that says so.
+/// to stop, what there is by then is returned, with a note that says so and the rest of the lines without figures.
 ///
 /// # Errors
-/// This program can't be found by its own path.
+/// This program can't be found by its own path; a shape that is none: a mistake in this program.
 pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) -> Result<Bench> {
     let rig = Rig {
         server: order.server.clone(),
@@ -129,11 +133,15 @@ pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) ->
     };
     let (started_at, machine, steal) = (now_rfc3339(), hardware(), Steal::now());
     let mut found = Found::default();
-    let numbers = numbers(order, &rig, &mut found);
-    match numbers {
+    let outcome = numbers(order, &rig, &mut found);
+    let complete = outcome.is_ok();
+    match outcome {
         Ok(()) => {}
         Err(error) if is_cancelled(&error) => found.note("interrupted: what follows was not measured"),
         Err(error) => found.note(format!("given up: {error:#}")),
+    }
+    for number in &order.numbers {
+        found.complete(lines(*number, &rig)?);
     }
     let instructions = match () {
         () if rig.counters.instructions => Instructions::Hardware,
@@ -150,6 +158,7 @@ pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) ->
         seed: order.seed,
         blocks: order.blocks,
         numbers: order.numbers.clone(),
+        complete,
         hardware: Hardware { steal_share: steal.share_since(), ..machine },
         tool: tool(),
         brokers: found.brokers,
@@ -159,6 +168,20 @@ pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) ->
         windows: found.windows,
         counted: found.counted,
         notes: found.notes,
+    })
+}
+
+/// The lines that a number is to have, without figures.
+fn lines(number: u8, rig: &Rig) -> Result<Vec<Row>> {
+    Ok(match number {
+        1 => delivery::lines(),
+        2 => pressure::lines(),
+        3 => overhead::lines(),
+        4 => idle::lines(rig),
+        5 => giant::lines(rig),
+        6 => storm::lines(rig),
+        7 => growth::lines(rig)?,
+        _ => Vec::new(),
     })
 }
 
@@ -191,7 +214,7 @@ fn numbers(order: &Order, rig: &Rig, found: &mut Found) -> Result<()> {
         return Ok(());
     }
     rig.progress.say("numbers 3 and 7, with brokers");
-    let brokers = overhead::warmed(rig, &entrants);
+    let brokers = overhead::warmed(rig, found, &entrants);
     let Some(brokers) = found.or_note("brokers", brokers)? else { return Ok(()) };
     if order.has(3) {
         let outcome = overhead::measure(rig, found, &brokers);
@@ -238,6 +261,21 @@ mod tests {
             raw_clients: None,
             command: String::new(),
         }
+    }
+
+    #[test]
+    fn what_is_stopped_has_all_its_lines() {
+        let (rig, mut found) = (Rig::unplugged(5), Found::default());
+        rig.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(is_cancelled(&numbers(&order(&NUMBERS, 5), &rig, &mut found).unwrap_err()));
+        for number in NUMBERS {
+            let lines = lines(number, &rig).unwrap();
+            let targets = lines.iter().filter(|row| row.number == number && row.target != Target::Shown);
+            assert!(targets.count() > 0, "number {number}");
+            assert!(lines.iter().all(|row| row.ours.is_empty() && row.verdict(5) != Verdict::Met));
+            found.complete(lines);
+        }
+        assert!(found.rows.len() > 50, "{}", found.rows.len());
     }
 
     #[test]
