@@ -2,7 +2,7 @@
 
 use super::counts::Change;
 use super::record::{Bench, Instructions, Row, Target};
-use super::verdict::Spread;
+use super::verdict::{Spread, Verdict};
 use crate::report::text::{bytes, percent, tick};
 
 /// What each number is about.
@@ -20,17 +20,25 @@ const TITLES: [&str; 7] = [
 const METHODS: [&str; 7] = [
     "One node; 200 rooms of ten at 2,000 messages/s (small), one room of a thousand at 20 messages/s (big): 20,000 deliveries/s \
      either way, 200-byte payloads, each publish acknowledged. All subjects are up at once and take turns.",
-    "The small shape up a ladder of rates, generator on the same cores. Then 3 s of twice the aim, and a fifth of it after.",
+    "The small shape up a ladder of rates, generator on the same cores: a rung is held if all of it is delivered in time, nobody is \
+     thrown out and no backlog grows. Then 3 s of twice the aim, and a fifth of it after.",
     "Every message changes the node. What the nodes use above one node without a backplane, beside a bare loop of the client \
      library with as many consumers as nodes; and the delivery latency beside the bare loop's, same broker, same block.",
-    "A fresh process for each reading: resident memory less that without connections, divided by connections.",
+    "A fresh process for each crowd, and the same one before and after traffic: resident memory less that without connections, divided \
+     by connections.",
     "A message every half second to one room. The small rooms: 20 of ten, 200 messages/s, on the same node.",
     "Clients come as fast as the generator gets them in, 128 handshakes at a time, each subscribing to three rooms, while 200 others talk.",
-    "The same deliveries or publishes per second over ever more connections or rooms; beside the smallest size, same block.",
+    "The same deliveries or publishes per second over ever more connections or rooms, beside the smallest size, same block; and what \
+     each further connection takes.",
 ];
 
 /// The whole page.
 pub fn page(bench: &Bench) -> String {
+    format!("# Bench\n\n{}", body(bench))
+}
+
+/// The page without its heading: where and when, the tables, and all that whoever reads them must know.
+pub fn body(bench: &Bench) -> String {
     let machine = &bench.hardware;
     let dirty = if bench.tool.dirty { ", with uncommitted changes" } else { "" };
     let instructions = match bench.instructions {
@@ -38,10 +46,11 @@ pub fn page(bench: &Bench) -> String {
         Instructions::Callgrind => "by callgrind, user space alone",
         Instructions::None => "not counted: neither hardware counters nor valgrind",
     };
+    let interrupted =
+        if bench.complete { "" } else { " It ended before its time: what is missing was not measured." };
     format!(
-        "# Bench\n\n\
-         {} · commit {}{dirty} ({} build) · {} blocks, seed {}\n\n\
-         {}, {} cores{}, {}, Linux {}; {} of CPU time stolen meanwhile. Instructions: {instructions}.\n\n\
+        "{} · commit {}{dirty} ({} build) · {} blocks, seed {}\n\n\
+         {}, {} cores{}, {}, Linux {}; {} of CPU time stolen meanwhile. Instructions: {instructions}.{interrupted}\n\n\
          `{}`\n\n{}{}{}",
         bench.started_at,
         bench.tool.commit,
@@ -61,10 +70,11 @@ pub fn page(bench: &Bench) -> String {
     )
 }
 
-/// The tables of all numbers that were measured.
-pub fn tables(bench: &Bench) -> String {
+/// The tables of all numbers that were ordered.
+fn tables(bench: &Bench) -> String {
     let mut text = String::from(
-        "Every figure is the median over blocks; in brackets the smallest and the largest block, and how many there were.\n\n",
+        "Every figure is the median over blocks; in brackets the smallest and the largest block, and how many there were. A target \
+         counts as met only if every block has a figure, and at least five do.\n\n",
     );
     for (number, (title, method)) in (1..).zip(TITLES.into_iter().zip(METHODS)) {
         let rows: Vec<&Row> = bench.rows.iter().filter(|row| row.number == number).collect();
@@ -73,20 +83,20 @@ pub fn tables(bench: &Bench) -> String {
         }
         text.push_str(&format!("## {number}. {title}\n\n{method}\n\n"));
         text.push_str("| | Target | Ours | Beside | Figure | |\n|---|---|---|---|---|---|\n");
-        rows.into_iter().for_each(|row| text.push_str(&line(row)));
+        rows.into_iter().for_each(|row| text.push_str(&line(row, bench.verdict(row))));
         text.push('\n');
     }
     text
 }
 
 /// A line of a table.
-fn line(row: &Row) -> String {
+fn line(row: &Row, verdict: Verdict) -> String {
     let of = |values: &[f64]| {
         Spread::of(values).map_or_else(|| "–".to_owned(), |spread| with_unit(spread.median, &row.unit))
     };
     let beside = match row.reference.is_empty() {
         true => "–".to_owned(),
-        false => format!("{}: {}", row.reference_name, of(&row.reference)),
+        false => format!("{}: {}{}", row.reference_name, of(&row.reference), beside(row)),
     };
     let figure = row.figure().map_or_else(|| "–".to_owned(), |spread| figure(row, &spread));
     format!(
@@ -94,8 +104,29 @@ fn line(row: &Row) -> String {
         row.what,
         target(row),
         of(&row.ours),
-        row.verdict().word()
+        word(row, verdict)
     )
+}
+
+fn word(row: &Row, verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unknown if !row.figures().is_empty() => "too few blocks",
+        verdict => verdict.word(),
+    }
+}
+
+/// How many times the reference it is, where that is not the figure itself.
+fn beside(row: &Row) -> String {
+    match (row.target, row.ratio()) {
+        (Target::AtMost(_) | Target::AtLeast(_), Some(ratio)) => format!(
+            "; ours is {} × ({} to {}, {})",
+            tick(ratio.median),
+            tick(ratio.low),
+            tick(ratio.high),
+            ratio.samples
+        ),
+        _ => String::new(),
+    }
 }
 
 fn with_unit(value: f64, unit: &str) -> String {
@@ -133,13 +164,10 @@ fn frames(bench: &Bench) -> String {
     if bench.frames.is_empty() {
         return String::new();
     }
-    let mut text = String::from(
-        "## On the wire\n\n| | Payload | Frame | Publisher gets an answer |\n|---|---|---|---|\n",
-    );
+    let mut text = String::from("## On the wire\n\n| | Payload | Frame |\n|---|---|---|\n");
     for frame in &bench.frames {
-        let answer = if frame.acknowledged { "yes" } else { "no" };
         text.push_str(&format!(
-            "| {} | {} B | {} B | {answer} |\n",
+            "| {} | {} B | {} B |\n",
             frame.subject, frame.payload_bytes, frame.frame_bytes
         ));
     }
@@ -182,6 +210,7 @@ mod tests {
 
     #[test]
     fn a_line_says_target_figures_and_verdict() {
+        let line = |row: &Row| super::line(row, row.verdict(1));
         let pairs = [(3.6, 3.0), (3.5, 3.1), (3.3, 3.0)];
         let row = Row::paired(1, "memory, small", "µs per delivery", Target::Ratio(1.2), "floor", &pairs);
         assert_eq!(
@@ -199,6 +228,13 @@ mod tests {
         assert!(line(&row).contains("| +0.125 ms (−0.25 to +0.5, 2) |"), "{}", line(&row));
         let row = Row::plain(4, "idle", "KiB", Target::AtMost(4.0), Vec::new());
         assert_eq!(line(&row), "| idle | ≤ 4 KiB | – | – | – | not measured |\n");
+        let row = Row::plain(4, "idle", "KiB", Target::AtMost(4.0), vec![3.0]);
+        assert!(super::line(&row, row.verdict(5)).ends_with("| too few blocks |\n"));
+        let row = Row::paired(4, "idle", "KiB", Target::AtMost(4.0), "floor", &[(2.0, 0.5), (3.0, 0.5)]);
+        assert_eq!(
+            line(&row),
+            "| idle | ≤ 4 KiB | 2.5 KiB | floor: 0.5 KiB; ours is 5 × (4 to 6, 2) | 2.5 (2 to 3, 2) | met |\n"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use manifold_compose::chat_server_binary;
 use super::arguments::{Format, OutputArguments};
 use super::readme::between;
 use super::{Outcome, interrupt, run::command_line};
-use crate::bench::{self, Bench, Counts, NUMBERS, Order, Verdict};
+use crate::bench::{self, BENCH_VERSION, Bench, Conditions, Counts, NUMBERS, Order, Verdict};
 use crate::campaign::{Progress, Show, now_rfc3339, write_whole};
 use crate::probe::tool;
 
@@ -65,9 +65,12 @@ pub(super) fn execute(arguments: &BenchArguments) -> Result<Outcome> {
     }
     let (folder, bench) = match &arguments.from {
         Some(folder) => (folder.clone(), load(folder)?),
-        None => measure(arguments)?,
+        None => {
+            let (folder, bench) = measure(arguments)?;
+            write_whole(&folder.join(RECORD), &serde_json::to_vec_pretty(&bench)?)?;
+            (folder, bench)
+        }
     };
-    write_whole(&folder.join(RECORD), &serde_json::to_vec_pretty(&bench)?)?;
     let page = bench::page(&bench);
     write_whole(&folder.join("BENCH.md"), page.as_bytes())?;
     if let Some(docs) = &arguments.docs {
@@ -85,8 +88,17 @@ pub(super) fn execute(arguments: &BenchArguments) -> Result<Outcome> {
 
 fn load(folder: &Path) -> Result<Bench> {
     let path = folder.join(RECORD);
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
+    let cannot = || format!("cannot read {}", path.display());
+    let value: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).with_context(cannot)?).with_context(cannot)?;
+    // Before its fields: what they mean depends on it.
+    let version = &value["bench_version"];
+    ensure!(
+        *version == BENCH_VERSION,
+        "{} is of version {version}, this program reads {BENCH_VERSION}: measure anew",
+        path.display()
+    );
+    serde_json::from_value(value).with_context(cannot)
 }
 
 fn measure(arguments: &BenchArguments) -> Result<(PathBuf, Bench)> {
@@ -134,20 +146,17 @@ fn server(arguments: &BenchArguments) -> Result<PathBuf> {
 fn update(docs: &Path, bench: &Bench) -> Result<()> {
     let text = fs::read_to_string(docs).with_context(|| format!("cannot read {}", docs.display()))?;
     // The headings of the tables are one level below those of the document.
-    let tables = bench::tables(bench).replace("\n## ", "\n### ");
-    let origin = format!(
-        "Measured {} at commit {}, {} blocks, on {} cores of {}.\n\n",
-        bench.started_at, bench.tool.commit, bench.blocks, bench.hardware.cores, bench.hardware.cpu
-    );
-    let updated = between(&text, &format!("{origin}{tables}"), BEGIN, END)
+    let body = bench::body(bench).replace("\n## ", "\n### ");
+    let updated = between(&text, &format!("Measured {body}"), BEGIN, END)
         .with_context(|| format!("cannot update {}", docs.display()))?;
     Ok(write_whole(docs, updated.as_bytes())?)
 }
 
-/// 99 where a target is missed; 2 where something was not measured.
+/// 99 where a target is missed; 2 where something was not measured, and whenever it ended before its time.
 fn outcome(bench: &Bench) -> Outcome {
-    let any = |verdict: Verdict| bench.rows.iter().any(|row| row.verdict() == verdict);
+    let any = |verdict: Verdict| bench.rows.iter().any(|row| bench.verdict(row) == verdict);
     match () {
+        () if !bench.complete => Outcome::Inconclusive,
         () if any(Verdict::Missed) => Outcome::Failed,
         () if any(Verdict::Unknown) || bench.rows.is_empty() => Outcome::Inconclusive,
         () => Outcome::Pass,
@@ -162,12 +171,14 @@ fn counts(arguments: &BenchArguments) -> Result<Outcome> {
     let show = shown(arguments);
     let progress = Progress::new(show);
     let say = |text: &str| progress.note(text);
-    let counted = bench::count(&server(arguments)?, &generator, &cancel, &say)?;
+    let server = server(arguments)?;
+    let counted = bench::count(&server, &generator, &cancel, &say)?;
+    let conditions = Conditions::now(&server);
     if show == Show::Line {
         progress.say("");
     }
     let Some(recorded) = recorded else {
-        let counts = Counts::new(tool().commit, counted);
+        let counts = Counts::new(tool().commit, conditions, counted);
         let text = serde_json::to_string_pretty(&counts)? + "\n";
         write_whole(&arguments.recorded, text.as_bytes())?;
         out!("{}", bench::changes(&counts.compare(&counts.counted)));
@@ -179,15 +190,24 @@ fn counts(arguments: &BenchArguments) -> Result<Outcome> {
         Format::Json => outln!("{}", serde_json::to_string_pretty(&counted)?),
         Format::Text => out!("{}", bench::changes(&changes)),
     }
-    if changes.iter().any(bench::Change::is_regression) {
-        eprintln!(
-            "a delivery takes over {:.0} % more instructions than was recorded in {}; if that is meant, record it with --record",
-            bench::TOLERANCE * 100.0,
-            arguments.recorded.display()
-        );
-        return Ok(Outcome::Failed);
+    let unmatched = recorded.unmatched(&counted);
+    let regressed = changes.iter().any(bench::Change::is_regression);
+    if !regressed && unmatched.is_empty() {
+        return Ok(Outcome::Pass);
     }
-    Ok(Outcome::Pass)
+    let file = arguments.recorded.display();
+    unmatched.iter().for_each(|one| eprintln!("{one}"));
+    if regressed {
+        eprintln!(
+            "a delivery takes over {:.0} % more instructions than was recorded in {file}",
+            bench::TOLERANCE * 100.0
+        );
+    }
+    if recorded.conditions != conditions {
+        eprintln!("not a like comparison: recorded with {}; now with {conditions}", recorded.conditions);
+    }
+    eprintln!("if that is meant, record it with --record");
+    Ok(Outcome::Failed)
 }
 
 #[cfg(test)]
@@ -196,7 +216,7 @@ mod tests {
 
     use super::super::arguments::{Arguments, Command};
     use super::*;
-    use crate::bench::{BENCH_VERSION, Instructions, Row, Target};
+    use crate::bench::{Instructions, Row, Target};
     use crate::probe::hardware;
 
     fn arguments(words: &[&str]) -> Result<BenchArguments, clap::Error> {
@@ -224,6 +244,7 @@ mod tests {
             seed: 1,
             blocks: 5,
             numbers: vec![4],
+            complete: true,
             hardware: hardware(),
             tool: tool(),
             brokers: Vec::new(),
@@ -247,9 +268,22 @@ mod tests {
 
     #[test]
     fn a_missed_target_is_told_by_the_exit_code() {
-        assert_eq!(outcome(&sample(vec![3.0])), Outcome::Pass);
-        assert_eq!(outcome(&sample(vec![5.0])), Outcome::Failed);
+        assert_eq!(outcome(&sample(vec![3.0; 5])), Outcome::Pass);
+        assert_eq!(outcome(&sample(vec![5.0; 5])), Outcome::Failed);
         assert_eq!(outcome(&sample(Vec::new())), Outcome::Inconclusive);
+        assert_eq!(outcome(&sample(vec![3.0; 4])), Outcome::Inconclusive, "a block is missing");
+        assert_eq!(outcome(&Bench { blocks: 1, ..sample(vec![3.0]) }), Outcome::Inconclusive);
+        assert_eq!(outcome(&Bench { complete: false, ..sample(vec![5.0; 5]) }), Outcome::Inconclusive);
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = Bench { bench_version: BENCH_VERSION + 1, ..sample(vec![3.0; 5]) };
+        let written = serde_json::to_vec(&other).unwrap();
+        fs::write(folder.path().join(RECORD), &written).unwrap();
+        let refused = load(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("measure anew"), "{refused}");
     }
 
     #[test]
@@ -257,8 +291,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let docs = folder.path().join("performance.md");
         fs::write(&docs, format!("# Performance\n{BEGIN}\nold\n{END}\nrest\n")).unwrap();
-        let bench = sample(vec![3.0, 3.5]);
-        fs::write(folder.path().join(RECORD), serde_json::to_vec(&bench).unwrap()).unwrap();
+        let bench = sample(vec![3.0, 3.5, 3.0, 3.0, 3.0]);
+        let record = serde_json::to_vec(&bench).unwrap();
+        fs::write(folder.path().join(RECORD), &record).unwrap();
         let from = folder.path().to_string_lossy().into_owned();
         let file = docs.to_string_lossy().into_owned();
         let outcome = execute(&arguments(&["--from", &from, "--docs", &file]).unwrap()).unwrap();
@@ -267,7 +302,8 @@ mod tests {
         assert!(
             text.contains("### 4. Idle connections") && text.contains("| met |") && text.ends_with("rest\n")
         );
-        assert!(!text.contains("old\n"));
+        assert!(!text.contains("old\n") && text.contains("- a note"), "notes belong to the tables");
+        assert_eq!(fs::read(folder.path().join(RECORD)).unwrap(), record, "what was measured is left alone");
         assert!(fs::read_to_string(folder.path().join("BENCH.md")).unwrap().contains("- a note"));
         assert_eq!(load(folder.path()).unwrap(), bench);
     }
