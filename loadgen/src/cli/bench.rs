@@ -25,7 +25,7 @@ pub(super) struct BenchArguments {
     /// giant rooms, 6 storms, 7 growth
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', conflicts_with = "counts")]
     only: Vec<u8>,
-    /// Blocks: in each, every subject of a shape has its window
+    /// Blocks: in each, every subject of a shape has its window; with fewer than five nothing counts as met
     #[arg(long, default_value_t = 5)]
     blocks: u32,
     /// Seed of order and load
