@@ -52,7 +52,7 @@ struct Shared {
     warm_up: u64,
 }
 
-/// Sends one message; returns when it is on its way (Kafka) or answered (Redis).
+/// Sends one message; returns when it is on its way, and waits for no answer.
 type Sending<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
 /// Latencies of the counted window, microseconds.
 type Reader = JoinHandle<Result<Vec<u64>>>;
@@ -111,7 +111,7 @@ impl Order {
         let pacing_us = calibrate(self.rate)?;
         let gap = Duration::from_secs_f64(1.0 / self.rate);
         let begin = Instant::now() + Duration::from_millis(20);
-        let mut cpu_ns = 0;
+        let (mut cpu_ns, mut lag) = (0, Duration::ZERO);
         for number in 0..self.warm_up + self.messages {
             if number == self.warm_up {
                 cpu_ns = process_ns()?;
@@ -124,7 +124,11 @@ impl Order {
             // As everywhere: from when it was to be sent, whenever it was.
             payload[8..16].copy_from_slice(&due_ns.to_be_bytes());
             send(number, &payload)?;
+            if number >= self.warm_up {
+                lag = lag.max(due.elapsed());
+            }
         }
+        let sending = (begin + gap.mul_f64(self.warm_up as f64)).elapsed();
         let expected = self.messages * self.consumers as u64;
         let deadline = Instant::now() + PATIENCE;
         while shared.received.load(Ordering::Acquire) < expected && Instant::now() < deadline {
@@ -148,6 +152,8 @@ impl Order {
                 "client": client,
                 "sent": self.messages,
                 "received": latencies.len(),
+                "sending_s": sending.as_secs_f64(),
+                "send_lag_us_max": lag.as_micros() as u64,
                 "cpu_us_per_message": (cpu_us - pacing_us).max(0.0),
                 "pacing_us_per_message": pacing_us,
                 "delivery_us_p50": at(0.5),

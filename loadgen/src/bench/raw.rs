@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+/// A loop that takes so many times as long as it should was not driven at the rate that was asked for.
+const LATE_MAX: f64 = 1.01;
 /// The program's name, in the folder of examples beside this one.
 const NAME: &str = "raw_clients";
 
@@ -20,6 +22,10 @@ pub(super) struct Bare {
     pub(super) sent: u64,
     /// Messages received of those, by all consumers.
     pub(super) received: u64,
+    /// From when the first of them was due until the last was sent.
+    pub(super) sending_s: f64,
+    /// How far behind its time the latest of them was sent.
+    pub(super) send_lag_us_max: u64,
     /// CPU of the whole loop per message, without what its pacing costs.
     pub(super) cpu_us_per_message: f64,
     /// What the pacing costs per message.
@@ -81,6 +87,27 @@ impl Loop<'_> {
         ensure!(bare.received == expected, "the bare loop received {} of {expected}", bare.received);
         Ok(bare)
     }
+
+    /// Runs it to its end, for a figure: it must have kept up with its rate.
+    pub(super) fn measure(&self, program: &Path) -> Result<Bare> {
+        let bare = self.run(program)?;
+        bare.in_time(self.rate_per_s)?;
+        Ok(bare)
+    }
+}
+
+impl Bare {
+    /// An error where it did not keep up with its rate.
+    fn in_time(&self, rate_per_s: f64) -> Result<()> {
+        let meant_s = self.sent as f64 / rate_per_s;
+        ensure!(
+            self.sending_s <= LATE_MAX * meant_s,
+            "the bare loop took {:.3} s to send what was to be sent in {meant_s:.3} s, up to {:.1} ms late",
+            self.sending_s,
+            self.send_lag_us_max as f64 / 1e3
+        );
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -89,10 +116,12 @@ mod tests {
 
     #[test]
     fn what_the_program_prints_is_read() {
-        let text = r#"{"client":"redis","sent":3000,"received":6000,"cpu_us_per_message":21.5,"pacing_us_per_message":4.0,
-            "delivery_us_p50":35,"delivery_us_p99":140}"#;
+        let text = r#"{"client":"redis","sent":3000,"received":6000,"sending_s":3.02,"send_lag_us_max":20500,
+            "cpu_us_per_message":21.5,"pacing_us_per_message":4.0,"delivery_us_p50":35,"delivery_us_p99":140}"#;
         let bare: Bare = serde_json::from_str(text).unwrap();
         assert_eq!((bare.client.as_str(), bare.delivery_us_p99), ("redis", 140));
+        assert!(bare.in_time(1_000.0).is_ok());
+        assert!(format!("{}", bare.in_time(1_010.0).unwrap_err()).contains("up to 20.5 ms late"));
         assert!(find(Some(Path::new("/no/such/program"))).is_none());
     }
 }

@@ -1,6 +1,9 @@
 //! One publisher and some subscribers of rooms of their own.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use manifold_strategies::clients::redis::connection::{Connection, Opening};
@@ -25,19 +28,45 @@ pub(crate) fn run(order: &Order, shared: &Arc<Shared>) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let runtime = runtime()?;
     let mut connection = runtime.block_on(Connection::open(&host, &opening))?;
+    let mut unanswered = 0;
     order.perform("redis", shared, readers, &mut |number, payload| {
         let room = rooms[(number % ROOMS) as usize].as_bytes();
         resp::put_command(connection.outbox(), &[b"PUBLISH", room, payload]);
-        runtime.block_on(async {
-            loop {
-                match connection.received()? {
-                    Some(Value::Error(text)) => bail!("Redis says {}", String::from_utf8_lossy(&text)),
-                    Some(_) => return Ok(()),
-                    None => connection.turn().await?,
-                }
-            }
-        })
+        unanswered += 1;
+        runtime.block_on(pass(&mut connection))?;
+        unanswered -= answers(&mut connection)?;
+        Ok(())
+    })?;
+    runtime.block_on(async {
+        while unanswered > 0 {
+            tokio::time::timeout(PATIENCE, connection.turn()).await.context("Redis does not answer")??;
+            unanswered -= answers(&mut connection)?;
+        }
+        Ok(())
     })
+}
+
+/// Writes what waits and reads what is there, as the strategy does, which waits for no answer before it sends the next message.
+async fn pass(connection: &mut Connection) -> Result<()> {
+    // The runtime looks at the sockets when it is yielded to.
+    tokio::task::yield_now().await;
+    let mut turn = pin!(connection.turn());
+    match poll_fn(|context| Poll::Ready(turn.as_mut().poll(context))).await {
+        Poll::Ready(outcome) => Ok(outcome?),
+        Poll::Pending => Ok(()),
+    }
+}
+
+/// Takes the answers that have come: how many.
+fn answers(connection: &mut Connection) -> Result<u64> {
+    let mut count = 0;
+    while let Some(answer) = connection.received()? {
+        if let Value::Error(text) = answer {
+            bail!("Redis says {}", String::from_utf8_lossy(&text));
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A subscriber of every room. Returns once all subscriptions are confirmed.
