@@ -1,8 +1,11 @@
 //! The processor's counters and the kernel's, over `perf stat`, where the machine has them.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Instructions in user space.
@@ -11,6 +14,8 @@ const USER: &str = "instructions:u";
 const KERNEL: &str = "instructions:k";
 /// System calls, whichever.
 const CALLS: &str = "raw_syscalls:sys_enter";
+/// How long perf may take to do as it is told; it takes a millisecond, or a few on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What can be counted here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,18 +38,17 @@ impl Counters {
     /// Nothing.
     pub(super) const NONE: Self = Self { instructions: false, calls: false };
 
-    /// Tries out what there is.
+    /// Tries out what there is, on this process, in the way in which servers are counted.
     pub(super) fn probe() -> Self {
-        let counts = |events: &[&str]| {
-            let output =
-                Command::new("perf").args(["stat", "-x,", "-e", &events.join(","), "--", "true"]).output();
-            output.map(|output| Counts::parse(&String::from_utf8_lossy(&output.stderr))).unwrap_or_default()
+        let counts = |counters: Self| {
+            let counting = counters.attach(&[std::process::id()]).and_then(Counting::begin);
+            counting.map(Counting::end).unwrap_or_default()
         };
-        let instructions = counts(&[USER, KERNEL]);
+        let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        let instructions = counts(Self { instructions: true, calls: false });
         Self {
-            instructions: instructions.user.is_some_and(|count| count > 0)
-                && instructions.kernel.is_some_and(|count| count > 0),
-            calls: counts(&[CALLS]).calls.is_some_and(|count| count > 0),
+            instructions: some(instructions.user) && some(instructions.kernel),
+            calls: some(counts(Self { instructions: false, calls: true }).calls),
         }
     }
 
@@ -54,30 +58,48 @@ impl Counters {
         events
     }
 
-    /// Counts what these processes do from now on; `None` where there is nothing to count or perf cannot be run.
-    pub(super) fn start(self, pids: &[u32]) -> Option<Counting> {
+    /// Gets ready to count what these processes do, which takes perf a while: nothing is counted yet. `None` where there is
+    /// nothing to count or perf cannot be run.
+    pub(super) fn attach(self, pids: &[u32]) -> Option<Counting> {
         let events = self.events();
         if events.is_empty() || pids.is_empty() {
             return None;
         }
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         let mut command = Command::new("perf");
-        command.args(["stat", "-x,", "-e", &events.join(","), "-p", &pids.join(",")]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // It takes commands from its standard input, and says on its standard output when it has obeyed.
+        command.args(["stat", "-x,", "--delay=-1", "--control=fd:0,1"]);
+        command.args(["-e", &events.join(","), "-p", &pids.join(",")]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().ok().map(Counting)
     }
 }
 
-/// A count under way. It ends with this value, and with the processes that it watches.
+/// A count, about to begin or under way. It ends with this value, and with the processes that it watches.
 #[derive(Debug)]
 pub(super) struct Counting(Child);
 
 impl Counting {
-    /// Ends it.
-    pub(super) fn stop(mut self) -> Counts {
+    /// Counts from now on; `None` if perf does not.
+    pub(super) fn begin(mut self) -> Option<Self> {
+        self.obeys("enable").then_some(self)
+    }
+
+    /// Counts no further: what was counted. Nothing where perf did not end in time: it would be of more than was asked for.
+    pub(super) fn end(mut self) -> Counts {
+        if !self.obeys("disable") {
+            return Counts::default();
+        }
         if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
             // It prints what it has when it is interrupted. One that has ended already has printed.
             let _ = kill_process(pid, Signal::INT);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !matches!(self.0.try_wait(), Ok(Some(_))) {
+            if Instant::now() > deadline {
+                return Counts::default();
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         let mut text = String::new();
         if let Some(mut stderr) = self.0.stderr.take() {
@@ -85,6 +107,30 @@ impl Counting {
             let _ = stderr.read_to_string(&mut text);
         }
         Counts::parse(&text)
+    }
+
+    /// Gives a command, and waits for the line that says that it was carried out.
+    fn obeys(&mut self, command: &str) -> bool {
+        let (Some(stdin), Some(stdout)) = (&mut self.0.stdin, &mut self.0.stdout) else { return false };
+        if stdin.write_all(format!("{command}\n").as_bytes()).is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&left)) {
+                Err(Errno::INTR) => continue,
+                Ok(1..) => {}
+                _ => return false,
+            }
+            let mut byte = [0];
+            match stdout.read(&mut byte) {
+                Ok(1) if byte == *b"\n" => return true,
+                Ok(1) => {}
+                _ => return false,
+            }
+        }
     }
 }
 
@@ -123,7 +169,7 @@ mod tests {
 
     #[test]
     fn nothing_is_counted_of_nobody() {
-        assert!(Counters { instructions: true, calls: true }.start(&[]).is_none());
-        assert!(Counters::NONE.start(&[1]).is_none());
+        assert!(Counters { instructions: true, calls: true }.attach(&[]).is_none());
+        assert!(Counters::NONE.attach(&[1]).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! What a process has used, from `/proc`, to the nanosecond: a window of a few seconds holds a few dozen clock ticks, and a
-//! ratio of 1.05 would drown in their rounding.
+//! What a process has used, from `/proc`, to the nanosecond (to the clock tick where threads of it have ended meanwhile): a window
+//! of a few seconds holds a few dozen clock ticks, and a ratio of 1.05 would drown in their rounding.
 
 use std::fs;
 
