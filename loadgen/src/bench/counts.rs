@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,17 +14,21 @@ use manifold_compose::Served;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::conditions::Conditions;
 use super::counted_client::exchange;
 use super::subject::{FLOOR, HISTORY, MEMORY, NO_HISTORY, memory_arguments};
 use crate::engine::RunError;
 
 /// Version of `counts.json`.
-const COUNTS_VERSION: u32 = 1;
+const COUNTS_VERSION: u32 = 2;
 /// More than this over what was recorded is a regression.
 pub const TOLERANCE: f64 = 0.10;
 /// How long a server under the instrument may take to end.
 const GRACE: Duration = Duration::from_secs(30);
 const CALLGRIND_OUT: &str = "callgrind.out";
+/// The same on every machine, however many cores it has and however long the instrument takes: one worker, and no ping before
+/// all is over.
+const STEADY: [&str; 4] = ["--worker-threads", "1", "--ping-interval-ms", "180000"];
 
 /// What is counted: name, members of the room, messages in each frame, messages of the short run and of the long one.
 const SHAPES: [Shape; 3] = [
@@ -49,8 +52,8 @@ struct Shape {
 pub struct Counts {
     /// Raised when a field changes meaning or goes.
     pub counts_version: u32,
-    /// Instrument and version.
-    pub instrument: String,
+    /// What it was counted with.
+    pub conditions: Conditions,
     /// Commit at which it was counted.
     pub commit: String,
     /// The counts.
@@ -92,6 +95,12 @@ impl Change {
     }
 }
 
+/// The one field that every version of `counts.json` has.
+#[derive(Deserialize)]
+struct Versioned {
+    counts_version: u32,
+}
+
 impl Counts {
     /// Reads what was recorded.
     ///
@@ -101,11 +110,14 @@ impl Counts {
         let text = fs::read(path).with_context(|| {
             format!("cannot read {}: record it with `loadgen bench --counts --record`", path.display())
         })?;
-        let counts: Self =
-            serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
-        let version = counts.counts_version;
-        ensure!(version == COUNTS_VERSION, "{} is of version {version}: record it anew", path.display());
-        Ok(counts)
+        let unreadable = || format!("cannot read {}", path.display());
+        let Versioned { counts_version } = serde_json::from_slice(&text).with_context(unreadable)?;
+        ensure!(
+            counts_version == COUNTS_VERSION,
+            "{} is of version {counts_version}, this is {COUNTS_VERSION}: record it anew with `loadgen bench --counts --record`",
+            path.display()
+        );
+        serde_json::from_slice(&text).with_context(unreadable)
     }
 
     /// New counts beside these.
@@ -117,10 +129,25 @@ impl Counts {
         now.iter().map(|one| Change { now: one.clone(), recorded: recorded(one) }).collect()
     }
 
-    /// Counts as they are to be recorded.
-    pub fn new(commit: String, counted: Vec<Counted>) -> Self {
-        let instrument = instrument_version().unwrap_or_else(|| "callgrind".to_owned());
-        Self { counts_version: COUNTS_VERSION, instrument, commit, counted }
+    /// What cannot be compared: counted now and never recorded, or recorded and not counted now.
+    pub fn unmatched(&self, now: &[Counted]) -> Vec<String> {
+        let without = |some: &[Counted], others: &[Counted], what: &str| -> Vec<String> {
+            let known = |one: &&Counted| {
+                one.subject == FLOOR
+                    || others.iter().any(|other| other.shape == one.shape && other.subject == one.subject)
+            };
+            let missing = some.iter().filter(|one| !known(one));
+            missing.map(|one| format!("{}, {}: {what}", one.shape, one.subject)).collect()
+        };
+        let mut unmatched = without(now, &self.counted, "counted, but not recorded");
+        unmatched.extend(without(&self.counted, now, "recorded, but not counted"));
+        unmatched
+    }
+
+    /// Counts as they are to be recorded: those of what may regress. The floor's are for those who look on.
+    pub fn new(commit: String, conditions: Conditions, mut counted: Vec<Counted>) -> Self {
+        counted.retain(|one| one.subject != FLOOR);
+        Self { counts_version: COUNTS_VERSION, conditions, commit, counted }
     }
 }
 
@@ -128,11 +155,6 @@ impl Counts {
 pub fn instrument() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("valgrind")).find(|path| path.is_file())
-}
-
-fn instrument_version() -> Option<String> {
-    let output = Command::new(instrument()?).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Counts every subject under every shape: one node with and without history, and the floor, which is part of this program
@@ -148,8 +170,8 @@ pub fn count(
 ) -> Result<Vec<Counted>> {
     let instrument = instrument().context("valgrind is missing: apt-get install valgrind")?;
     let mut subjects = vec![
-        (MEMORY, server, memory_arguments(&[NO_HISTORY], &[])),
-        (HISTORY, server, memory_arguments(&[], &[])),
+        (MEMORY, server, memory_arguments(&[NO_HISTORY], &STEADY)),
+        (HISTORY, server, memory_arguments(&[], &STEADY)),
     ];
     if !cfg!(debug_assertions) {
         let floor = ["null-server", "--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
@@ -259,9 +281,13 @@ mod tests {
         Counted { shape: "small".into(), subject: subject.into(), instructions_per_delivery: instructions }
     }
 
+    fn recorded(counted: Vec<Counted>) -> Counts {
+        Counts::new("abc".into(), Conditions::default(), counted)
+    }
+
     #[test]
     fn ten_percent_more_is_borne_and_no_more() {
-        let recorded = Counts::new("abc".into(), vec![counted(MEMORY, 1_000.0), counted(FLOOR, 100.0)]);
+        let recorded = recorded(vec![counted(MEMORY, 1_000.0)]);
         let regressed =
             |subject: &str, now: f64| recorded.compare(&[counted(subject, now)])[0].is_regression();
         assert!(!regressed(MEMORY, 1_099.0) && regressed(MEMORY, 1_101.0));
@@ -271,15 +297,26 @@ mod tests {
     }
 
     #[test]
+    fn what_has_nothing_to_compare_with_is_told_either_way_round() {
+        let recorded = recorded(vec![counted(MEMORY, 1_000.0), counted(FLOOR, 100.0)]);
+        assert_eq!(recorded.counted.len(), 1, "the floor is not recorded");
+        assert!(recorded.unmatched(&[counted(MEMORY, 1.0), counted(FLOOR, 1.0)]).is_empty());
+        let unmatched = recorded.unmatched(&[counted(HISTORY, 1.0)]);
+        assert_eq!(
+            unmatched,
+            ["small, memory, history: counted, but not recorded", "small, memory: recorded, but not counted"]
+        );
+    }
+
+    #[test]
     fn what_was_recorded_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("counts.json");
         assert!(format!("{:#}", Counts::load(&path).unwrap_err()).contains("--record"));
-        let counts = Counts::new("abc".into(), vec![counted(MEMORY, 1_000.0)]);
+        let counts = recorded(vec![counted(MEMORY, 1_000.0)]);
         fs::write(&path, serde_json::to_vec(&counts).unwrap()).unwrap();
         assert_eq!(Counts::load(&path).unwrap(), counts);
-        let other = Counts { counts_version: 99, ..counts };
-        fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
-        assert!(Counts::load(&path).is_err());
+        fs::write(&path, r#"{"counts_version":1,"instrument":"valgrind-3.19.0"}"#).unwrap();
+        assert!(format!("{:#}", Counts::load(&path).unwrap_err()).contains("of version 1"));
     }
 }
