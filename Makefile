@@ -11,12 +11,12 @@ CARGO    ?= cargo
 NEED     := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help compare faults soak test unit e2e chat bench lint fuzz doctor deps clean
+.PHONY: help compare faults soak test unit e2e chat bench microbench counts lint fuzz doctor deps clean
 
 help: ## this list
 	@echo "Manifold: one chat server, many backplanes, and the evidence which fits which job."
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make chat takes STRATEGY=$(STRATEGY) (or memory, kafka-broadcast, redis-pubsub, hybrid), NODES=3, PORT=$(PORT)"
 
@@ -63,7 +63,21 @@ chat: ## brokers and three nodes of one strategy, with the addresses to open
 	$(CARGO) build --release -p manifold-server -p manifold-compose --bins
 	@target/release/compose chat $(STRATEGY) $(if $(NODES),--nodes $(NODES)) --listen-base-port $(PORT)
 
-bench: ## the microbenchmarks: what runs per message and per delivery
+bench: ## what a delivery, a publish and a connection cost beside a floor that only copies: forty minutes, on a machine left alone
+	@$(NEED) rust cc java maven
+	@$(NEED) valgrind || echo "!!! NO VALGRIND: instructions are counted only where the processor does it" >&2
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release -p manifold-strategies --example raw_clients
+	target/release/loadgen bench $(if $(ONLY),--only $(ONLY)) || [ $$? -eq 2 ]
+
+counts: ## instructions per delivery against results/bench/counts.json: over 10 % more fails (RECORD=1 writes it)
+	@$(NEED) rust cc valgrind
+	$(CARGO) build --profile counts -p manifold-server --no-default-features --bins
+	@# The clients may be slow: they only have to be the same. After the tests this builds nothing.
+	$(CARGO) build --workspace --bins
+	target/debug/loadgen bench --counts --server target/counts/chat-server $(if $(RECORD),--record)
+
+microbench: ## the microbenchmarks: what runs per message, in isolation
 	@$(NEED) rust cc
 	$(CARGO) bench --workspace
 
@@ -84,9 +98,11 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=60
 
 doctor: ## what is installed and what is missing
 	@$(NEED) --check rust cc java maven node python chromium
+	@$(NEED) --check valgrind || true
 
 deps: ## install all that any target needs
 	@$(NEED) rust cc java maven node python chromium
+	@$(NEED) valgrind || echo "!!! NO VALGRIND: instructions cannot be counted here" >&2
 
 clean: ## remove all that was built
 	$(CARGO) clean

@@ -26,6 +26,7 @@ mod process;
 mod redis;
 mod request;
 mod run_dir;
+mod served;
 mod tools;
 
 pub use environment::{Environment, Versions};
@@ -35,3 +36,4 @@ pub use nodes::{NodeSpec, Nodes, chat_server_binary};
 pub use owner::kill_all;
 pub use process::Process;
 pub use request::{KafkaTopology, Purpose, RedisTopology, Request, STRATEGIES, StrategyBrokers, Topology};
+pub use served::Served;

@@ -15,7 +15,7 @@ use crate::run_dir::RunDir;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The start of the line by which a node says that it serves.
-const LISTENING: &str = "listening on ";
+pub(crate) const LISTENING: &str = "listening on ";
 
 /// What nodes to start.
 #[derive(Debug, Clone, Default)]
@@ -204,7 +204,7 @@ impl Drop for Nodes {
     }
 }
 
-fn wait_listening(process: &Process) -> Result<()> {
+pub(crate) fn wait_listening(process: &Process) -> Result<()> {
     let output = process.output_path();
     process.wait_until(READY_WITHIN, || {
         let text = fs::read_to_string(&output).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! A black box: it speaks the client protocol and reads the servers' info and metrics endpoints. It knows no strategy.
 
 pub mod audit;
+pub mod bench;
 pub mod campaign;
 pub mod claims;
 pub mod cli;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArguments;
+
 const AFTER_HELP: &str = "\
 Examples:
   loadgen compare                               every strategy, quick: an honest first answer in minutes
@@ -12,6 +14,7 @@ Examples:
   loadgen run small-rooms -d 10s --url ws://127.0.0.1:8000/connection/websocket
   loadgen run small-rooms --rate 2000/s --url ws://a:8000/connection/websocket --url ws://b:8000/connection/websocket --output-format json
   loadgen diff results/before results/after --threshold 10%
+  loadgen bench --only 1,4                      what a delivery and an idle connection cost, beside the floor
   loadgen report results/full                   write REPORT.md and report.html again from run.json alone
 
 Exit codes: 0 pass · 1 error · 2 inconclusive (generator saturated, too few samples, interrupted) · 99 the audit or a threshold failed
@@ -41,6 +44,8 @@ pub(super) enum Command {
     Claims(ClaimsArguments),
     /// Strategies under random faults for a long time: nothing lost in silence, memory and descriptors flat; exits 99 on failure
     Soak(SoakArguments),
+    /// What a delivery, a publish, a connection costs beside a floor that only copies; --counts: instructions, for CI
+    Bench(BenchArguments),
     /// List scenarios and strategies
     List,
     /// Serve an echo without a backplane, to measure the generator itself

@@ -18,6 +18,7 @@ macro_rules! outln {
 
 mod arguments;
 mod baseline;
+mod bench;
 mod claims;
 mod compare;
 mod contest;
@@ -69,6 +70,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Command::Diff(diff) => report::diff(&diff),
         Command::Claims(claims) => claims::execute(&claims),
         Command::Soak(soak) => soak::execute(&soak),
+        Command::Bench(bench) => bench::execute(&bench),
         Command::List => report::list(),
         Command::NullServer(null) => run::null_server(&null),
     };

@@ -79,7 +79,7 @@ pub(super) fn update_guarantees(document: &Path, loaded: &Loaded) -> Result<()> 
 }
 
 /// Replaces what stands between the markers, which stay.
-fn between(text: &str, content: &str, begin: &str, end: &str) -> Result<String> {
+pub(super) fn between(text: &str, content: &str, begin: &str, end: &str) -> Result<String> {
     let once = |marker: &str| text.matches(marker).count() == 1;
     ensure!(once(begin) && once(end), "it needs the markers {begin} and {end}, each once");
     let (before, rest) = text.split_once(begin).context("no begin")?;

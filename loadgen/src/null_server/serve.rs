@@ -1,5 +1,6 @@
 //! The null server's loop: one thread, one epoll.
 
+mod fan_out;
 mod linger;
 
 use std::io;
@@ -7,7 +8,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use manifold_protocol::websocket::{self, Event, Opcode};
 use manifold_protocol::{ConnectResult, Error, ErrorCode, Reply, ReplyBody, Request, json};
@@ -15,7 +16,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::greeting::{greet, publish};
-use super::rooms::{Deed, Rooms};
+use super::rooms::Rooms;
 use super::session::Session;
 use super::{Misbehaviour, NullSettings};
 use linger::Lingering;
@@ -41,6 +42,8 @@ pub(super) struct Server {
     lingering: Vec<Lingering>,
     buffer: Box<[u8]>,
     replies: Vec<u8>,
+    /// The message on its way to the members, or the replies to their client: kept, so that neither costs an allocation.
+    frame: Vec<u8>,
     publishes: u64,
     died: bool,
 }
@@ -67,6 +70,7 @@ impl Server {
             lingering: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             replies: Vec::new(),
+            frame: Vec::new(),
             publishes: 0,
             died: false,
         })
@@ -137,6 +141,7 @@ impl Server {
         self.free.push(id);
     }
 
+    #[inline]
     fn session(&mut self, id: u32) -> io::Result<&mut Session> {
         self.sessions.get_mut(id as usize).and_then(Option::as_mut).ok_or(io::ErrorKind::NotConnected.into())
     }
@@ -190,10 +195,13 @@ impl Server {
         if self.replies.is_empty() {
             return Ok(());
         }
-        let mut frame = Vec::with_capacity(self.replies.len() + 10);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
         websocket::append_server_frame(&mut frame, Opcode::Text, &self.replies);
         self.replies.clear();
-        self.push(id, &frame)
+        let outcome = self.push(id, &frame);
+        self.frame = frame;
+        outcome
     }
 
     fn take(&mut self, id: u32, text: &str) -> io::Result<()> {
@@ -283,70 +291,6 @@ impl Server {
         self.fan_out(room, data);
         self.answer(&Reply { id: command, body: ReplyBody::Publish });
         Ok(())
-    }
-
-    fn fan_out(&mut self, room: u32, data: &[u8]) {
-        let frame = self.rooms.frame(room, data).to_vec();
-        let members = std::mem::take(&mut self.rooms.all[room as usize].members);
-        let mut failed = Vec::new();
-        let mut told = Vec::new();
-        for &member in &members {
-            let outcome = match self.rooms.deed(self.settings.misbehaviour) {
-                Deed::Send => self.push(member, &frame),
-                Deed::Drop => Ok(()),
-                Deed::Repeat => self.push(member, &frame).and_then(|()| self.push(member, &frame)),
-                Deed::Hold => self.session(member).map(|session| session.held = Some(frame.clone())),
-                Deed::Late(by) => {
-                    self.delay(member, &frame, by);
-                    Ok(())
-                }
-                Deed::Echo(by) => {
-                    self.delay(member, &frame, by);
-                    self.push(member, &frame)
-                }
-                Deed::AlsoToStranger => {
-                    let stranger = (0..self.sessions.len() as u32)
-                        .find(|id| !members.contains(id) && self.sessions[*id as usize].is_some());
-                    stranger
-                        .map_or(Ok(()), |id| self.push(id, &frame))
-                        .and_then(|()| self.push(member, &frame))
-                }
-                Deed::Damage => {
-                    let mut damaged = frame.clone();
-                    // A byte of the stamp: the payload's end is padding, its front is what the audit reads.
-                    let at = damaged.len() - data.len() + 8;
-                    damaged[at] = if damaged[at] == b'x' { b'y' } else { b'x' };
-                    self.push(member, &damaged)
-                }
-                Deed::Gap => {
-                    told.push(member);
-                    let gap = self.rooms.gap_frame(room);
-                    self.push(member, &gap)
-                }
-            };
-            if outcome.is_err() {
-                failed.push(member);
-            }
-        }
-        self.rooms.all[room as usize].members = members;
-        // A member that was told is out until it subscribes again.
-        told.into_iter().for_each(|member| drop(self.leave(member, room)));
-        failed.into_iter().for_each(|member| self.drop_session(member));
-    }
-
-    fn delay(&mut self, member: u32, frame: &[u8], by: Duration) {
-        self.late.push((Instant::now() + by, member, frame.to_vec()));
-    }
-
-    /// Sends what was delayed and is due.
-    fn send_late(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> = self.late.extract_if(.., |(at, ..)| *at <= now).collect();
-        for (_, member, frame) in due {
-            if self.push(member, &frame).is_err() {
-                self.drop_session(member);
-            }
-        }
     }
 
     /// Gives a frame to a session: at once, or at the end of the turn.
