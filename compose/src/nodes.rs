@@ -51,7 +51,7 @@ pub struct Nodes {
 
 /// Bounds the arenas of the C library's allocator, unless the environment has a bound of its own: every client of a broker's
 /// library brings threads, each thread takes an arena, and what is free in one is not given to another, nor back to the system.
-fn allocator() -> Vec<(OsString, OsString)> {
+pub(crate) fn allocator() -> Vec<(OsString, OsString)> {
     const ARENAS_MAX: &str = "MALLOC_ARENA_MAX";
     match std::env::var_os(ARENAS_MAX) {
         Some(_) => Vec::new(),

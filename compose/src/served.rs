@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::nodes::{LISTENING, wait_listening};
+use crate::nodes::{LISTENING, allocator, wait_listening};
 use crate::process::{Process, Spec};
 use crate::run_dir::RunDir;
 
@@ -31,7 +31,7 @@ impl Served {
             name: name.to_owned(),
             program: program.to_owned(),
             args: args.iter().map(OsString::from).collect(),
-            environment: Vec::new(),
+            environment: allocator(),
             folder: folder.path().to_owned(),
             separate_output: true,
             ready: Box::new(wait_listening),
