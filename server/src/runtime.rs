@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::hub::{begin_shift, end_shift, flush_thread};
 
 /// A runtime with so many worker threads (0: one per core), which write what they have kept back before they pause. On any other
-/// runtime a node does the same work, and writes after every batch. Nothing may `block_in_place` on it: the thread would take what
-/// it keeps back with it.
+/// runtime a node does the same work, and writes after every batch. Nothing may block its threads, least of all with
+/// `block_in_place`: they would take what they keep back with them.
 ///
 /// # Errors
 /// When the system gives no threads or no event queue.

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::frame;
+use crate::hub::flush_thread;
 use crate::session::Session;
 
 const TICK_MS: u64 = 50;
@@ -150,7 +151,10 @@ impl Sweep {
             loop {
                 let late = interval.tick().await.elapsed();
                 self.note_lateness(late, &mut late_before);
-                self.turn();
+                // What this worker keeps back does not wait for the looks at everybody.
+                flush_thread();
+                // After a standstill there is a lot to do at once, and that is no overload either.
+                late_before &= !self.turn();
             }
         }
     }
@@ -173,8 +177,8 @@ impl Sweep {
         *late_before = too_late;
     }
 
-    /// Looks at everybody whose time has come.
-    fn turn(&self) {
+    /// Looks at everybody whose time has come. True: the wheel had stood still.
+    fn turn(&self) -> bool {
         let now = self.tick_now();
         let swept = self.swept.load(Relaxed);
         let stalled = is_standstill(now, swept);
@@ -191,6 +195,7 @@ impl Sweep {
         }
         // Whoever finds the wheel turned finds the thaw as well.
         self.swept.store(now, Release);
+        stalled
     }
 
     /// Standstills that are over, for [`may_be_old`](Self::may_be_old).

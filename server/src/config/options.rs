@@ -128,7 +128,7 @@ options! {
         "MANIFOLD_INBOUND_BURST_MAX" inbound_burst_max: u32 = 20_000;
         /// Commands of one connection that wait for the backplane or behind a join at most; joins and recoveries count, but `rooms_per_connection_max` bounds them.
         "MANIFOLD_PENDING_COMMANDS_MAX" pending_commands_max: u32 = 1024;
-        /// A node at which whoever has something to do waits for so long refuses publishes of clients until it has caught up; 0 is never.
+        /// A node at which whoever has something to do waits for so long, twice in a row, refuses publishes of clients until that is less than half of it; looked at every 50 ms, 0 is never.
         "MANIFOLD_OVERLOAD_MS" overload_ms: u64 = 250;
         /// Rooms with this many members are served by a task of their own, in turns.
         "MANIFOLD_GIANT_MEMBERS_MIN" giant_members_min: u64 = 512;

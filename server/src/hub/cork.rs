@@ -108,10 +108,20 @@ impl Scratch {
         (&mut self.frame, &mut self.unplaced, touched)
     }
 
-    /// Writes where too much waits.
+    /// Writes where too much waits, or has waited for long enough.
     pub(super) fn relieve(&mut self) {
-        if self.appended_bytes > THREAD_BYTES_MAX || self.touched.len() > TOUCHED_MAX {
+        let much = self.appended_bytes > THREAD_BYTES_MAX || self.touched.len() > TOUCHED_MAX;
+        if !self.deferring {
+            if much {
+                self.flush();
+            }
+            return;
+        }
+        let now = Instant::now();
+        if much || !self.shift.may_wait(now) {
             self.flush();
+            // The batch goes on.
+            self.shift.keeps_since = Some(now);
         }
     }
 
@@ -176,13 +186,14 @@ impl Cork {
         Scratch::with(|scratch| scratch.last = last);
     }
 
-    /// Ends a session's own turn: what the others got is written first, then what waits for itself, unless this worker keeps both back. Says whether the session's task
-    /// owes a write, and what may still be added.
+    /// Ends a session's own turn: what the others got is written first, then what waits for itself, unless this worker keeps both
+    /// back. Says whether the session's task owes a write, and what may still be added.
     pub(crate) fn end_turn_of(self, session: &Arc<Session>) -> (bool, Standing) {
         let deferred = Scratch::with(|scratch| {
             let deferred = scratch.deferring && session.defer();
             if deferred {
                 scratch.touched.push(Arc::clone(session));
+                scratch.relieve();
             }
             deferred
         });
@@ -289,6 +300,33 @@ mod tests {
         append(&session, "later");
         drop(cork);
         assert_eq!(got(&mut client), "later", "no worker keeps anything back");
+    }
+
+    #[test]
+    fn workers_of_the_runtime_keep_back_what_they_deliver_until_they_pause() {
+        let runtime = crate::runtime(1).unwrap();
+        let busy = || async {
+            let (session, mut client) = session();
+            // The worker pauses, and then is busy.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let began = Instant::now();
+            while began.elapsed() < 2 * BUSY_AFTER {
+                std::hint::spin_loop();
+            }
+            let cork = Cork::new();
+            append(&session, "push");
+            drop(cork);
+            (session, got(&mut client), client)
+        };
+        // On a machine that others use, the worker may be stopped for so long that nothing is kept.
+        let kept = std::iter::repeat_with(|| runtime.block_on(runtime.spawn(busy())).unwrap());
+        let (session, _, mut client) = kept.take(100).find(|(_, before, _)| before.is_empty()).unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"push");
+        drop(session);
     }
 
     #[tokio::test]

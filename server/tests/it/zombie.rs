@@ -32,6 +32,8 @@ fn start() -> (Environment, Nodes) {
         strategy: "redis-pubsub".to_owned(),
         nodes: 2,
         namespace: "zombie".to_owned(),
+        // The machine that runs the tests may be.
+        extra_args: vec!["--overload-ms".to_owned(), "0".to_owned()],
         ..NodeSpec::default()
     };
     let nodes = Nodes::start(&spec, &environment).expect("nodes start");

@@ -24,7 +24,7 @@ const OWNING: &str = "kafka-broadcast";
 /// A target and what a run reached.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Aim {
-    /// What is measured: `room`, `told after`, `members back after`.
+    /// What is measured: `room`, `told after`, `members back after`. Of a broker that hangs either of the first two.
     pub(super) what: &'static str,
     /// The most that is aimed at.
     pub(super) limit_ms: f64,
@@ -71,7 +71,8 @@ pub(super) fn aim(scenario: &str, run: &RunRecord) -> Option<Aim> {
         }),
         (Deed::Stop, target) if target.broker().is_some() && scenario.ends_with("frozen") => {
             // Where nobody is told, nobody may have had to wait: a strategy may have a second way.
-            let told_ms = told_ms(run, first);
+            let until = marks.iter().find(|mark| mark.fault.deed == Deed::Continue);
+            let told_ms = told_ms(run, first, until.map_or(f64::INFINITY, |mark| mark.began_s));
             let what = if told_ms.is_some() { "told after" } else { "room" };
             let reached_ms = told_ms.or_else(|| gap_ms(run, true));
             Some(Aim { what, limit_ms: FROZEN_TOLD_MS, reached_ms })
@@ -95,13 +96,15 @@ pub(super) fn members_back_ms(run: &RunRecord) -> Option<f64> {
     Some(recovered.quantile_us(1.0)? as f64 / 1e3)
 }
 
-/// Until the first publisher was refused, or the first member told of a gap: the end of the interval in which that was.
-fn told_ms(run: &RunRecord, frozen: &FaultMark) -> Option<f64> {
+/// Until the first publisher was refused, or the first member told of a gap, while the broker hung (until second `until_s`): the end of
+/// the interval in which that was.
+fn told_ms(run: &RunRecord, frozen: &FaultMark, until_s: f64) -> Option<f64> {
     let series = &run.measured.series;
     let interval_s = series.interval_ms as f64 / 1e3;
     let from = (frozen.began_s / interval_s).ceil().max(0.0) as usize;
     let told = series.points.iter().skip(from).position(|point| point.failed > 0 || point.gaps > 0)?;
-    Some(((from + told + 1) as f64 * interval_s - frozen.began_s) * 1e3)
+    let told_s = (from + told + 1) as f64 * interval_s;
+    (told_s <= until_s + interval_s).then_some((told_s - frozen.began_s) * 1e3)
 }
 
 #[cfg(test)]
