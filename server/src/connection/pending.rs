@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use manifold_strategies::{BoxFuture, Position, Result};
@@ -15,10 +15,49 @@ use super::recover::FinishedRecovery;
 use super::subscribe::{Joining, Wish};
 use crate::hub::{JoinFailed, Ticket};
 
-pub(super) type PendingSet = FuturesUnordered<Pending>;
+/// Commands on their way.
+pub(super) struct PendingSet {
+    /// And one that never finishes. A set that has polled all its futures wakes its task to have them polled again, in case they
+    /// starve others: a turn more for each publish, and another worker's wake-up. This one was polled before all others.
+    futures: FuturesUnordered<Pending>,
+}
+
+impl Default for PendingSet {
+    fn default() -> Self {
+        let mut futures = FuturesUnordered::new();
+        futures.push(Pending::Never);
+        let polled = futures.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
+        debug_assert!(polled.is_pending());
+        Self { futures }
+    }
+}
+
+impl PendingSet {
+    fn len(&self) -> usize {
+        self.futures.len() - 1
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.futures.iter()
+    }
+
+    fn push(&self, pending: Pending) {
+        self.futures.push(pending);
+    }
+
+    /// What has finished. Wakes the task once more of them may have.
+    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finished>> {
+        self.futures.poll_next_unpin(cx)
+    }
+}
 
 /// A command on its way.
 pub(super) enum Pending {
+    Never,
     Publish(PendingPublish),
     Join(Pin<Box<dyn Future<Output = FinishedJoin> + Send>>),
     Position(Pin<Box<dyn Future<Output = FinishedPosition> + Send>>),
@@ -69,6 +108,7 @@ impl Future for Pending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         match self.get_mut() {
+            Self::Never => Poll::Pending,
             Self::Publish(publish) => Pin::new(publish).poll(cx),
             Self::Join(join) => join.as_mut().poll(cx).map(Finished::Join),
             Self::Position(ask) => ask.as_mut().poll(cx).map(Finished::Position),
@@ -83,7 +123,7 @@ impl Client {
     /// Answers what has finished since the last turn.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) {
         while let Some(pending) = self.pending.as_mut().filter(|pending| !pending.is_empty()) {
-            match pending.poll_next_unpin(cx) {
+            match pending.poll_finished(cx) {
                 Poll::Ready(Some(finished @ Finished::Publish { .. })) => self.finish(finished),
                 Poll::Ready(Some(finished)) => {
                     self.finish(finished);
@@ -136,6 +176,49 @@ impl Client {
             Finished::Recovery(recovery) => self.finish_recovery(recovery),
             Finished::History(history) => self.finish_history(history),
             Finished::Presence(answer) => self.finish_presence(answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_when_a_command_has_finished_and_not_before() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let mut pending = PendingSet::default();
+        assert!(pending.is_empty());
+        for round in 0..3 {
+            let (done, outcome) = oneshot::channel::<Position>();
+            let outcome = Box::pin(async { Ok(outcome.await.expect("a position")) });
+            pending.push(Pending::Publish(PendingPublish { id: 1, received_at_us: 0, outcome }));
+            for _ in 0..2 {
+                assert!(pending.poll_finished(&mut cx).is_pending());
+            }
+            assert_eq!((pending.len(), wakes.0.load(Relaxed)), (1, round));
+            done.send(Position::default()).expect("it waits");
+            assert_eq!(wakes.0.load(Relaxed), round + 1);
+            let finished = pending.poll_finished(&mut cx);
+            assert!(matches!(finished, Poll::Ready(Some(Finished::Publish { id: 1, outcome: Ok(_), .. }))));
+            assert!(pending.is_empty());
         }
     }
 }

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::Interest;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -96,35 +96,20 @@ impl Connection {
     /// Sends what is in the outbox, as far as the socket takes it, until something was received. May be dropped and
     /// called again at any time.
     pub async fn turn(&mut self) -> Result<()> {
+        self.inbox.reserve(READ_BYTES);
+        let (mut reader, mut writer) = self.stream.split();
+        let failed = |error: io::Error| lost(error.to_string());
         loop {
-            self.send_some()?;
-            let interest = match self.outbox.is_empty() {
-                true => Interest::READABLE,
-                false => Interest::READABLE | Interest::WRITABLE,
-            };
-            let ready = self.stream.ready(interest).await.map_err(|source| lost(source.to_string()))?;
-            if !ready.is_readable() && !ready.is_read_closed() {
-                continue;
-            }
-            self.inbox.reserve(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.inbox) {
-                Ok(0) => return Err(lost("the server closed it".to_owned())),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(lost(error.to_string())),
+            tokio::select! {
+                biased;
+                sent = writer.write_buf(&mut self.outbox), if !self.outbox.is_empty() => drop(sent.map_err(failed)?),
+                // Unlike `try_read_buf`, this knows that a short read has emptied the socket, and saves the next call.
+                received = reader.read_buf(&mut self.inbox) => return match received.map_err(failed)? {
+                    0 => Err(lost("the server closed it".to_owned())),
+                    _ => Ok(()),
+                },
             }
         }
-    }
-
-    fn send_some(&mut self) -> Result<()> {
-        while !self.outbox.is_empty() {
-            match self.stream.try_write(&self.outbox) {
-                Ok(sent) => self.outbox.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(lost(error.to_string())),
-            }
-        }
-        Ok(())
     }
 }
 
