@@ -226,16 +226,7 @@ mod tests {
     }
 
     fn window(subject: &str, size: u64, block: u32, cpu_s: f64) -> Window {
-        Window {
-            shape: connections(size),
-            subject: subject.into(),
-            block,
-            deliveries: 1e6,
-            server_cpu_s: cpu_s,
-            offered_share: 1.0,
-            clean: true,
-            ..Window::default()
-        }
+        Window::sound(subject, &connections(size), block, cpu_s)
     }
 
     #[test]

@@ -160,6 +160,23 @@ pub struct Window {
     pub clean: bool,
 }
 
+#[cfg(test)]
+impl Window {
+    /// One that may be used, with a million deliveries.
+    pub(super) fn sound(subject: &str, shape: &str, block: u32, server_cpu_s: f64) -> Self {
+        Self {
+            shape: shape.into(),
+            subject: subject.into(),
+            block,
+            deliveries: 1e6,
+            server_cpu_s,
+            offered_share: 1.0,
+            clean: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Window {
     /// A cost per delivery; `None` without deliveries.
     fn per_delivery(&self, cost: f64) -> Option<f64> {

@@ -216,29 +216,16 @@ pub(super) fn growth(
 mod tests {
     use super::*;
 
-    fn window(subject: &str, shape: &str, block: u32, cpu_s: f64) -> Window {
-        Window {
-            shape: shape.into(),
-            subject: subject.into(),
-            block,
-            deliveries: 1e6,
-            server_cpu_s: cpu_s,
-            offered_share: 1.0,
-            clean: true,
-            ..Window::default()
-        }
-    }
-
     #[test]
     fn ratios_are_taken_within_a_block() {
         // The machine is twice as slow in the second block: the ratios do not know.
         let windows = [
-            window("floor", "small", 1, 3.0),
-            window("memory", "small", 1, 3.6),
-            window("memory", "small", 2, 7.2),
-            window("floor", "small", 2, 6.0),
-            window("memory", "small", 3, 9.9),
-            window("memory", "big", 1, 99.0),
+            Window::sound("floor", "small", 1, 3.0),
+            Window::sound("memory", "small", 1, 3.6),
+            Window::sound("memory", "small", 2, 7.2),
+            Window::sound("floor", "small", 2, 6.0),
+            Window::sound("memory", "small", 3, 9.9),
+            Window::sound("memory", "big", 1, 99.0),
         ];
         let pairs = pairs(&windows, "small", "memory", "floor", Window::us_per_delivery);
         assert_eq!(pairs.len(), 2, "a block without the floor has no ratio");
@@ -250,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_window_that_may_not_be_used_is_left_out() {
-        let mut windows = [window("floor", "small", 1, 3.0), window("memory", "small", 1, 3.6)];
+        let mut windows = [Window::sound("floor", "small", 1, 3.0), Window::sound("memory", "small", 1, 3.6)];
         windows[1].clean = false;
         assert!(pairs(&windows, "small", "memory", "floor", Window::us_per_delivery).is_empty());
     }
@@ -258,10 +245,10 @@ mod tests {
     #[test]
     fn growth_is_against_the_same_block() {
         let windows = [
-            window("memory", "100", 1, 2.0),
-            window("memory", "20000", 1, 2.2),
-            window("memory", "100", 2, 4.0),
-            window("memory", "20000", 2, 4.0),
+            Window::sound("memory", "100", 1, 2.0),
+            Window::sound("memory", "20000", 1, 2.2),
+            Window::sound("memory", "100", 2, 4.0),
+            Window::sound("memory", "20000", 2, 4.0),
         ];
         let grown = growth(&windows, "memory", "100", "20000", Window::us_per_delivery);
         assert!((grown[0].1 - 1.1).abs() < 1e-9 && (grown[1].1 - 1.0).abs() < 1e-9);

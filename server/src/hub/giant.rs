@@ -13,8 +13,8 @@ use super::room::{Room, State};
 use crate::metrics::Metrics;
 use crate::session::Session;
 
-/// Members served per turn: about half a millisecond of sends.
-const TURN_MEMBERS: usize = 128;
+/// Members served per turn: about a millisecond of sends.
+const TURN_MEMBERS: usize = 256;
 
 /// Bytes that one round through the members carries at most, unless a single message is longer. A fraction of the
 /// smallest outbox, so that a round alone makes nobody slow.
