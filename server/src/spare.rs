@@ -1,7 +1,8 @@
 //! Buffers of outboxes between two uses: each thread keeps some, so that a write that has to wait its turn costs no allocation,
-//! and an idle connection no memory.
+//! and an idle connection no memory. What a thread did not need for a second it gives back to the system.
 
 use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 /// Bytes of a new buffer: a few chat messages.
 const NEW_BYTES: usize = 1024;
@@ -9,15 +10,20 @@ const NEW_BYTES: usize = 1024;
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a thread keeps.
 const THREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Buffers that a thread has not needed for so long are not kept.
+const UNUSED_MAX: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { buffers: Vec::new(), bytes: 0 }) };
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare::new()) };
 }
 
 struct Spare {
     buffers: Vec<Vec<u8>>,
     /// Their capacities, summed.
     bytes: usize,
+    /// How many of them lay here all the time since `counted_at`.
+    unused: usize,
+    counted_at: Option<Instant>,
 }
 
 /// An empty buffer.
@@ -34,11 +40,32 @@ pub(crate) fn give_back(buffer: Vec<u8>) {
     }
 }
 
+/// Gives up what this thread did not need for a while. To be called now and then.
+pub(crate) fn trim(now: Instant) {
+    let _ = SPARE.try_with(|spare| spare.borrow_mut().trim(now));
+}
+
 impl Spare {
+    const fn new() -> Self {
+        Self { buffers: Vec::new(), bytes: 0, unused: 0, counted_at: None }
+    }
+
     fn take(&mut self) -> Option<Vec<u8>> {
         let buffer = self.buffers.pop()?;
         self.bytes -= buffer.capacity();
+        self.unused = self.unused.min(self.buffers.len());
         Some(buffer)
+    }
+
+    fn trim(&mut self, now: Instant) {
+        let since = *self.counted_at.get_or_insert(now);
+        if now.saturating_duration_since(since) < UNUSED_MAX {
+            return;
+        }
+        self.counted_at = Some(now);
+        self.bytes -= self.buffers.drain(..self.unused).map(|buffer| buffer.capacity()).sum::<usize>();
+        self.buffers.shrink_to(2 * self.buffers.len());
+        self.unused = self.buffers.len();
     }
 
     fn keep(&mut self, mut buffer: Vec<u8>) {
@@ -78,5 +105,23 @@ mod tests {
             assert_eq!(spare.bytes, spare.buffers.iter().map(Vec::capacity).sum::<usize>());
             assert!((1..=THREAD_BYTES_MAX).contains(&spare.bytes));
         });
+    }
+
+    #[test]
+    fn what_was_not_needed_for_a_while_is_given_up() {
+        let (mut spare, start) = (Spare::new(), Instant::now());
+        let fill = |spare: &mut Spare| (0..4).for_each(|_| spare.keep(Vec::with_capacity(NEW_BYTES)));
+        spare.trim(start);
+        fill(&mut spare);
+        spare.trim(start + UNUSED_MAX);
+        assert_eq!(spare.buffers.len(), 4, "they have come meanwhile");
+        let used = spare.take().unwrap();
+        spare.keep(used);
+        spare.trim(start + UNUSED_MAX * 3 / 2);
+        assert_eq!(spare.buffers.len(), 4, "it is not time yet");
+        spare.trim(start + 2 * UNUSED_MAX);
+        assert_eq!((spare.buffers.len(), spare.bytes), (1, NEW_BYTES));
+        spare.trim(start + 3 * UNUSED_MAX);
+        assert_eq!((spare.buffers.len(), spare.bytes), (0, 0));
     }
 }

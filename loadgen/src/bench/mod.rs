@@ -131,7 +131,8 @@ pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) ->
         cancel: Arc::clone(cancel),
         progress: Arc::clone(progress),
     };
-    let (started_at, machine, steal) = (now_rfc3339(), hardware(), Steal::now());
+    // Before anything else: a checkout may change within the hour.
+    let (tool, started_at, machine, steal) = (tool(), now_rfc3339(), hardware(), Steal::now());
     let mut found = Found::default();
     let outcome = numbers(order, &rig, &mut found);
     let complete = outcome.is_ok();
@@ -160,7 +161,7 @@ pub fn run(order: &Order, cancel: &Arc<AtomicBool>, progress: &Arc<Progress>) ->
         numbers: order.numbers.clone(),
         complete,
         hardware: Hardware { steal_share: steal.share_since(), ..machine },
-        tool: tool(),
+        tool,
         brokers: found.brokers,
         instructions,
         frames: found.frames,

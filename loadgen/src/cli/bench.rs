@@ -178,7 +178,9 @@ fn counts(arguments: &BenchArguments) -> Result<Outcome> {
         progress.say("");
     }
     let Some(recorded) = recorded else {
-        let counts = Counts::new(tool().commit, conditions, counted);
+        let tool = tool();
+        let commit = if tool.dirty { tool.commit + "-dirty" } else { tool.commit };
+        let counts = Counts::new(commit, conditions, counted);
         let text = serde_json::to_string_pretty(&counts)? + "\n";
         write_whole(&arguments.recorded, text.as_bytes())?;
         out!("{}", bench::changes(&counts.compare(&counts.counted)));

@@ -17,8 +17,8 @@ use crate::hub::{JoinFailed, Ticket};
 
 /// Commands on their way.
 pub(super) struct PendingSet {
-    /// And one that never finishes. A set that has polled all its futures wakes its task to have them polled again, in case they
-    /// starve others: a turn more for each publish, and another worker's wake-up. This one was polled before all others.
+    /// One of them never finishes and is never polled again, so that a turn never polls as many as there are. If it did, the set
+    /// would wake its own task, lest it starve others: one more turn for each publish, and another worker's wake-up.
     futures: FuturesUnordered<Pending>,
 }
 
@@ -42,16 +42,19 @@ impl PendingSet {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
-        self.futures.iter()
+        self.futures.iter().filter(|pending| !matches!(pending, Pending::Never))
     }
 
     fn push(&self, pending: Pending) {
         self.futures.push(pending);
     }
 
-    /// What has finished. Wakes the task once more of them may have.
-    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finished>> {
-        self.futures.poll_next_unpin(cx)
+    /// The next one that has finished. The task is woken when there may be another.
+    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
+        match self.futures.poll_next_unpin(cx) {
+            Poll::Ready(Some(finished)) => Poll::Ready(finished),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -124,12 +127,12 @@ impl Client {
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) {
         while let Some(pending) = self.pending.as_mut().filter(|pending| !pending.is_empty()) {
             match pending.poll_finished(cx) {
-                Poll::Ready(Some(finished @ Finished::Publish { .. })) => self.finish(finished),
-                Poll::Ready(Some(finished)) => {
+                Poll::Ready(finished @ Finished::Publish { .. }) => self.finish(finished),
+                Poll::Ready(finished) => {
                     self.finish(finished);
                     self.drop_empty_set();
                 }
-                Poll::Ready(None) | Poll::Pending => return,
+                Poll::Pending => return,
             }
         }
     }
@@ -217,7 +220,7 @@ mod tests {
             done.send(Position::default()).expect("it waits");
             assert_eq!(wakes.0.load(Relaxed), round + 1);
             let finished = pending.poll_finished(&mut cx);
-            assert!(matches!(finished, Poll::Ready(Some(Finished::Publish { id: 1, outcome: Ok(_), .. }))));
+            assert!(matches!(finished, Poll::Ready(Finished::Publish { id: 1, outcome: Ok(_), .. })));
             assert!(pending.is_empty());
         }
     }

@@ -17,6 +17,7 @@ use manifold_protocol::websocket::FrameBuilder;
 
 use crate::outbox::Standing;
 use crate::session::Session;
+use crate::spare;
 
 /// Write at the latest when this much was appended by one thread, summed over the members. Each session has a
 /// [bound of its own](crate::outbox::UNFLUSHED_BYTES_MAX).
@@ -225,7 +226,9 @@ pub(crate) async fn yield_worker() {
 /// A worker of the runtime begins to work: only those keep something back, because only those call
 /// [`flush_thread`] when they run out of work.
 pub(crate) fn begin_shift() {
-    Scratch::with(|scratch| scratch.shift.began = Some(Instant::now()));
+    let now = Instant::now();
+    Scratch::with(|scratch| scratch.shift.began = Some(now));
+    spare::trim(now);
 }
 
 /// A worker of the runtime ends.

@@ -13,7 +13,7 @@ use super::room::{Room, State};
 use crate::metrics::Metrics;
 use crate::session::Session;
 
-/// Members served per turn: about a millisecond of sends.
+/// Members served per turn: one or two milliseconds of sends.
 const TURN_MEMBERS: usize = 256;
 
 /// Bytes that one round through the members carries at most, unless a single message is longer. A fraction of the

@@ -136,8 +136,9 @@ impl Publisher {
                     self.backlog.extend(taken.drain(..).map(|work| (work, false)));
                 }
                 () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
-                    // A node that got no processor for so long finds the answer at hand.
-                    let received = timeout(Duration::ZERO, session.connection.turn()).await;
+                    // A node that got no processor for so long finds the answer at hand, even where this task has done much.
+                    let turn = tokio::task::unconstrained(session.connection.turn());
+                    let received = timeout(Duration::ZERO, turn).await;
                     if let Err(error) = received.unwrap_or_else(|_| Err(no_answer(limit))) {
                         return End::Broken(error);
                     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -102,7 +102,9 @@ impl Connection {
         loop {
             tokio::select! {
                 biased;
-                sent = writer.write_buf(&mut self.outbox), if !self.outbox.is_empty() => drop(sent.map_err(failed)?),
+                sent = writer.write(&self.outbox), if !self.outbox.is_empty() => {
+                    self.outbox.advance(sent.map_err(failed)?);
+                }
                 // Unlike `try_read_buf`, this knows that a short read has emptied the socket, and saves the next call.
                 received = reader.read_buf(&mut self.inbox) => return match received.map_err(failed)? {
                     0 => Err(lost("the server closed it".to_owned())),
@@ -163,4 +165,39 @@ pub fn no_answer(limit: Duration) -> Error {
 
 fn lost(why: String) -> Error {
     Error::new(ErrorKind::Unreachable, "redis", format!("the connection to Redis was lost: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_keeps_nothing_from_being_received() {
+        const SENT_BYTES: usize = 16 * 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let outbox: BytesMut = (0..SENT_BYTES).map(|at| (at % 251) as u8).collect();
+        let expected = outbox.clone();
+        let mut connection = Connection { stream, id: 0, inbox: BytesMut::new(), outbox };
+        server.write_all(b"+one\r\n").await.unwrap();
+        connection.turn().await.unwrap();
+        assert!(matches!(connection.received(), Ok(Some(Value::Text(text))) if &text[..] == b"one"));
+        // Nobody reads what it sends.
+        let stuck = timeout(Duration::from_millis(50), connection.turn()).await;
+        assert!(stuck.is_err() && !connection.outbox.is_empty());
+        let reading = tokio::spawn(async move {
+            let mut got = vec![0; SENT_BYTES];
+            server.read_exact(&mut got).await.unwrap();
+            server.write_all(b"+two\r\n").await.unwrap();
+            got
+        });
+        connection.turn().await.unwrap();
+        assert!(matches!(connection.received(), Ok(Some(Value::Text(text))) if &text[..] == b"two"));
+        assert!(connection.outbox.is_empty() && reading.await.unwrap() == expected);
+        let end = connection.turn().await.unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::Unreachable, "the server has gone");
+    }
 }
