@@ -54,7 +54,7 @@ pub struct Counts {
     pub counts_version: u32,
     /// What it was counted with.
     pub conditions: Conditions,
-    /// Commit at which it was counted; `-dirty` behind it if what was counted had changed since.
+    /// Commit at which it was counted; `-dirty` behind it where the checkout had uncommitted changes.
     pub commit: String,
     /// The counts.
     pub counted: Vec<Counted>,

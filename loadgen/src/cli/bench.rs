@@ -166,6 +166,7 @@ fn outcome(bench: &Bench) -> Outcome {
 fn counts(arguments: &BenchArguments) -> Result<Outcome> {
     // Read first: whoever has nothing recorded should not wait for two minutes to hear of it.
     let recorded = if arguments.record { None } else { Some(Counts::load(&arguments.recorded)?) };
+    let tool = tool();
     let generator = std::env::current_exe().context("cannot find this program's own path")?;
     let cancel = interrupt::watch()?;
     let show = shown(arguments);
@@ -178,7 +179,6 @@ fn counts(arguments: &BenchArguments) -> Result<Outcome> {
         progress.say("");
     }
     let Some(recorded) = recorded else {
-        let tool = tool();
         let commit = if tool.dirty { tool.commit + "-dirty" } else { tool.commit };
         let counts = Counts::new(commit, conditions, counted);
         let text = serde_json::to_string_pretty(&counts)? + "\n";

@@ -176,6 +176,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_socket_does_not_take_keeps_nothing_from_being_received() {
         const SENT_BYTES: usize = 16 * 1024 * 1024;
+        const LIMIT: Duration = Duration::from_secs(20);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
@@ -183,7 +184,7 @@ mod tests {
         let expected = outbox.clone();
         let mut connection = Connection { stream, id: 0, inbox: BytesMut::new(), outbox };
         server.write_all(b"+one\r\n").await.unwrap();
-        connection.turn().await.unwrap();
+        timeout(LIMIT, connection.turn()).await.unwrap().unwrap();
         assert!(matches!(connection.received(), Ok(Some(Value::Text(text))) if &text[..] == b"one"));
         // Nobody reads what it sends.
         let stuck = timeout(Duration::from_millis(50), connection.turn()).await;
@@ -194,10 +195,10 @@ mod tests {
             server.write_all(b"+two\r\n").await.unwrap();
             got
         });
-        connection.turn().await.unwrap();
+        timeout(LIMIT, connection.turn()).await.unwrap().unwrap();
         assert!(matches!(connection.received(), Ok(Some(Value::Text(text))) if &text[..] == b"two"));
         assert!(connection.outbox.is_empty() && reading.await.unwrap() == expected);
-        let end = connection.turn().await.unwrap_err();
+        let end = timeout(LIMIT, connection.turn()).await.unwrap().unwrap_err();
         assert_eq!(end.kind(), ErrorKind::Unreachable, "the server has gone");
     }
 }
