@@ -1,13 +1,14 @@
 //! Number 7, what a connection costs when there are many: memory, and the CPU of its joining.
 //!
 //! What the first connections make a server do for the first time (read its code, set up its tables) is no cost of theirs: what
-//! counts is how much more a larger crowd takes than a smaller one.
+//! counts is how much more a larger crowd takes than a smaller one. Nobody is pinged meanwhile: a large crowd takes longer to
+//! come, and would have the more pings.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::crowd::{Crowd, GLANCE_S, QUICK_PINGS, bare, gather, idle};
+use super::crowd::{Crowd, GLANCE_S, bare, gather, idle};
 use super::found::Found;
 use super::growth::{FLAT, NUMBER};
 use super::limits::fitting;
@@ -19,13 +20,20 @@ use super::subject::{MEMORY, NO_HISTORY, Subject};
 /// Connections: from the first to the second each costs so much, and from there to the third?
 const SIZES: [u64; 3] = [100, 1_000, 20_000];
 
-/// Crowds of a block, by their connections.
+/// A server's crowds of a block, by their connections.
 type Crowds = BTreeMap<u64, Crowd>;
+
+/// What a block brought.
+#[derive(Debug, Default)]
+struct Block {
+    memory: Crowds,
+    floor: Crowds,
+}
 
 /// How long it takes, seconds.
 pub(super) fn planned_s(blocks: u32, connections_max: u64) -> Result<f64> {
     let runs = sizes(connections_max).into_iter().map(|size| Ok(run_s(&idle(size, GLANCE_S)?)));
-    Ok(f64::from(blocks) * runs.sum::<Result<f64>>()?)
+    Ok(f64::from(blocks) * 2.0 * runs.sum::<Result<f64>>()?)
 }
 
 fn sizes(connections_max: u64) -> Vec<u64> {
@@ -42,42 +50,51 @@ pub(super) fn lines(rig: &Rig) -> Vec<Row> {
 /// A process of its own for every crowd: what an earlier one left behind is nobody's cost here.
 pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
     let mut blocks = Vec::new();
-    let outcome = rig.blocks().try_for_each(|block| {
-        let mut crowds = Crowds::new();
-        let outcome = take(rig, found, block, &mut crowds);
-        blocks.push(crowds);
+    let outcome = rig.blocks().try_for_each(|number| {
+        let mut block = Block::default();
+        let outcome = block.take(rig, found, number);
+        blocks.push(block);
         outcome
     });
     found.rows.extend(rows(&blocks, rig.connections_max));
     outcome
 }
 
-fn take(rig: &Rig, found: &mut Found, block: u32, crowds: &mut Crowds) -> Result<()> {
-    for size in rig.shuffled(sizes(rig.connections_max), "per connection", block) {
-        let node = Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &QUICK_PINGS)?;
-        let bare = bare(&node)?;
-        let crowd = gather(rig, found, &node, &idle(size, GLANCE_S)?, &bare, block)?;
-        crowds.extend(crowd.map(|crowd| (size, crowd)));
+impl Block {
+    fn take(&mut self, rig: &Rig, found: &mut Found, number: u32) -> Result<()> {
+        for size in rig.shuffled(sizes(rig.connections_max), "per connection", number) {
+            let scenario = idle(size, GLANCE_S)?;
+            let mut crowd_of = |server: &Subject| {
+                let crowd = gather(rig, found, server, &scenario, &bare(server)?, number)?;
+                Ok::<_, anyhow::Error>(crowd.map(|crowd| (size, crowd)))
+            };
+            self.memory.extend(crowd_of(&Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &[])?)?);
+            self.floor.extend(crowd_of(&Subject::floor(&rig.generator, false)?)?);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-fn rows(blocks: &[Crowds], connections_max: u64) -> Vec<Row> {
+fn rows(blocks: &[Block], connections_max: u64) -> Vec<Row> {
     let [first, second, third] = SIZES;
-    let line = |what: &str, unit: &str, cost: fn(&Crowd) -> f64, last: u64| {
-        let pair = |crowds: &Crowds| {
-            let few = each(crowds, first, second, cost)?;
-            let many = each(crowds, second, last, cost)?;
+    let line = |what: &str, unit: &str, of: fn(&Block) -> &Crowds, cost: fn(&Crowd) -> f64, last: u64| {
+        let pair = |block: &Block| {
+            let few = each(of(block), first, second, cost)?;
+            let many = each(of(block), second, last, cost)?;
             (few > 0.0).then_some((many, few))
         };
         let pairs: Vec<(f64, f64)> = blocks.iter().filter_map(pair).collect();
-        let what = format!("memory: {what} of each connection from {second} to {last}");
+        let what = format!("{what} of each connection from {second} to {last}");
         let before = format!("from {first} to {second}");
         Row::paired(NUMBER, &what, unit, Target::Ratio(FLAT), &before, &pairs)
     };
     let had = fitting(third, connections_max);
-    let mut rows = Row::of_size(third, had, |last| line("resident memory", "KiB", |crowd| crowd.kib, last));
-    rows.extend(Row::of_size(third, had, |last| line("CPU to join", "µs", |crowd| crowd.joining_us, last)));
+    let resident = |last| line("memory: resident memory", "KiB", |one| &one.memory, |crowd| crowd.kib, last);
+    let joining = |last| line("memory: CPU to join", "µs", |one| &one.memory, |crowd| crowd.joining_us, last);
+    let mut rows = [Row::of_size(third, had, resident), Row::of_size(third, had, joining)].concat();
+    // It has no target of its own: it shows what of the growth is the kernel's.
+    let floors = line("floor: CPU to join", "µs", |one| &one.floor, |crowd| crowd.joining_us, had);
+    rows.push(Row { target: Target::Shown, ..floors });
     rows
 }
 
@@ -105,23 +122,28 @@ mod tests {
 
     #[test]
     fn what_comes_once_is_no_cost_of_a_connection() {
-        let mut block = crowds(&SIZES, 2.0, 60.0);
+        let mut slowing = crowds(&SIZES, 2.0, 60.0);
         // From 1,000 on each takes half as much CPU again.
-        block.get_mut(&20_000).unwrap().joining_us += 19_000.0 * 30.0;
-        let [memory, cpu] = <[Row; 2]>::try_from(rows(&[block], u64::MAX)).unwrap();
+        slowing.get_mut(&20_000).unwrap().joining_us += 19_000.0 * 30.0;
+        let blocks = [Block { memory: slowing, floor: crowds(&SIZES, 1.0, 20.0) }];
+        let [memory, cpu, floor] = <[Row; 3]>::try_from(rows(&blocks, u64::MAX)).unwrap();
         assert!((memory.ours[0] - 2.0).abs() < 1e-6 && (memory.reference[0] - 2.0).abs() < 1e-6);
         assert_eq!((memory.verdict(1), cpu.verdict(1)), (Verdict::Met, Verdict::Missed));
         assert!((cpu.figure().unwrap().median - 1.5).abs() < 1e-6);
+        assert!((floor.ours[0] - 20.0).abs() < 1e-6 && floor.verdict(1) == Verdict::Shown);
     }
 
     #[test]
     fn fewer_connections_leave_the_target_open() {
         let sizes = sizes(3_584);
         assert_eq!(sizes, [100, 1_000, 3_500]);
-        let rows = rows(&[crowds(&sizes, 2.0, 60.0)], 3_584);
+        let blocks = [Block { memory: crowds(&sizes, 2.0, 60.0), floor: crowds(&sizes, 1.0, 20.0) }];
+        let rows = rows(&blocks, 3_584);
         let verdicts: Vec<Verdict> = rows.iter().map(|row| row.verdict(1)).collect();
-        assert_eq!(verdicts, [Verdict::Unknown, Verdict::Shown, Verdict::Unknown, Verdict::Shown]);
+        let (open, shown) = (Verdict::Unknown, Verdict::Shown);
+        assert_eq!(verdicts, [open, shown, open, shown, shown]);
         assert_eq!((rows[0].ours.len(), rows[1].ours.len()), (0, 1));
-        assert!(super::rows(&[], u64::MAX).iter().all(|row| row.verdict(1) == Verdict::Unknown));
+        let before = super::rows(&[], u64::MAX);
+        assert!(before.iter().all(|row| row.ours.is_empty() && row.verdict(1) != Verdict::Met));
     }
 }
