@@ -63,7 +63,7 @@ chat: ## brokers and three nodes of one strategy, with the addresses to open
 	$(CARGO) build --release -p manifold-server -p manifold-compose --bins
 	@target/release/compose chat $(STRATEGY) $(if $(NODES),--nodes $(NODES)) --listen-base-port $(PORT)
 
-bench: ## what a delivery, a publish and a connection cost beside a floor that only copies: forty minutes, on a machine left alone
+bench: ## what a delivery, a publish and a connection cost beside a floor that only copies: three quarters of an hour, on a machine left alone
 	@$(NEED) rust cc java maven
 	@$(NEED) valgrind || echo "!!! NO VALGRIND: instructions are counted only where the processor does it" >&2
 	$(CARGO) build --release --workspace --bins

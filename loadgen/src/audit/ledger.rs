@@ -42,6 +42,9 @@ pub(super) struct Missing {
     pub(super) closing: Closing,
     /// When a server last said that it was among what it recovered, if one did.
     pub(super) claimed_us: Option<u64>,
+    /// The window whose member may get it yet, in a later membership: none of what came from its sender was sent after it, and no
+    /// server said that it had been recovered.
+    pub(super) awaited_by: Option<u32>,
 }
 
 /// A first copy that came after a later message of the same sender. Whether that was wrong is known once all answers
@@ -77,6 +80,8 @@ pub struct Ledger {
     claims: HashMap<u32, Vec<Claim>>,
     /// By window: what its member got in earlier memberships and at their edges. It must not come again.
     had: HashMap<u32, Ranges>,
+    /// By window: what earlier memberships ended without, and may come yet.
+    awaited: HashMap<u32, Ranges>,
     /// By window: what came out of its place.
     notes: HashMap<u32, Vec<Note>>,
     noted: usize,
@@ -163,10 +168,10 @@ impl Ledger {
                 self.note(window, sequence, recovering, now_us);
             }
             Arrived::Duplicate => self.tally.duplicates += 1,
-            Arrived::Edge => {
+            Arrived::Edge | Arrived::Belated => {
                 let arrived = self.early(window, sequence);
-                // It is not owed, and yet not to come behind what was sent after it.
-                if arrived == Arrived::Edge && self.windows[window as usize].has_any() {
+                // It was owed earlier if at all, and yet is not to come behind what was sent after it.
+                if arrived != Arrived::Duplicate && self.windows[window as usize].has_any() {
                     self.note(window, sequence, recovering, now_us);
                 }
                 return arrived;
@@ -197,8 +202,21 @@ impl Ledger {
             return Arrived::Duplicate;
         }
         had.insert(sequence);
+        if self.awaited.get_mut(&window).is_some_and(|awaited| awaited.remove(sequence)) {
+            self.tally.first += 1;
+            return Arrived::Belated;
+        }
         self.tally.edge += 1;
         Arrived::Edge
+    }
+
+    /// What of some missing messages never came, in pieces: not in a later membership either.
+    pub(super) fn never_came(&self, lost: &Missing) -> impl Iterator<Item = Missing> + use<> {
+        let had = lost.awaited_by.and_then(|window| self.had.get(&window));
+        let pieces =
+            had.map_or_else(|| vec![(lost.from, lost.to)], |had| had.without(lost.from, lost.to).collect());
+        let lost = *lost;
+        pieces.into_iter().map(move |(from, to)| Missing { from, to, ..lost })
     }
 
     /// A member that was away is back, and the server said `at_us` that nothing is missing of what was sent below `end`:
@@ -221,21 +239,21 @@ impl Ledger {
     pub fn close(&mut self, window: u32, stream: u32, end: u32, closing: Closing) {
         let mut missing = self.missing.remove(&window).unwrap_or_default();
         let state = std::mem::take(&mut self.windows[window as usize]);
-        let opened = state.opened();
+        let (opened, (reached, _)) = (state.opened(), state.reach());
         let end = end.max(opened);
         state.close(end, |from, to| missing.push(from, to));
         let notes = self.notes.remove(&window).unwrap_or_default();
         self.overtaken.extend(notes.into_iter().map(|note| (stream, note)));
         let claims = self.claims.remove(&window).unwrap_or_default();
         for (from, to) in missing.iter() {
-            let pieces = split(&claims, from, to);
-            self.lost.extend(pieces.map(|(from, to, claimed_us)| Missing {
-                stream,
-                from,
-                to,
-                closing,
-                claimed_us,
-            }));
+            for (from, to, claimed_us) in split(&claims, from, to) {
+                let may_come = closing != Closing::Drained && claimed_us.is_none() && from >= reached;
+                if may_come {
+                    self.awaited.entry(window).or_default().push(from, to);
+                }
+                let awaited_by = may_come.then_some(window);
+                self.lost.push(Missing { stream, from, to, closing, claimed_us, awaited_by });
+            }
         }
         if closing != Closing::Drained && opened < end {
             self.remember(window, missing.without(opened, end));

@@ -20,6 +20,8 @@ pub use settle::{Example, Sent, Settled, Terms, settle};
 pub use window::Arrived;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;

@@ -2,77 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::histories::{MEMBERS, Outcome, STREAMS, Step};
 use super::*;
 use crate::record::Audit;
-use proptest::prelude::*;
 
 pub(super) const TERMS: Terms = Terms { interval_us: 1_000, edge_us: 5_000, notice_us: 40_000 };
-
-/// What happens to one member, in order.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
-    /// Every sender sends `1` message in `stream`.
-    Send { stream: u8, outcome: Outcome },
-    /// A sender comes back over another connection.
-    Reconnect { stream: u8 },
-    /// A queued delivery arrives: the one at this place of the queue (0 = oldest).
-    Deliver { member: u8, place: u8 },
-    /// As `Deliver`, but the message stays queued: it will come again.
-    Repeat { member: u8, place: u8 },
-    /// A queued delivery is dropped.
-    Drop { member: u8, place: u8 },
-    /// Member asks to leave: what was sent by then may still come, and is owed if it was acknowledged in good time.
-    Ask { member: u8 },
-    /// Member goes, in one of three ways; queued deliveries are dropped.
-    Leave { member: u8, how: u8 },
-    /// Member comes. The server gives it the last messages from before, too: had, or not owed.
-    Join { member: u8, again: u8 },
-    /// Member's connection breaks, and it means to come back; what is queued meanwhile is the room's history.
-    Lose { member: u8 },
-    /// Member is back, and is said to have missed nothing. It gets its history: whole, or less one message, or one
-    /// twice, or the last two swapped; less the newest ones, which come live.
-    Recover { member: u8, how: u8, live: u8 },
-    /// Member is back, and is told that what it missed is lost. It gets some of it all the same, and some of what was
-    /// before once more.
-    Restart { member: u8, given: u8, again: u8 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Outcome {
-    Acknowledged,
-    /// Acknowledged so many milliseconds later.
-    Late(u8),
-    Refused,
-    Unknown,
-}
-
-const MEMBERS: usize = 3;
-const STREAMS: usize = 2;
-
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let place = prop_oneof![8 => Just(0_u8), 1 => 0_u8..100];
-    let outcome = prop_oneof![
-        20 => Just(Outcome::Acknowledged), 3 => (0_u8..60).prop_map(Outcome::Late),
-        1 => Just(Outcome::Refused), 3 => Just(Outcome::Unknown)
-    ];
-    let member = 0..MEMBERS as u8;
-    let step = prop_oneof![
-        40 => (0..STREAMS as u8, outcome).prop_map(|(stream, outcome)| Step::Send { stream, outcome }),
-        4 => (0..STREAMS as u8).prop_map(|stream| Step::Reconnect { stream }),
-        90 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Deliver { member, place }),
-        3 => (member.clone(), place.clone()).prop_map(|(member, place)| Step::Repeat { member, place }),
-        10 => (member.clone(), place).prop_map(|(member, place)| Step::Drop { member, place }),
-        1 => (member.clone(), 0_u8..3).prop_map(|(member, how)| Step::Leave { member, how }),
-        1 => member.clone().prop_map(|member| Step::Ask { member }),
-        1 => (member.clone(), 0_u8..9).prop_map(|(member, again)| Step::Join { member, again }),
-        2 => member.clone().prop_map(|member| Step::Lose { member }),
-        2 => (member.clone(), 0_u8..6, 0_u8..3)
-            .prop_map(|(member, how, live)| Step::Recover { member, how, live }),
-        1 => (member, 0_u8..4, 0_u8..9)
-            .prop_map(|(member, given, again)| Step::Restart { member, given, again }),
-    ];
-    prop::collection::vec(step, 0..3_000)
-}
 
 /// One membership, remembered in full.
 #[derive(Debug, Default, Clone)]
@@ -95,6 +29,15 @@ struct Away {
     ends: [u32; STREAMS],
 }
 
+/// How a missing message was judged.
+#[derive(Debug, Clone, Copy)]
+enum Judged {
+    NotOwed,
+    Silent,
+    Declared,
+    Indeterminate,
+}
+
 /// The oracle and the audit side by side.
 pub(super) struct Bench {
     now_us: u64,
@@ -111,6 +54,8 @@ pub(super) struct Bench {
     recovering: bool,
     /// What each member got before its membership.
     had: [BTreeSet<(usize, u32)>; MEMBERS],
+    /// What each member's memberships ended without, with nothing sent later in hand, and how it was judged then.
+    awaited: [BTreeMap<(usize, u32), Judged>; MEMBERS],
     members: [Option<Membership>; MEMBERS],
     oracle: Audit,
     forgotten: u64,
@@ -133,6 +78,7 @@ impl Bench {
             turn_of: BTreeMap::new(),
             recovering: false,
             had: Default::default(),
+            awaited: Default::default(),
             members: std::array::from_fn(|_| Some(Membership::default())),
             oracle: Audit::default(),
             forgotten: 0,
@@ -274,13 +220,13 @@ impl Bench {
         let is_owed = membership.leaving.is_none_or(|asked| sequence < asked.ends[stream]);
         if sequence < membership.opened[stream] || !is_owed {
             let expected = if self.had[member].insert((stream, sequence)) {
-                self.oracle.indeterminate += 1;
-                self.oracle.expected += 1;
+                let judged = self.awaited[member].remove(&(stream, sequence));
+                came_after_all(&mut self.oracle, judged);
                 if sequence < membership.opened[stream] && !membership.got[stream].is_empty() {
                     let later = membership.got[stream].clone();
                     self.out_of_place(stream, sequence, &later);
                 }
-                Arrived::Edge
+                if judged.is_some() { Arrived::Belated } else { Arrived::Edge }
             } else {
                 self.oracle.duplicates += 1;
                 Arrived::Duplicate
@@ -336,29 +282,41 @@ impl Bench {
             for sequence in membership.opened[stream]..end {
                 let message = (stream, sequence);
                 let got = membership.got[stream].contains(&sequence);
+                let claimed = membership.claimed.get(&message);
+                let is_last = membership.got[stream].last().is_none_or(|last| *last < sequence);
+                let may_come = is_last && claimed.is_none() && closing != Closing::Drained;
                 if self.unacked.contains(&message) {
                     self.oracle.recovered += u64::from(got);
+                    if may_come {
+                        self.awaited[member].insert(message, Judged::NotOwed);
+                    }
                     continue;
                 }
                 self.oracle.expected += 1;
-                let claimed = membership.claimed.get(&message);
                 let firm = claimed.is_some_and(|claimed_us| {
                     self.is_before(message, claimed_us.saturating_sub(TERMS.edge_us))
                 });
                 let before = |at_us: u64, by_us: u64| self.is_before(message, at_us.saturating_sub(by_us));
-                match closing {
-                    _ if got => self.oracle.delivered += 1,
-                    Closing::Shed => self.oracle.indeterminate += 1,
-                    Closing::Told { at_us } if !firm && !before(at_us, TERMS.notice_us) => {
-                        self.oracle.lost_declared += 1;
+                let judged = match closing {
+                    _ if got => {
+                        self.oracle.delivered += 1;
+                        continue;
                     }
-                    Closing::Cut { at_us } if !firm && !before(at_us, TERMS.edge_us) => {
-                        self.oracle.indeterminate += 1;
-                    }
-                    _ => {
-                        self.oracle.lost_silent += 1;
-                        self.forgotten += u64::from(claimed.is_some());
-                    }
+                    Closing::Shed => Judged::Indeterminate,
+                    Closing::Told { at_us } if !firm && !before(at_us, TERMS.notice_us) => Judged::Declared,
+                    Closing::Cut { at_us } if !firm && !before(at_us, TERMS.edge_us) => Judged::Indeterminate,
+                    _ => Judged::Silent,
+                };
+                match judged {
+                    Judged::NotOwed => {}
+                    Judged::Silent => self.oracle.lost_silent += 1,
+                    Judged::Declared => self.oracle.lost_declared += 1,
+                    Judged::Indeterminate => self.oracle.indeterminate += 1,
+                }
+                let is_silent = matches!(judged, Judged::Silent);
+                self.forgotten += u64::from(is_silent && claimed.is_some());
+                if may_come {
+                    self.awaited[member].insert(message, judged);
                 }
             }
             self.had[member].extend(membership.got[stream].iter().map(|sequence| (stream, *sequence)));
@@ -389,4 +347,24 @@ impl Bench {
         let in_recoveries = [self.forgotten, self.reordered_in_recoveries];
         (self.oracle, in_recoveries, settle(&[&self.ledger], &self.sent, TERMS))
     }
+}
+
+/// A first copy came after its membership, which was judged already, or at an edge.
+fn came_after_all(oracle: &mut Audit, judged: Option<Judged>) {
+    let unjudged = match judged {
+        None => {
+            oracle.indeterminate += 1;
+            oracle.expected += 1;
+            return;
+        }
+        Some(Judged::NotOwed) => {
+            oracle.recovered += 1;
+            return;
+        }
+        Some(Judged::Silent) => &mut oracle.lost_silent,
+        Some(Judged::Declared) => &mut oracle.lost_declared,
+        Some(Judged::Indeterminate) => &mut oracle.indeterminate,
+    };
+    *unjudged -= 1;
+    oracle.delivered += 1;
 }

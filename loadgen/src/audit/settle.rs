@@ -121,7 +121,8 @@ pub struct Settled {
 ///
 /// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before its
 /// server last had the chance to deliver to that member (sent: rounded up to a whole interval); younger ones may have been under way and are
-/// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later.
+/// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later. What was under way when a
+/// membership ended, and came to the same member in a later one, is delivered, however late, even if the member was told of a loss.
 ///
 /// A message out of its place is reordered, unless [`Example::is_excused`] says that nobody was promised more.
 pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
@@ -151,12 +152,15 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     let none = Ranges::default();
     let mut missing = 0;
     let mut missing_unacked = 0;
-    for lost in ledgers.iter().flat_map(|ledger| &ledger.lost) {
+    let never_came = |ledger: &&Ledger| -> Vec<Missing> {
+        ledger.lost.iter().flat_map(|lost| ledger.never_came(lost)).collect()
+    };
+    for lost in ledgers.iter().flat_map(never_came) {
         missing += u64::from(lost.to - lost.from);
         let ranges = unacked.get(&lost.stream).unwrap_or(&none);
         missing_unacked += ranges.overlap(lost.from, lost.to);
         for (from, to) in ranges.without(lost.from, lost.to) {
-            books.take(&Missing { from, to, ..*lost });
+            books.take(&Missing { from, to, ..lost });
         }
     }
     // An unacknowledged message that arrived was not owed: it is recovered, not delivered.
@@ -230,7 +234,7 @@ impl Books<'_> {
     }
 
     fn take(&mut self, missing: &Missing) {
-        let Missing { stream, from, to, closing, claimed_us } = *missing;
+        let Missing { stream, from, to, closing, claimed_us, .. } = *missing;
         if closing == Closing::Shed {
             self.settled.audit.indeterminate += u64::from(to - from);
             return;

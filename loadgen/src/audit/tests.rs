@@ -1,6 +1,7 @@
 //! The audit against a naive oracle that remembers everything, over generated histories; and by hand.
 
-use super::oracle::{Bench, TERMS, steps};
+use super::histories::steps;
+use super::oracle::{Bench, TERMS};
 use super::*;
 use proptest::prelude::*;
 
@@ -121,9 +122,48 @@ fn what_comes_again_after_a_new_beginning_is_a_duplicate() {
     ledger.close(window, 0, 12, Closing::Told { at_us: 0 });
     ledger.open(window, 12);
     assert_eq!(ledger.observe(window, 9, false, 0), Arrived::Duplicate);
-    assert_eq!(ledger.observe(window, 4, false, 0), Arrived::Edge, "it never came before");
+    assert_eq!(ledger.observe(window, 4, false, 0), Arrived::Edge, "it was lost: 5 came before it");
     assert_eq!(ledger.observe(window, 4, false, 0), Arrived::Duplicate);
     assert_eq!(ledger.observe(window, 12, false, 0), Arrived::First);
+}
+
+#[test]
+fn what_comes_after_the_word_of_its_loss_is_delivered_and_not_lost() {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    see(&mut ledger, window, (0..10).filter(|sequence| *sequence != 4));
+    ledger.close(window, 0, 14, Closing::Told { at_us: 0 });
+    ledger.open(window, 14);
+    assert_eq!(ledger.observe(window, 10, false, 0), Arrived::Belated);
+    assert_eq!(ledger.early(window, 11), Arrived::Belated);
+    assert_eq!(ledger.observe(window, 11, false, 0), Arrived::Duplicate);
+    assert_eq!(ledger.observe(window, 14, false, 0), Arrived::First);
+    assert_eq!(ledger.observe(window, 13, false, 0), Arrived::Belated);
+    ledger.close(window, 0, 15, Closing::Drained);
+    let sent = Sent { count: 15, marks: vec![(0, 0)], ..Sent::default() };
+    let audit = settle(&[&ledger], &[sent], TERMS).audit;
+    assert_eq!((audit.expected, audit.delivered, audit.indeterminate), (15, 13, 0), "{audit:?}");
+    assert_eq!(
+        (audit.lost_declared, audit.reordered, audit.conserved),
+        (2, 1, true),
+        "4 and 12; 13 came behind 14"
+    );
+}
+
+#[test]
+fn what_was_claimed_in_vain_stays_lost_when_it_comes_later() {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    see(&mut ledger, window, 0..10);
+    ledger.resume(window, 12, 50_000);
+    ledger.close(window, 0, 12, Closing::Told { at_us: 60_000 });
+    ledger.open(window, 12);
+    assert_eq!(ledger.observe(window, 11, false, 0), Arrived::Edge);
+    ledger.close(window, 0, 12, Closing::Drained);
+    let sent = Sent { count: 12, marks: vec![(0, 0)], ..Sent::default() };
+    let settled = settle(&[&ledger], &[sent], TERMS);
+    assert_eq!((settled.audit.lost_silent, settled.forgotten), (2, 2), "{settled:?}");
+    assert!(settled.audit.conserved);
 }
 
 #[test]

@@ -20,10 +20,19 @@ pub enum Arrived {
     First,
     /// The first copy, after a later message of the same sender.
     Reordered,
+    /// The first copy, after an earlier membership had ended without it: late, and not lost.
+    Belated,
     /// A copy after the first.
     Duplicate,
     /// Sent before the join was confirmed, or arrived after the window was closed: neither owed nor wrong.
     Edge,
+}
+
+impl Arrived {
+    /// Whether it is the first copy of what was owed.
+    pub const fn is_owed(self) -> bool {
+        matches!(self, Self::First | Self::Reordered | Self::Belated)
+    }
 }
 
 impl Window {

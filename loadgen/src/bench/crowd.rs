@@ -12,8 +12,9 @@ use super::shapes::{clients, shape};
 use super::subject::Subject;
 use crate::scenario::Scenario;
 
-/// Pings, and a window in which everybody has had one: for looks at memory.
+/// Pings so often that everybody has had one within [`GLANCE_S`].
 pub(super) const QUICK_PINGS: [&str; 4] = ["--ping-interval-ms", "3000", "--pong-timeout-ms", "2500"];
+/// A window for a look at memory, in seconds.
 pub(super) const GLANCE_S: f64 = 3.5;
 
 /// Connections in one room each, ten to a room.

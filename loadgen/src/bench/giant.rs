@@ -72,13 +72,14 @@ fn rows(members: u64, values: &Values) -> Vec<Row> {
         Row::paired(NUMBER, &what, "ms", Target::Ratio(BESIDE_MAX), "without it", &values.small)
     };
     let mut rows = [Row::of_size(MEMBERS, members, last), Row::of_size(MEMBERS, members, small)].concat();
-    let what =
-        format!("small rooms' p99 with the giant of {members} on the floor: what the machine alone takes");
+    let what = format!(
+        "small rooms' p99 with the giant of {members} elsewhere, on the floor: what the machine alone takes"
+    );
     rows.push(Row::paired(NUMBER, &what, "ms", Target::Shown, "without it", &values.apart));
     rows
 }
 
-/// In each block the giant alone on both servers, then the small rooms without it and with it.
+/// In each block the giant alone on both servers, then the small rooms without it, and with it on their node and elsewhere.
 pub(super) fn measure(rig: &Rig, found: &mut Found) -> Result<()> {
     let members = members(rig);
     if members != MEMBERS {
@@ -114,7 +115,7 @@ fn take(rig: &Rig, found: &mut Found, members: u64, values: &mut Values) -> Resu
             ("on their node", &memory, &with, &mut values.small),
             ("elsewhere", &floor, &apart, &mut values.apart),
         ];
-        for (place, server, small, pairs) in places {
+        for (place, server, small, pairs) in rig.shuffled(places.into(), "beside", block) {
             let what = format!("block {block}, beside the giant {place}");
             rig.progress.note(&what);
             let both = together(rig, (server, &accompanied), (&memory, small), block);

@@ -26,7 +26,7 @@ const METHODS: [&str; 7] = [
      library with as many consumers as nodes; and the delivery latency beside the bare loop's, same broker, same block.",
     "A fresh process for each crowd, and the same one before and after traffic: resident memory less that without connections, divided \
      by connections.",
-    "A message every half second to one room. The small rooms: 20 of ten, 200 messages/s, on the same node.",
+    "A message every half second to one room. The small rooms: 20 of ten, 200 messages/s, with the giant on the same node, with the giant on a floor beside it, and without it.",
     "Clients come as fast as the generator gets them in, 128 handshakes at a time, each subscribing to three rooms, while 200 others talk.",
     "The same deliveries or publishes per second over ever more connections or rooms, beside the smallest size, same block; and what \
      each further connection takes.",

@@ -20,6 +20,9 @@ use super::subject::{MEMORY, NO_HISTORY, Subject};
 /// Connections: from the first to the second each costs so much, and from there to the third?
 const SIZES: [u64; 3] = [100, 1_000, 20_000];
 
+/// Pings that come after everything is over: the longest interval that a node takes.
+const NO_PINGS: [&str; 2] = ["--ping-interval-ms", "180000"];
+
 /// A server's crowds of a block, by their connections.
 type Crowds = BTreeMap<u64, Crowd>;
 
@@ -68,8 +71,14 @@ impl Block {
                 let crowd = gather(rig, found, server, &scenario, &bare(server)?, number)?;
                 Ok::<_, anyhow::Error>(crowd.map(|crowd| (size, crowd)))
             };
-            self.memory.extend(crowd_of(&Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &[])?)?);
-            self.floor.extend(crowd_of(&Subject::floor(&rig.generator, false)?)?);
+            for is_floor in rig.shuffled(vec![false, true], &scenario.name, number) {
+                if is_floor {
+                    self.floor.extend(crowd_of(&Subject::floor(&rig.generator, false)?)?);
+                } else {
+                    let node = Subject::memory(&rig.server, MEMORY, &[NO_HISTORY], &NO_PINGS)?;
+                    self.memory.extend(crowd_of(&node)?);
+                }
+            }
         }
         Ok(())
     }

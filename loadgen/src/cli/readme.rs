@@ -68,9 +68,14 @@ pub(super) fn update_guarantees(document: &Path, loaded: &Loaded) -> Result<()> 
         loaded.records.iter().map(|record| record.setting.tool.commit.as_str()).collect();
     let began = loaded.records.iter().map(|record| record.started_at.as_str()).min().unwrap_or_default();
     let content = format!(
-        "Campaign of {began}, {} runs, commit {}. {}\n",
+        "Campaign of {began}, {} runs, commit {}{}. {}\n",
         loaded.records.len(),
         commits.into_iter().collect::<Vec<_>>().join(", "),
+        if loaded.records.iter().any(|record| record.setting.tool.dirty) {
+            ", with uncommitted changes"
+        } else {
+            ""
+        },
         rendered.fault_matrix.trim_end()
     );
     let updated = between(&text, &content, OBSERVED_BEGIN, OBSERVED_END)

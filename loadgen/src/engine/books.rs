@@ -233,9 +233,13 @@ impl<'a> Books<'a> {
         if arrived != Arrived::Duplicate {
             self.lulls.extend(self.shared.heard(stamp.room, now_us));
         }
-        if !matches!(arrived, Arrived::First | Arrived::Reordered) {
-            return;
+        if arrived.is_owed() {
+            self.timed(stamp, stream, slow, now_us);
         }
+    }
+
+    /// Writes down how long a first copy took that came live.
+    fn timed(&mut self, stamp: &Stamp, stream: u32, slow: bool, now_us: u64) {
         let latency_us = now_us.saturating_sub(stamp.intended_us);
         let counted = self.is_counted(stamp.intended_us);
         if slow {
@@ -279,10 +283,12 @@ impl<'a> Books<'a> {
         }
         let stream = room.first_stream + stamp.sender;
         let arrived = self.ledger.observe(windows + stamp.sender, stamp.sequence, recovering, now_us);
-        if matches!(arrived, Arrived::First | Arrived::Reordered) {
-            if let Some(stretch) = order.take(stamp.room, stream, stamp.sequence) {
-                self.interval.stretches.push(stretch);
-            }
+        if matches!(arrived, Arrived::First | Arrived::Reordered)
+            && let Some(stretch) = order.take(stamp.room, stream, stamp.sequence)
+        {
+            self.interval.stretches.push(stretch);
+        }
+        if arrived.is_owed() {
             self.sums.delivered += u64::from(self.is_counted(stamp.intended_us));
         }
         Some((stream, arrived))
@@ -295,7 +301,7 @@ impl<'a> Books<'a> {
         let counted = self.is_counted(stamp.intended_us);
         let recoveries = &mut self.sums.recoveries;
         match arrived {
-            Arrived::First | Arrived::Reordered => {
+            Arrived::First | Arrived::Reordered | Arrived::Belated => {
                 recoveries.publications += 1;
                 if let Some(recovered) = self.latencies.recovered.as_mut().filter(|_| counted) {
                     recovered.record_us(now_us.saturating_sub(stamp.intended_us));
@@ -361,12 +367,20 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// A message that the member is not owed: between asking and being told, either may be true.
-    pub(super) fn early(&mut self, stamp: &Stamp, windows: u32) {
-        if stamp.sender < self.shared.plan.rooms[stamp.room as usize].streams {
-            self.ledger.early(windows + stamp.sender, stamp.sequence);
-        } else {
+    /// A message that the member is not owed, between asking and being told: either may be true. Unless an earlier membership
+    /// ended without it. It came `live_at_us`, or with a reply.
+    pub(super) fn early(&mut self, stamp: &Stamp, windows: u32, slow: bool, live_at_us: Option<u64>) {
+        let room = &self.shared.plan.rooms[stamp.room as usize];
+        if stamp.sender >= room.streams {
             self.ledger.tally_mut().corrupt += 1;
+            return;
+        }
+        let stream = room.first_stream + stamp.sender;
+        if self.ledger.early(windows + stamp.sender, stamp.sequence).is_owed() {
+            self.sums.delivered += u64::from(self.is_counted(stamp.intended_us));
+            if let Some(now_us) = live_at_us {
+                self.timed(stamp, stream, slow, now_us);
+            }
         }
     }
 

@@ -128,7 +128,8 @@ pub struct Audit {
     pub abandoned: u64,
     /// Acknowledged messages × members joined before and leaving after, plus those at the edges.
     pub expected: u64,
-    /// First copies that arrived (late ones included).
+    /// First copies that arrived: late ones included, and those that came when their member had been told of a loss already and had
+    /// joined again.
     pub delivered: u64,
     /// Expected and never delivered, with the client told of a gap that covers it.
     pub lost_declared: u64,

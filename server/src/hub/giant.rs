@@ -8,17 +8,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::cork::yield_worker;
+use super::cork::{flush_thread, yield_worker};
 use super::room::{Room, State};
 use crate::metrics::Metrics;
 use crate::session::Session;
 
-/// Members served per turn: one or two milliseconds of sends.
-const TURN_MEMBERS: usize = 256;
+/// Members served per turn, some 200 µs of sends. Then the room's lock is free for a moment, and the core for other threads: the
+/// workers that serve small rooms, which the kernel would let wait for milliseconds else.
+const TURN_MEMBERS: usize = 32;
 
-/// Members after whom a turn offers its core to other threads: the workers that serve small rooms, which the kernel would let wait
-/// for milliseconds else. Some 200 µs of sends, and far cheaper than a turn's end.
-const SHARE_MEMBERS: usize = 32;
+/// Turns until the worker's other tasks run: that passes through the scheduler and the driver, which costs more than a turn's end.
+const TURNS_IN_A_ROW: usize = 8;
 
 /// Bytes that one round through the members carries at most, unless a single message is longer. A fraction of the
 /// smallest outbox, so that a round alone makes nobody slow.
@@ -152,11 +152,8 @@ impl Room {
         let _turn = self.turn.lock();
         let mut members = Vec::with_capacity(TURN_MEMBERS);
         let Some(round) = self.lock().next_turn(&mut members) else { return false };
-        for share in members.chunks(SHARE_MEMBERS) {
-            for Turn { session, slot, joined_serial } in share {
-                round.serve(*slot, *joined_serial, |bytes| session.send(bytes));
-            }
-            std::thread::yield_now();
+        for Turn { session, slot, joined_serial } in &members {
+            round.serve(*slot, *joined_serial, |bytes| session.send(bytes));
         }
         let now_us = crate::clock::unix_us();
         for mark in &round.marks {
@@ -165,9 +162,17 @@ impl Room {
         true
     }
 
-    /// Takes turns until the queue is empty, letting other tasks run in between.
+    /// Takes turns until the queue is empty, letting other threads and tasks run in between.
     pub(super) async fn take_turns(self: Arc<Self>, metrics: Arc<Metrics>) {
-        while self.take_turn(&metrics) {
+        loop {
+            // What this worker keeps back for others would wait for all these turns.
+            flush_thread();
+            for _ in 0..TURNS_IN_A_ROW {
+                if !self.take_turn(&metrics) {
+                    return;
+                }
+                std::thread::yield_now();
+            }
             yield_worker().await;
         }
     }

@@ -88,7 +88,7 @@ impl Client {
                     // Audited, but not waited for: its latency says nothing any more.
                     books.delivered(stamp, one.windows, &mut one.order, true, now_us);
                 } else {
-                    books.early(stamp, one.windows);
+                    books.early(stamp, one.windows, slow, Some(now_us));
                 }
             }
             _ => books.ledger.tally_mut().leaked += 1,

@@ -110,7 +110,7 @@ impl Membership {
                 Some(stamp) if self.is_away() => {
                     books.recovered(&stamp, self.windows, &mut self.order, now_us);
                 }
-                Some(stamp) => books.early(&stamp, self.windows),
+                Some(stamp) => books.early(&stamp, self.windows, false, None),
                 None => books.ledger.tally_mut().corrupt += 1,
             }
         }
