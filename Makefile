@@ -59,7 +59,7 @@ e2e/.venv/.installed: e2e/python/requirements.txt
 	touch $@
 
 chat: ## brokers and three nodes of one strategy, with the addresses to open
-	@$(NEED) rust cc $(if $(findstring kafka,$(STRATEGY))$(findstring hybrid,$(STRATEGY)),java) $(if $(filter memory,$(STRATEGY)),,java maven)
+	@$(NEED) rust cc $(if $(filter memory,$(STRATEGY)),,java maven)
 	$(CARGO) build --release -p manifold-server -p manifold-compose --bins
 	@target/release/compose chat $(STRATEGY) $(if $(NODES),--nodes $(NODES)) --listen-base-port $(PORT)
 

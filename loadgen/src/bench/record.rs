@@ -42,7 +42,7 @@ pub struct Bench {
     pub frames: Vec<FrameShape>,
     /// The table's lines, in order.
     pub rows: Vec<Row>,
-    /// The windows that the lines of the delivery and growth shapes were made from.
+    /// Every window that was made, whether a line uses it or not.
     pub windows: Vec<Window>,
     /// Instruction counts of the counted runs.
     pub counted: Vec<Counted>,
