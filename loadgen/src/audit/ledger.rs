@@ -42,8 +42,8 @@ pub(super) struct Missing {
     pub(super) closing: Closing,
     /// When a server last said that it was among what it recovered, if one did.
     pub(super) claimed_us: Option<u64>,
-    /// The window whose member may get it yet, in a later membership: none of what came from its sender was sent after it, and no
-    /// server said that it had been recovered.
+    /// The window whose member may get it yet, in a later membership: none of what had come from its sender by then was sent after
+    /// it, and no server had said that it was recovered.
     pub(super) awaited_by: Option<u32>,
 }
 
@@ -89,15 +89,17 @@ pub struct Ledger {
     pub(super) overtaken: Vec<(u32, Note)>,
     /// Windows that ended: (stream, first owed, end) → how many members.
     pub(super) covered: HashMap<(u32, u32, u32), u64>,
-    pub(super) lost: Vec<Missing>,
+    lost: Vec<Missing>,
     pub(super) tally: Tally,
 }
 
 /// What one thread counted as deliveries came in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// First copies in windows.
+    /// First copies in windows, and behind them where they count still ([`Arrived::Belated`]).
     pub first: u64,
+    /// Of those, behind their windows.
+    pub belated: u64,
     /// Of those, after a later message of the same sender, and of which no more is known.
     pub reordered: u64,
     /// Further copies.
@@ -118,6 +120,7 @@ impl Tally {
     /// Adds another thread's counts.
     pub fn add(&mut self, other: &Self) {
         self.first += other.first;
+        self.belated += other.belated;
         self.reordered += other.reordered;
         self.duplicates += other.duplicates;
         self.edge += other.edge;
@@ -170,8 +173,8 @@ impl Ledger {
             Arrived::Duplicate => self.tally.duplicates += 1,
             Arrived::Edge | Arrived::Belated => {
                 let arrived = self.early(window, sequence);
-                // It was owed earlier if at all, and yet is not to come behind what was sent after it.
-                if arrived != Arrived::Duplicate && self.windows[window as usize].has_any() {
+                // It is not owed, and yet not to come behind what was sent after it.
+                if arrived == Arrived::Edge && self.windows[window as usize].has_any() {
                     self.note(window, sequence, recovering, now_us);
                 }
                 return arrived;
@@ -192,8 +195,8 @@ impl Ledger {
         self.notes.entry(window).or_default().push(Note { sequence, by, at_us, recovering });
     }
 
-    /// A message came that this membership is not owed, or not yet: neither right nor wrong, unless the member had it
-    /// already.
+    /// A message came that this membership is not owed, or not yet. The member may have had it already; an earlier membership may
+    /// have ended without it, and nothing that was sent after it have come since; else it is neither right nor wrong.
     #[cold]
     pub fn early(&mut self, window: u32, sequence: u32) -> Arrived {
         let had = self.had.entry(window).or_default();
@@ -201,22 +204,26 @@ impl Ledger {
             self.tally.duplicates += 1;
             return Arrived::Duplicate;
         }
+        let is_next = had.end() <= sequence && !self.windows[window as usize].has_any();
         had.insert(sequence);
-        if self.awaited.get_mut(&window).is_some_and(|awaited| awaited.remove(sequence)) {
+        if is_next && self.awaited.get_mut(&window).is_some_and(|awaited| awaited.remove(sequence)) {
             self.tally.first += 1;
+            self.tally.belated += 1;
             return Arrived::Belated;
         }
         self.tally.edge += 1;
         Arrived::Edge
     }
 
-    /// What of some missing messages never came, in pieces: not in a later membership either.
-    pub(super) fn never_came(&self, lost: &Missing) -> impl Iterator<Item = Missing> + use<> {
-        let had = lost.awaited_by.and_then(|window| self.had.get(&window));
-        let pieces =
-            had.map_or_else(|| vec![(lost.from, lost.to)], |had| had.without(lost.from, lost.to).collect());
-        let lost = *lost;
-        pieces.into_iter().map(move |(from, to)| Missing { from, to, ..lost })
+    /// Messages that are missing still: what came in a later membership is left out.
+    pub(super) fn lost(&self) -> impl Iterator<Item = Missing> + '_ {
+        self.lost.iter().flat_map(|lost| {
+            let awaited = lost.awaited_by.and_then(|window| self.awaited.get(&window));
+            let all = awaited.is_none().then_some((lost.from, lost.to));
+            let pieces =
+                awaited.into_iter().flat_map(|awaited| awaited.within(lost.from, lost.to)).chain(all);
+            pieces.map(|(from, to)| Missing { from, to, ..*lost })
+        })
     }
 
     /// A member that was away is back, and the server said `at_us` that nothing is missing of what was sent below `end`:

@@ -220,7 +220,10 @@ impl Bench {
         let is_owed = membership.leaving.is_none_or(|asked| sequence < asked.ends[stream]);
         if sequence < membership.opened[stream] || !is_owed {
             let expected = if self.had[member].insert((stream, sequence)) {
-                let judged = self.awaited[member].remove(&(stream, sequence));
+                // Nothing that was sent after it has come, in whichever membership.
+                let newest = self.had[member].iter().rfind(|(of, _)| *of == stream);
+                let is_next = newest == Some(&(stream, sequence)) && membership.got[stream].is_empty();
+                let judged = is_next.then(|| self.awaited[member].remove(&(stream, sequence))).flatten();
                 came_after_all(&mut self.oracle, judged);
                 if sequence < membership.opened[stream] && !membership.got[stream].is_empty() {
                     let later = membership.got[stream].clone();
@@ -358,6 +361,7 @@ fn came_after_all(oracle: &mut Audit, judged: Option<Judged>) {
             return;
         }
         Some(Judged::NotOwed) => {
+            oracle.belated += 1;
             oracle.recovered += 1;
             return;
         }
@@ -366,5 +370,6 @@ fn came_after_all(oracle: &mut Audit, judged: Option<Judged>) {
         Some(Judged::Indeterminate) => &mut oracle.indeterminate,
     };
     *unjudged -= 1;
+    oracle.belated += 1;
     oracle.delivered += 1;
 }

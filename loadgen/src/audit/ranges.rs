@@ -18,7 +18,7 @@ impl Ranges {
 
     /// Adds `from..to` anywhere; quick at the end.
     pub fn append(&mut self, from: u32, to: u32) {
-        let end = self.0.last().map_or(0, |range| range.1);
+        let end = self.end();
         (from..to.min(end)).for_each(|number| self.insert(number));
         self.push(from.max(end), to);
     }
@@ -101,6 +101,18 @@ impl Ranges {
         })
     }
 
+    /// The part of `from..to` that this set holds.
+    pub fn within(&self, from: u32, to: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let start = self.0.partition_point(|range| range.1 <= from);
+        let held = self.0[start..].iter().take_while(move |range| range.0 < to);
+        held.map(move |range| (range.0.max(from), range.1.min(to)))
+    }
+
+    /// Behind the last number that this set holds, 0 if there is none.
+    pub fn end(&self) -> u32 {
+        self.0.last().map_or(0, |range| range.1)
+    }
+
     /// The first number from `number` on that this set does not hold.
     pub fn first_without(&self, number: u32) -> u32 {
         let at = self.0.partition_point(|range| range.1 <= number);
@@ -142,6 +154,9 @@ mod tests {
             }
             let free: Vec<u32> = ranges.without(from, from + len).flat_map(|(from, to)| from..to).collect();
             prop_assert_eq!(free, (from..from + len).filter(|number| !set.contains(number)).collect::<Vec<_>>());
+            let held: Vec<u32> = ranges.within(from, from + len).flat_map(|(from, to)| from..to).collect();
+            prop_assert_eq!(held, set.range(from..from + len).copied().collect::<Vec<_>>());
+            prop_assert_eq!(ranges.end(), set.last().map_or(0, |last| last + 1));
             prop_assert_eq!(ranges.overlap(from, from + len), set.range(from..from + len).count() as u64);
             prop_assert_eq!(Some(ranges.first_without(from)), (from..).find(|number| !set.contains(number)));
             ranges.append(from, from + len);

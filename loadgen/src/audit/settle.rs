@@ -122,7 +122,8 @@ pub struct Settled {
 /// A message that a member misses counts as lost only if it was acknowledged more than [`Terms::edge_us`] before its
 /// server last had the chance to deliver to that member (sent: rounded up to a whole interval); younger ones may have been under way and are
 /// indeterminate. What a server said that it had recovered is lost in silence, whatever it says later. What was under way when a
-/// membership ended, and came to the same member in a later one, is delivered, however late, even if the member was told of a loss.
+/// membership ended, and came to the same member in a later one before anything that was sent after it, is delivered, however late,
+/// even if the member had been told of a loss.
 ///
 /// A message out of its place is reordered, unless [`Example::is_excused`] says that nobody was promised more.
 pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
@@ -152,10 +153,7 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     let none = Ranges::default();
     let mut missing = 0;
     let mut missing_unacked = 0;
-    let never_came = |ledger: &&Ledger| -> Vec<Missing> {
-        ledger.lost.iter().flat_map(|lost| ledger.never_came(lost)).collect()
-    };
-    for lost in ledgers.iter().flat_map(never_came) {
+    for lost in ledgers.iter().flat_map(|ledger| ledger.lost()) {
         missing += u64::from(lost.to - lost.from);
         let ranges = unacked.get(&lost.stream).unwrap_or(&none);
         missing_unacked += ranges.overlap(lost.from, lost.to);
@@ -176,6 +174,7 @@ pub fn settle(ledgers: &[&Ledger], streams: &[Sent], terms: Terms) -> Settled {
     audit.expected = covered - covered_unacked + tally.edge;
     audit.duplicates = tally.duplicates;
     audit.reordered += tally.reordered;
+    audit.belated = tally.belated;
     audit.leaked = tally.leaked;
     audit.late = tally.late;
     audit.corrupt = tally.corrupt;

@@ -138,16 +138,56 @@ fn what_comes_after_the_word_of_its_loss_is_delivered_and_not_lost() {
     assert_eq!(ledger.early(window, 11), Arrived::Belated);
     assert_eq!(ledger.observe(window, 11, false, 0), Arrived::Duplicate);
     assert_eq!(ledger.observe(window, 14, false, 0), Arrived::First);
-    assert_eq!(ledger.observe(window, 13, false, 0), Arrived::Belated);
     ledger.close(window, 0, 15, Closing::Drained);
     let sent = Sent { count: 15, marks: vec![(0, 0)], ..Sent::default() };
     let audit = settle(&[&ledger], &[sent], TERMS).audit;
-    assert_eq!((audit.expected, audit.delivered, audit.indeterminate), (15, 13, 0), "{audit:?}");
+    assert_eq!((audit.expected, audit.delivered, audit.belated), (15, 12, 2), "{audit:?}");
     assert_eq!(
-        (audit.lost_declared, audit.reordered, audit.conserved),
-        (2, 1, true),
-        "4 and 12; 13 came behind 14"
+        (audit.lost_declared, audit.indeterminate, audit.conserved),
+        (3, 0, true),
+        "4, 12 and 13: {audit:?}"
     );
+}
+
+#[test]
+fn what_comes_after_the_word_of_its_loss_and_behind_what_was_sent_later_stays_lost() {
+    let belated = |arrivals: &[u32], to: u32| {
+        let mut ledger = Ledger::default();
+        let window = ledger.allocate(1);
+        see(&mut ledger, window, 0..10);
+        ledger.close(window, 0, 14, Closing::Told { at_us: 0 });
+        ledger.open(window, 14);
+        see(&mut ledger, window, 14..to);
+        ledger.close(window, 0, to, Closing::Told { at_us: 0 });
+        ledger.open(window, 20);
+        for sequence in arrivals {
+            ledger.observe(window, *sequence, false, 0);
+        }
+        ledger.close(window, 0, 20, Closing::Drained);
+        let sent = Sent { count: 20, marks: vec![(0, 0)], ..Sent::default() };
+        let audit = settle(&[&ledger], &[sent], TERMS).audit;
+        assert!(audit.conserved, "{audit:?}");
+        (audit.belated, audit.lost_declared)
+    };
+    assert_eq!(belated(&[10, 11, 12, 13], 14), (4, 0));
+    assert_eq!(belated(&[10, 11, 12, 13], 16), (0, 4), "14 and 15 had come in the membership between");
+    assert_eq!(belated(&[13, 11], 14), (1, 3), "11 came behind 13");
+}
+
+#[test]
+fn what_comes_to_a_member_before_its_membership_ends_is_no_second_delivery() {
+    let mut ledger = Ledger::default();
+    let window = ledger.allocate(1);
+    see(&mut ledger, window, 0..10);
+    assert_eq!(ledger.early(window, 11), Arrived::Edge, "it is away, and the server has not let it in again");
+    ledger.close(window, 0, 14, Closing::Told { at_us: 0 });
+    ledger.open(window, 14);
+    assert_eq!(ledger.observe(window, 11, false, 0), Arrived::Duplicate);
+    assert_eq!(ledger.observe(window, 12, false, 0), Arrived::Belated);
+    ledger.close(window, 0, 14, Closing::Drained);
+    let sent = Sent { count: 14, marks: vec![(0, 0)], ..Sent::default() };
+    let audit = settle(&[&ledger], &[sent], TERMS).audit;
+    assert_eq!((audit.belated, audit.lost_declared, audit.conserved), (1, 3, true), "{audit:?}");
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub enum Arrived {
     First,
     /// The first copy, after a later message of the same sender.
     Reordered,
-    /// The first copy, after an earlier membership had ended without it: late, and not lost.
+    /// The first copy, after an earlier membership had ended without it and before anything that was sent after it: late, and not
+    /// lost.
     Belated,
     /// A copy after the first.
     Duplicate,

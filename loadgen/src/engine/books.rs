@@ -233,27 +233,12 @@ impl<'a> Books<'a> {
         if arrived != Arrived::Duplicate {
             self.lulls.extend(self.shared.heard(stamp.room, now_us));
         }
-        if arrived.is_owed() {
-            self.timed(stamp, stream, slow, now_us);
-        }
-    }
-
-    /// Writes down how long a first copy took that came live.
-    fn timed(&mut self, stamp: &Stamp, stream: u32, slow: bool, now_us: u64) {
-        let latency_us = now_us.saturating_sub(stamp.intended_us);
-        let counted = self.is_counted(stamp.intended_us);
-        if slow {
-            // It is slow because the scenario makes it so: audited, but no measure of the server's latency.
+        // It is slow because the scenario makes it so: audited, but no measure of the server's latency.
+        if !arrived.is_owed() || slow {
             return;
         }
-        if latency_us > self.deadline_us {
-            self.ledger.tally_mut().late += 1;
-        }
-        self.interval.delivery.record_us(latency_us);
-        if counted {
-            self.latencies.delivery.record_us(latency_us);
-            self.latencies.delivery_raw.record_us(latency_us.saturating_sub(stamp.lag_us));
-        }
+        let latency_us = self.timed(stamp, now_us);
+        let counted = self.is_counted(stamp.intended_us);
         let readers = self.readers[stamp.room as usize];
         let latency_us = latency_us.min(u64::from(u32::MAX)) as u32;
         let reached = self.last_member[stream as usize].reached(stamp.sequence, latency_us, readers);
@@ -263,6 +248,20 @@ impl<'a> Books<'a> {
         } else if counted {
             self.latencies.last_member.record_us(u64::from(longest_us));
         }
+    }
+
+    /// Writes down how long a first copy took that came live, and returns it in microseconds.
+    pub(super) fn timed(&mut self, stamp: &Stamp, now_us: u64) -> u64 {
+        let latency_us = now_us.saturating_sub(stamp.intended_us);
+        if latency_us > self.deadline_us {
+            self.ledger.tally_mut().late += 1;
+        }
+        self.interval.delivery.record_us(latency_us);
+        if self.is_counted(stamp.intended_us) {
+            self.latencies.delivery.record_us(latency_us);
+            self.latencies.delivery_raw.record_us(latency_us.saturating_sub(stamp.lag_us));
+        }
+        latency_us
     }
 
     /// Enters a copy into the audit: its stream, and what it was. `None`: its stamp is wrong.
@@ -298,17 +297,22 @@ impl<'a> Books<'a> {
     /// away.
     pub(super) fn recovered(&mut self, stamp: &Stamp, windows: u32, order: &mut OrderTrack, now_us: u64) {
         let Some((_, arrived)) = self.arrived(stamp, windows, order, true, now_us) else { return };
-        let counted = self.is_counted(stamp.intended_us);
         let recoveries = &mut self.sums.recoveries;
         match arrived {
             Arrived::First | Arrived::Reordered | Arrived::Belated => {
                 recoveries.publications += 1;
-                if let Some(recovered) = self.latencies.recovered.as_mut().filter(|_| counted) {
-                    recovered.record_us(now_us.saturating_sub(stamp.intended_us));
-                }
+                self.timed_recovery(stamp, now_us);
             }
             Arrived::Duplicate => recoveries.repeated += 1,
             Arrived::Edge => {}
+        }
+    }
+
+    /// Writes down how long a first copy took that came with a reply.
+    pub(super) fn timed_recovery(&mut self, stamp: &Stamp, now_us: u64) {
+        let counted = self.is_counted(stamp.intended_us);
+        if let Some(recovered) = self.latencies.recovered.as_mut().filter(|_| counted) {
+            recovered.record_us(now_us.saturating_sub(stamp.intended_us));
         }
     }
 
@@ -367,21 +371,17 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// A message that the member is not owed, between asking and being told: either may be true. Unless an earlier membership
-    /// ended without it. It came `live_at_us`, or with a reply.
-    pub(super) fn early(&mut self, stamp: &Stamp, windows: u32, slow: bool, live_at_us: Option<u64>) {
-        let room = &self.shared.plan.rooms[stamp.room as usize];
-        if stamp.sender >= room.streams {
+    /// A message that this membership is not owed: between asking and being told, either may be true. Whether an earlier one
+    /// ended without it, so that it counts as delivered.
+    pub(super) fn early(&mut self, stamp: &Stamp, windows: u32) -> bool {
+        if stamp.sender >= self.shared.plan.rooms[stamp.room as usize].streams {
             self.ledger.tally_mut().corrupt += 1;
-            return;
+            return false;
         }
-        let stream = room.first_stream + stamp.sender;
-        if self.ledger.early(windows + stamp.sender, stamp.sequence).is_owed() {
-            self.sums.delivered += u64::from(self.is_counted(stamp.intended_us));
-            if let Some(now_us) = live_at_us {
-                self.timed(stamp, stream, slow, now_us);
-            }
-        }
+        let belated = self.ledger.early(windows + stamp.sender, stamp.sequence).is_owed();
+        self.interval.delivered += u64::from(belated);
+        self.sums.delivered += u64::from(belated && self.is_counted(stamp.intended_us));
+        belated
     }
 
     /// What a member lacks: streams whose last message has not come, and messages missing before those.

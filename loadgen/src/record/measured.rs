@@ -128,9 +128,12 @@ pub struct Audit {
     pub abandoned: u64,
     /// Acknowledged messages × members joined before and leaving after, plus those at the edges.
     pub expected: u64,
-    /// First copies that arrived: late ones included, and those that came when their member had been told of a loss already and had
-    /// joined again.
+    /// First copies that arrived, late ones included.
     pub delivered: u64,
+    /// First copies, in `delivered` unless they were never acknowledged, that came to their member in a later membership than the
+    /// one that was owed them: it had been told of a loss, or cut off, and joined again.
+    #[serde(default)]
+    pub belated: u64,
     /// Expected and never delivered, with the client told of a gap that covers it.
     pub lost_declared: u64,
     /// Expected and never delivered, and nobody said so.

@@ -88,7 +88,9 @@ impl Client {
                     // Audited, but not waited for: its latency says nothing any more.
                     books.delivered(stamp, one.windows, &mut one.order, true, now_us);
                 } else {
-                    books.early(stamp, one.windows, slow, Some(now_us));
+                    if books.early(stamp, one.windows) && !slow {
+                        books.timed(stamp, now_us);
+                    }
                 }
             }
             _ => books.ledger.tally_mut().leaked += 1,

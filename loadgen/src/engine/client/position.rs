@@ -110,7 +110,11 @@ impl Membership {
                 Some(stamp) if self.is_away() => {
                     books.recovered(&stamp, self.windows, &mut self.order, now_us);
                 }
-                Some(stamp) => books.early(&stamp, self.windows, false, None),
+                Some(stamp) => {
+                    if books.early(&stamp, self.windows) {
+                        books.timed_recovery(&stamp, now_us);
+                    }
+                }
                 None => books.ledger.tally_mut().corrupt += 1,
             }
         }

@@ -12,9 +12,10 @@ pub(super) fn section(tables: &[ScenarioTable<'_>]) -> Vec<Block> {
         Block::heading(2, "audit", "Audit: every delivery accounted for"),
         Block::Text(
             "Sums over all runs of a row (their number is in the column *Runs*), invalid ones too. *Expected* counts acknowledged messages × members who had joined before and left \
-             after; it equals delivered + lost + indeterminate to the last count. What came late is delivered, even if its member had \
-             been told of a loss by then. *Told* losses are those that the client was told of; *silent* ones are deceptions. *Late, unknown* are publishes that were never acknowledged and came \
-             behind what their client had since sent over another connection. “What a failure costs” has losses per run."
+             after; it equals delivered + lost + indeterminate to the last count. What came late is delivered, even if its member had been \
+             told of a loss by then. *Told* losses are those that the client was told of; *silent* ones are deceptions. *Late, unknown* are \
+             publishes that were never acknowledged and came behind what their client had since sent over another connection. “What a \
+             failure costs” has losses per run."
                 .to_owned(),
         ),
         Block::Table(columns(tables)),

@@ -74,12 +74,13 @@ fn summary(rows: &[&ScenarioTable<'_>]) -> String {
         .collect();
     let absent: usize = rows.iter().map(|table| table.absent.len()).sum();
     let mut text = format!(
-        "**{} faults, {} cells.** Lost in silence: {} cells. Duplicates: {} cells. A promise broken: {} cells. Targets met: {} of {}.",
+        "**{} faults, {} cells.** Lost in silence: {} cells. Duplicates: {} cells. A promise broken: {} cells. Ended otherwise than it began: {} cells. Targets met: {} of {}.",
         rows.len(),
         cells.len(),
         number(&|cell| cell.audit().lost_silent > 0),
         number(&|cell| cell.audit().duplicates > 0),
         number(&|cell| cell.runs.iter().any(|run| !run.verdict.kept)),
+        number(&|cell| stranded(cell).is_some()),
         aims.iter().filter(|met| **met).count(),
         aims.len()
     );
@@ -99,7 +100,7 @@ fn matrix(rows: &[&ScenarioTable<'_>], columns: &[&str]) -> Table {
         row
     });
     Table {
-        caption: "Each cell: the *gap*, longest time in which nobody received anything that was due (*room*: any one room), median over runs with the range, *never over* where the load ended otherwise than it began, beside what is aimed \
+        caption: "Each cell: the *gap*, longest time in which nobody received anything that was due (*room*: any one room), median over runs with the range, *never over* and *never as before* where the load ended otherwise than it began (something refused, fewer deliveries per publish, or slower), *never back* what had no connection or room again by then, beside what is aimed \
                   at, if anything is; deliveries lost in silence and told, gap notices; duplicates; publishes refused, and those whose outcome the publisher does not know; members that were away and \
                   got everything, of those that asked, and when the last of them had it."
             .to_owned(),
@@ -118,7 +119,7 @@ fn entry(scenario: &str, cell: &Cell<'_>) -> Entry {
         let all = cell.runs.iter().all(|run| gap_ms(run, room).is_some());
         match over_runs(&|run| gap_ms(run, room)).filter(|_| all) {
             Some(interval) => with_interval(&interval, ms),
-            None => if struck { "**never over**" } else { "–" }.to_owned(),
+            None => if struck { "never over" } else { "–" }.to_owned(),
         }
     };
     let mut lines = vec![format!("gap {}, room {}", said(false), said(true))];
@@ -161,10 +162,10 @@ fn stranded(cell: &Cell<'_>) -> Option<String> {
     let clients = sum(|run| run.measured.load.connections_failed);
     let mut said = Vec::new();
     if cell.runs.iter().any(|run| !is_back(run)) {
-        said.push("**never as before**".to_owned());
+        said.push("never as before".to_owned());
     }
     if members + clients > 0 {
-        said.push(format!("**never back: {} members, {} connections**", count(members), count(clients)));
+        said.push(format!("never back: {} members, {} connections", count(members), count(clients)));
     }
     (!said.is_empty()).then(|| said.join("; "))
 }
